@@ -1,0 +1,1 @@
+"""Benchmarks: each answers one question and prints JSON with --json."""

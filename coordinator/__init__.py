@@ -1,0 +1,1 @@
+"""The CPU coordinator: REST, pipeline, ingestion, supervisor and the ragrig command."""

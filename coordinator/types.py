@@ -1,0 +1,190 @@
+"""What flows through the coordinator: REST body -> these -> stages -> events -> SSE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ragschema.types import F32, ChatMessage, Sampling
+
+FilterScalar = str | int | float | bool
+FilterOp = Literal["in", "ne", "gt", "gte", "lt", "lte"]
+
+
+@dataclass(frozen=True)
+class FilterTerm:
+    """One condition on a document's metadata; terms of a request are and-ed.
+
+    Attributes:
+        field: a metadata key, or ``document`` for the document's id.
+        values: alternatives for ``in``; one value for every other operator.
+    """
+
+    field: str
+    op: FilterOp
+    values: tuple[FilterScalar, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """A validated search; exactly one of text and vector is set.
+
+    Attributes:
+        vector: float32 [dim], finite; unit length is not required.
+        min_coverage: share of the collection's rows that must have been
+            searched, else InsufficientCoverage.
+        nprobe: lists to scan, None for the collection's own setting.
+    """
+
+    collection: str
+    k: int
+    text: str | None = None
+    vector: F32 | None = None
+    filters: tuple[FilterTerm, ...] = ()
+    min_coverage: float = 0.0
+    nprobe: int | None = None
+
+
+@dataclass(frozen=True)
+class QuerySpec:
+    """A validated question; ``history`` holds earlier turns of a chat."""
+
+    search: SearchSpec
+    question: str
+    sampling: Sampling = field(default_factory=Sampling)
+    history: tuple[ChatMessage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stored piece of a document.
+
+    Attributes:
+        chunk_id: stable while the document's text around it is unchanged.
+        start: first character in the document's extracted text.
+        end: one past the last.
+        headings: path of headings above it, outermost first.
+    """
+
+    row_id: int
+    chunk_id: str
+    document_id: str
+    title: str
+    start: int
+    end: int
+    text: str
+    headings: tuple[str, ...]
+    tokens: int
+    metadata: Mapping[str, FilterScalar]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk and how near it is; larger scores are nearer."""
+
+    chunk: Chunk
+    score: float
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the collection an answer rests on.
+
+    Attributes:
+        fraction: live rows searched over live rows, 1.0 for an empty collection.
+        missing: names such as ``shard-1`` of what did not answer.
+    """
+
+    fraction: float
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds per stage; None: the request did not pass that stage.
+
+    ``first_token_ms`` and ``total_ms`` count from the request's arrival.
+    """
+
+    queue_ms: float = 0.0
+    embed_ms: float | None = None
+    probe_ms: float | None = None
+    scan_ms: float | None = None
+    merge_ms: float | None = None
+    prompt_ms: float | None = None
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens read and written by the generator and the embedder."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    embed_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """The answer to a search."""
+
+    collection: str
+    generation: int
+    hits: tuple[Hit, ...]
+    coverage: Coverage
+    timings: Timings
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A passage of the prompt.
+
+    Attributes:
+        number: how the answer refers to it, ``[number]``.
+        cited: whether the answer did. When an answer cites nothing, every
+            passage it was given is listed with ``cited`` false.
+    """
+
+    number: int
+    hit: Hit
+    cited: bool
+
+
+@dataclass(frozen=True)
+class RetrievalEvent:
+    """First event of a query: what was found."""
+
+    outcome: SearchOutcome
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CitationEvent:
+    """Sent when the answer first refers to a passage."""
+
+    citation: Citation
+
+
+@dataclass(frozen=True)
+class DoneEvent:
+    """Last event of a query that went well; holds the whole answer."""
+
+    answer: str
+    finish_reason: str
+    model: str
+    citations: tuple[Citation, ...]
+    coverage: Coverage
+    timings: Timings
+    usage: Usage
+
+
+QueryEvent = RetrievalEvent | TokenEvent | CitationEvent | DoneEvent

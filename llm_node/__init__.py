@@ -1,0 +1,1 @@
+"""LLM node: embeds texts and generates answers behind gRPC."""

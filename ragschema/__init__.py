@@ -1,0 +1,1 @@
+"""Shared vocabulary of ragrig: types, errors, configuration, storage and wire."""

@@ -1,0 +1,251 @@
+"""The rig file: which nodes make up one deployment, and the limits they obey.
+
+The YAML is untrusted text, so pydantic checks it once; what comes out are
+frozen dataclasses. See ``examples/rigs/`` for files to start from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ragschema.errors import InvalidInput, NotFound
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """One stage's batcher.
+
+    Attributes:
+        max_batch: most requests in one call to a node.
+        max_wait_ms: how long the first request of a batch waits for others;
+            0 sends at once and batches only what queued behind a running call.
+        max_queue: waiting requests beyond which new ones get 429.
+        max_concurrent: calls of this stage under way at once.
+    """
+
+    __pydantic_config__ = _STRICT
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    max_queue: Annotated[int, Field(ge=1, le=65536)] = 512
+    max_concurrent: Annotated[int, Field(ge=1, le=1024)] = 2
+
+
+@dataclass(frozen=True)
+class StagesConfig:
+    """A batcher per stage of the pipeline."""
+
+    __pydantic_config__ = _STRICT
+    embed: BatchConfig = field(default_factory=BatchConfig)
+    retrieve: BatchConfig = field(default_factory=lambda: BatchConfig(max_batch=64))
+    generate: BatchConfig = field(
+        default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=8)
+    )
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """Bounds on what one request may ask and what the server may hold."""
+
+    __pydantic_config__ = _STRICT
+    max_inflight: Annotated[int, Field(ge=1, le=65536)] = 512
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 4 << 20
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
+    max_documents_per_upload: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    max_jobs_waiting: Annotated[int, Field(ge=1, le=10_000)] = 16
+    max_k: Annotated[int, Field(ge=1, le=1024)] = 100
+    max_timeout_ms: Annotated[int, Field(ge=10)] = 600_000
+    default_timeout_ms: Annotated[int, Field(ge=10)] = 60_000
+    prompt_tokens: Annotated[int, Field(ge=64)] = 3000
+
+
+@dataclass(frozen=True)
+class CoordinatorConfig:
+    """The REST server."""
+
+    __pydantic_config__ = _STRICT
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    api_key_file: str | None = None
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+
+@dataclass(frozen=True)
+class LlmNodeConfig:
+    """One LLM node. ``address`` set: it runs elsewhere and is only used.
+
+    Attributes:
+        embedder: ``minilm`` or the directory of a sentence-embedding model.
+        generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
+        api_key_env: environment variable with the upstream server's key.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: NodeName
+    roles: Annotated[tuple[Literal["embed", "generate"], ...], Field(min_length=1)] = (
+        "embed",
+        "generate",
+    )
+    embedder: str = "minilm"
+    generator: Annotated[str, Field(pattern=r"^(extractive|hf:.+|openai:https?://.+)$")] = (
+        "extractive"
+    )
+    api_key_env: str | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    max_running: Annotated[int, Field(ge=1, le=1024)] = 8
+    max_waiting: Annotated[int, Field(ge=1, le=65536)] = 128
+    host: str = "127.0.0.1"
+    port: Port = 0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalNodeConfig:
+    """One retrieval node. ``address`` set: it runs elsewhere and is only used."""
+
+    __pydantic_config__ = _STRICT
+    name: NodeName
+    backend: Literal["fpga", "faiss"] = "fpga"
+    device: Literal["emulator"] = "emulator"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    max_waiting: Annotated[int, Field(ge=1, le=65536)] = 256
+    host: str = "127.0.0.1"
+    port: Port = 0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    """A whole deployment.
+
+    Attributes:
+        data_dir: collections, run files and logs; relative to the rig file.
+        replicas: how many retrieval nodes hold each shard; divides their number.
+    """
+
+    __pydantic_config__ = _STRICT
+    version: Literal[1] = 1
+    name: NodeName = "rig"
+    data_dir: str = "ragrig-data"
+    replicas: Positive = 1
+    coordinator: CoordinatorConfig = field(default_factory=CoordinatorConfig)
+    llm_nodes: Annotated[tuple[LlmNodeConfig, ...], Field(min_length=1)] = (
+        LlmNodeConfig(name="llm-0"),
+    )
+    retrieval_nodes: Annotated[tuple[RetrievalNodeConfig, ...], Field(min_length=1)] = (
+        RetrievalNodeConfig(name="ret-0"),
+        RetrievalNodeConfig(name="ret-1"),
+    )
+
+    @property
+    def num_shards(self) -> int:
+        """Shards a new collection is cut into: one per group of replicas."""
+        return len(self.retrieval_nodes) // self.replicas
+
+    def shards_of(self, node_index: int, num_shards: int) -> tuple[int, ...]:
+        """Shards of a collection that the retrieval node at this index serves."""
+        groups = self.num_shards
+        return tuple(s for s in range(num_shards) if s % groups == node_index % groups)
+
+
+def load_rig(path: Path) -> RigConfig:
+    """Reads and checks a rig file; a relative data_dir becomes absolute.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidInput: naming the field, the value and the fix.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"there is no rig file {path}",
+            hint="see examples/rigs/, or leave -c out for the default rig",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}", field="config") from error
+    return parse_rig(text, str(path), path.resolve().parent)
+
+
+def parse_rig(text: str, source: str, base: Path) -> RigConfig:
+    """Checks a rig's YAML text; ``base`` anchors a relative data_dir."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{source} is not YAML: {error}", field="config") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise InvalidInput(
+            f"{source} holds a {type(raw).__name__}", field="config", hint="write key: value lines"
+        )
+    try:
+        # JSON mode: strict about types, yet takes lists where tuples are meant.
+        rig = TypeAdapter(RigConfig).validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        raise InvalidInput(**_first_problem(error, source)) from error
+    _check_whole(rig, source)
+    return _anchored(rig, base)
+
+
+def _anchored(rig: RigConfig, base: Path) -> RigConfig:
+    return replace(rig, data_dir=str((base / Path(rig.data_dir).expanduser()).resolve()))
+
+
+def _check_whole(rig: RigConfig, source: str) -> None:
+    names = [n.name for n in rig.llm_nodes] + [n.name for n in rig.retrieval_nodes]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InvalidInput(
+            f"{source}: the name {twice[0]!r} is used twice",
+            field="name",
+            hint="give every node a name of its own",
+        )
+    if len(rig.retrieval_nodes) % rig.replicas:
+        raise InvalidInput(
+            f"{source}: {rig.replicas} replicas do not divide"
+            f" {len(rig.retrieval_nodes)} retrieval nodes",
+            field="replicas",
+            hint="use a divisor of the number of retrieval nodes",
+        )
+    for role in ("embed", "generate"):
+        if not any(role in n.roles for n in rig.llm_nodes):
+            raise InvalidInput(
+                f"{source}: no LLM node has the role {role}",
+                field="llm_nodes.roles",
+                hint=f"add {role} to the roles of one LLM node",
+            )
+
+
+def _first_problem(error: ValidationError, source: str) -> dict[str, Any]:
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(str(p) for p in problem["loc"])
+    hint = "see docs/operations.md for every key of a rig file"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
+        message = f"{source}: unknown key"
+        hint = f"did you mean {near[0]}?" if near else hint
+    else:
+        message = f"{source}: {problem['input']!r}: {problem['msg']}"
+    return {"message": message, "field": path, "hint": hint}
+
+
+def _known_keys() -> list[str]:
+    classes = (
+        RigConfig, CoordinatorConfig, LimitsConfig, StagesConfig,
+        BatchConfig, LlmNodeConfig, RetrievalNodeConfig,
+    )  # fmt: skip
+    return sorted({f.name for cls in classes for f in fields(cls)})

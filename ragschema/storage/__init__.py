@@ -1,0 +1,1 @@
+"""What a collection looks like on disk: checksummed block files and the manifest."""

@@ -1,0 +1,1 @@
+"""The gRPC wire: generated stubs, one conversion module, client and server ends."""

@@ -1,0 +1,329 @@
+"""The only place where protobuf messages and ragrig's own types meet.
+
+Everything that arrives is untrusted: shapes, dtypes and byte counts are
+checked before an array is made of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragschema import errors as e
+from ragschema import types as t
+from ragschema.wire import common_pb2, llm_pb2, retrieval_pb2
+
+ERROR_METADATA_KEY = "ragrig-error-bin"
+TRACE_METADATA_KEY = "x-ragrig-trace-id"
+
+_DTYPES: tuple[tuple[int, str], ...] = (
+    (common_pb2.DTYPE_F32, "<f4"),
+    (common_pb2.DTYPE_F16, "<f2"),
+    (common_pb2.DTYPE_I32, "<i4"),
+    (common_pb2.DTYPE_I64, "<i8"),
+    (common_pb2.DTYPE_U8, "|u1"),
+    (common_pb2.DTYPE_U16, "<u2"),
+)
+
+
+def tensor_to_wire(array: NDArray[Any]) -> common_pb2.Tensor:
+    """Packs an array; it must have one of the six wire dtypes."""
+    wanted = array.dtype.newbyteorder("<").str
+    for code, name in _DTYPES:
+        if name == wanted:
+            data = np.ascontiguousarray(array, dtype=name).tobytes()
+            return common_pb2.Tensor(dtype=code, shape=list(array.shape), data=data)  # type: ignore[arg-type]
+    raise AssertionError(f"dtype {array.dtype} has no wire type")
+
+
+def tensor_from_wire(
+    tensor: common_pb2.Tensor, dtype: type[np.generic], ndim: int, field: str
+) -> NDArray[Any]:
+    """Unpacks without copying; the array is read-only.
+
+    Raises:
+        InvalidInput: wrong dtype, rank or byte count, naming ``field``.
+    """
+    name = next((n for code, n in _DTYPES if code == tensor.dtype), None)
+    want = np.dtype(dtype).newbyteorder("<")
+    if name is None or np.dtype(name) != want:
+        raise e.InvalidInput(
+            f"dtype {common_pb2.DType.Name(tensor.dtype) if name else tensor.dtype} is not"
+            f" {np.dtype(dtype).name}",
+            field=field,
+            hint="send little-endian packed values of the documented dtype",
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) != ndim:
+        raise e.InvalidInput(f"has {len(shape)} dimensions, expected {ndim}", field=field)
+    need = int(np.prod(shape, dtype=object)) * want.itemsize
+    if need != len(tensor.data):
+        raise e.InvalidInput(
+            f"shape {list(shape)} needs {need} bytes, got {len(tensor.data)}", field=field
+        )
+    return np.frombuffer(tensor.data, dtype=want).reshape(shape)
+
+
+def require_finite(array: NDArray[Any], field: str) -> None:
+    """Raises InvalidInput when a NaN or an infinity is in the array."""
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise e.InvalidInput(
+            f"vector {row} holds NaN or infinity", field=field, hint="send finite numbers"
+        )
+
+
+def error_to_wire(error: e.RagrigError) -> common_pb2.ErrorDetail:
+    """The detail that rides in the trailing metadata of a failed call."""
+    return common_pb2.ErrorDetail(
+        type=error.type_name,
+        message=error.message,
+        field=error.field or "",
+        hint=error.hint or "",
+        trace_id=error.trace_id or "",
+    )
+
+
+def error_from_wire(detail: common_pb2.ErrorDetail) -> e.RagrigError:
+    """Rebuilds the typed error a peer raised."""
+    cls = e.all_error_types().get(detail.type, e.InternalError)
+    return cls(
+        detail.message,
+        field=detail.field or None,
+        hint=detail.hint or None,
+        trace_id=detail.trace_id or None,
+    )
+
+
+def snapshot_to_wire(snapshot: t.SnapshotId) -> retrieval_pb2.SnapshotRef:
+    return retrieval_pb2.SnapshotRef(collection=snapshot.collection, generation=snapshot.generation)
+
+
+def snapshot_from_wire(ref: retrieval_pb2.SnapshotRef) -> t.SnapshotId:
+    return t.SnapshotId(ref.collection, ref.generation)
+
+
+def search_to_wire(batch: t.SearchBatch) -> retrieval_pb2.SearchRequest:
+    message = retrieval_pb2.SearchRequest(
+        snapshot=snapshot_to_wire(batch.snapshot),
+        shards=list(batch.shards),
+        queries=tensor_to_wire(batch.queries),
+        k=batch.k,
+        filters=[bitmap.tobytes() for bitmap in batch.filters],
+    )
+    if batch.refine_k is not None:
+        message.refine_k = batch.refine_k
+    if batch.list_ids is not None:
+        message.list_ids.CopyFrom(tensor_to_wire(batch.list_ids))
+    if batch.filter_of is not None:
+        message.filter_of.CopyFrom(tensor_to_wire(batch.filter_of))
+    return message
+
+
+def search_from_wire(message: retrieval_pb2.SearchRequest, max_k: int) -> t.SearchBatch:
+    """Checks everything that does not need the loaded collection.
+
+    Raises:
+        InvalidInput: naming the field, when a value is out of its range.
+    """
+    queries = tensor_from_wire(message.queries, np.float32, 2, "queries")
+    require_finite(queries, "queries")
+    n = queries.shape[0]
+    for name, value in (("k", message.k), ("refine_k", message.refine_k)):
+        if name == "refine_k" and not message.HasField("refine_k"):
+            continue
+        if not 1 <= value <= max_k:
+            raise e.InvalidInput(f"{value} is not in 1..{max_k}", field=name)
+    lists = None
+    if message.HasField("list_ids"):
+        lists = tensor_from_wire(message.list_ids, np.int32, 2, "list_ids")
+        if lists.shape[0] != n:
+            raise e.InvalidInput(f"{lists.shape[0]} rows for {n} queries", field="list_ids")
+    return t.SearchBatch(
+        snapshot=snapshot_from_wire(message.snapshot),
+        shards=tuple(message.shards),
+        queries=queries,
+        list_ids=lists,
+        k=message.k,
+        refine_k=message.refine_k if message.HasField("refine_k") else None,
+        filters=tuple(np.frombuffer(raw, dtype=np.uint8) for raw in message.filters),
+        filter_of=_filter_of_from_wire(message, n),
+    )
+
+
+def _filter_of_from_wire(message: retrieval_pb2.SearchRequest, n: int) -> t.I32 | None:
+    if not message.HasField("filter_of"):
+        return None
+    chosen = tensor_from_wire(message.filter_of, np.int32, 1, "filter_of")
+    if chosen.shape[0] != n:
+        raise e.InvalidInput(f"{chosen.shape[0]} entries for {n} queries", field="filter_of")
+    if n and not (int(chosen.min()) >= -1 and int(chosen.max()) < len(message.filters)):
+        raise e.InvalidInput(
+            f"an index is outside -1..{len(message.filters) - 1}", field="filter_of"
+        )
+    return chosen
+
+
+def result_to_wire(result: t.SearchResult) -> retrieval_pb2.SearchReply:
+    stats = result.stats
+    return retrieval_pb2.SearchReply(
+        distances=tensor_to_wire(result.distances),
+        row_ids=tensor_to_wire(result.row_ids),
+        counts=tensor_to_wire(result.counts),
+        rows_covered=result.rows_covered,
+        stats=retrieval_pb2.SearchStats(
+            codes_scanned=stats.codes_scanned,
+            bytes_scanned=stats.bytes_scanned,
+            queue_us=stats.queue_us,
+            scan_us=stats.scan_us,
+            refine_us=stats.refine_us,
+        ),
+    )
+
+
+def result_from_wire(message: retrieval_pb2.SearchReply) -> t.SearchResult:
+    stats = message.stats
+    distances = tensor_from_wire(message.distances, np.float32, 2, "distances")
+    row_ids = tensor_from_wire(message.row_ids, np.int64, 2, "row_ids")
+    counts = tensor_from_wire(message.counts, np.int32, 1, "counts")
+    if distances.shape != row_ids.shape or counts.shape != distances.shape[:1]:
+        raise e.UpstreamError("a retrieval node answered with arrays that do not fit together")
+    return t.SearchResult(
+        distances=distances,
+        row_ids=row_ids,
+        counts=counts,
+        rows_covered=message.rows_covered,
+        stats=t.SearchStats(
+            codes_scanned=stats.codes_scanned,
+            bytes_scanned=stats.bytes_scanned,
+            queue_us=stats.queue_us,
+            scan_us=stats.scan_us,
+            refine_us=stats.refine_us,
+        ),
+    )
+
+
+def role_to_wire(role: t.Role) -> llm_pb2.Role.ValueType:
+    return llm_pb2.ROLE_EMBED if role is t.Role.EMBED else llm_pb2.ROLE_GENERATE
+
+
+def role_from_wire(value: int, field: str) -> t.Role:
+    if value == llm_pb2.ROLE_EMBED:
+        return t.Role.EMBED
+    if value == llm_pb2.ROLE_GENERATE:
+        return t.Role.GENERATE
+    raise e.InvalidInput(f"{value} is no role", field=field, hint="use embed or generate")
+
+
+def purpose_to_wire(purpose: t.EmbedPurpose) -> llm_pb2.EmbedPurpose.ValueType:
+    if purpose is t.EmbedPurpose.QUERY:
+        return llm_pb2.EMBED_PURPOSE_QUERY
+    return llm_pb2.EMBED_PURPOSE_PASSAGE
+
+
+def purpose_from_wire(value: int) -> t.EmbedPurpose:
+    """Unspecified means passage, as an older peer would mean it."""
+    if value == llm_pb2.EMBED_PURPOSE_QUERY:
+        return t.EmbedPurpose.QUERY
+    return t.EmbedPurpose.PASSAGE
+
+
+def model_to_wire(model: t.ModelInfo) -> llm_pb2.ModelInfo:
+    return llm_pb2.ModelInfo(
+        role=role_to_wire(model.role),
+        name=model.name,
+        fingerprint=model.fingerprint,
+        dim=model.dim or 0,
+        max_input_tokens=model.max_input_tokens or 0,
+    )
+
+
+def model_from_wire(message: llm_pb2.ModelInfo) -> t.ModelInfo:
+    return t.ModelInfo(
+        role=role_from_wire(message.role, "models.role"),
+        name=message.name,
+        fingerprint=message.fingerprint,
+        dim=message.dim or None,
+        max_input_tokens=message.max_input_tokens or None,
+    )
+
+
+def generate_to_wire(spec: t.GenerateSpec) -> llm_pb2.GenerateRequest:
+    sampling = llm_pb2.Sampling(
+        max_tokens=spec.sampling.max_tokens,
+        temperature=spec.sampling.temperature,
+        top_p=spec.sampling.top_p,
+        stop=list(spec.sampling.stop),
+    )
+    if spec.sampling.seed is not None:
+        sampling.seed = spec.sampling.seed
+    return llm_pb2.GenerateRequest(
+        messages=[llm_pb2.ChatMessage(role=m.role, content=m.content) for m in spec.messages],
+        question=spec.question,
+        passages=[
+            llm_pb2.PromptPassage(number=p.number, title=p.title, text=p.text)
+            for p in spec.passages
+        ],
+        sampling=sampling,
+    )
+
+
+def generate_from_wire(message: llm_pb2.GenerateRequest) -> t.GenerateSpec:
+    """Raises InvalidInput, naming the field, for sampling values out of range."""
+    sampling = message.sampling
+    if not 1 <= sampling.max_tokens <= 1 << 20:
+        raise e.InvalidInput(
+            f"{sampling.max_tokens} is not in 1..{1 << 20}", field="sampling.max_tokens"
+        )
+    if not 0.0 <= sampling.temperature <= 100.0:
+        raise e.InvalidInput(
+            f"{sampling.temperature} is not in 0..100", field="sampling.temperature"
+        )
+    if not 0.0 < sampling.top_p <= 1.0:
+        raise e.InvalidInput(f"{sampling.top_p} is not in (0, 1]", field="sampling.top_p")
+    return t.GenerateSpec(
+        messages=tuple(t.ChatMessage(m.role, m.content) for m in message.messages),
+        question=message.question,
+        passages=tuple(t.Passage(p.number, p.title, p.text) for p in message.passages),
+        sampling=t.Sampling(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed if sampling.HasField("seed") else None,
+            stop=tuple(sampling.stop),
+        ),
+    )
+
+
+def event_to_wire(event: t.GenerateEvent) -> llm_pb2.GenerateEvent:
+    if isinstance(event, t.TokenPiece):
+        return llm_pb2.GenerateEvent(token=llm_pb2.TokenEvent(text=event.text, tokens=event.tokens))
+    return llm_pb2.GenerateEvent(
+        done=llm_pb2.GenerateDone(
+            finish_reason=event.finish_reason,
+            prompt_tokens=event.prompt_tokens,
+            completion_tokens=event.completion_tokens,
+            queue_us=event.queue_us,
+            first_token_us=event.first_token_us,
+            total_us=event.total_us,
+        )
+    )
+
+
+def event_from_wire(message: llm_pb2.GenerateEvent) -> t.GenerateEvent:
+    kind = message.WhichOneof("event")
+    if kind == "token":
+        return t.TokenPiece(message.token.text, message.token.tokens)
+    if kind == "done":
+        done = message.done
+        return t.GenerateEnd(
+            finish_reason=done.finish_reason,
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            queue_us=done.queue_us,
+            first_token_us=done.first_token_us,
+            total_us=done.total_us,
+        )
+    raise e.UpstreamError("an LLM node sent an event of an unknown kind")

@@ -1,0 +1,1 @@
+"""Retrieval node: shards, numeric contract and scan backends behind gRPC."""
