@@ -6,6 +6,8 @@ Every failure that a user or a peer may see is one of these::
     |-- InvalidInput            a value the caller sent is wrong
     |   |-- PayloadTooLarge     a body, file or message over its limit
     |   |-- UnreadableDocument  a document no parser can read
+    |   |-- UnsupportedMediaType  a body of a content type we do not read
+    |   |-- MethodNotAllowed    a path that exists, with another method
     |   `-- IncompatibleRequest well formed, but this collection cannot do it
     |-- NotFound                an unknown collection, document or job
     |-- Conflict                somebody else changes the same thing
@@ -70,6 +72,14 @@ class PayloadTooLarge(InvalidInput):
 
 class UnreadableDocument(InvalidInput):
     type_name = "unreadable_document"
+
+
+class UnsupportedMediaType(InvalidInput):
+    type_name = "unsupported_media_type"
+
+
+class MethodNotAllowed(InvalidInput):
+    type_name = "method_not_allowed"
 
 
 class IncompatibleRequest(InvalidInput):

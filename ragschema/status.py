@@ -19,6 +19,8 @@ class WireStatus:
 
 _TABLE: tuple[tuple[type[e.RagrigError], WireStatus], ...] = (
     (e.PayloadTooLarge, WireStatus(413, grpc.StatusCode.OUT_OF_RANGE)),
+    (e.UnsupportedMediaType, WireStatus(415, grpc.StatusCode.INVALID_ARGUMENT)),
+    (e.MethodNotAllowed, WireStatus(405, grpc.StatusCode.INVALID_ARGUMENT)),
     (e.UnreadableDocument, WireStatus(422, grpc.StatusCode.INVALID_ARGUMENT)),
     (e.IncompatibleRequest, WireStatus(422, grpc.StatusCode.FAILED_PRECONDITION)),
     (e.InvalidInput, WireStatus(422, grpc.StatusCode.INVALID_ARGUMENT)),
