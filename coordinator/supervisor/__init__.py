@@ -1,0 +1,1 @@
+"""Starts the processes of a rig on this machine, keeps them running and stops them."""

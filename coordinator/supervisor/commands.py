@@ -1,0 +1,72 @@
+"""Command lines of the processes of a rig."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordinator.supervisor.rundir import RunDir
+from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, "serve")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """How each kind of node is started; the options of ``serve`` follow."""
+
+    llm: tuple[str, ...] = field(default_factory=lambda: _module("llm_node"))
+    retrieval: tuple[str, ...] = field(default_factory=lambda: _module("retrieval_node"))
+    coordinator: tuple[str, ...] = field(default_factory=lambda: _module("coordinator"))
+
+
+def _common(ready_file: Path) -> tuple[str, ...]:
+    return ("--ready-file", str(ready_file), "--parent-pid", str(os.getpid()))
+
+
+def llm_command(
+    programs: Programs, node: LlmNodeConfig, port: int, ready_file: Path
+) -> tuple[str, ...]:
+    """``python -m llm_node serve ...`` for one node of the rig."""
+    key = ("--api-key-env", node.api_key_env) if node.api_key_env else ()
+    return (
+        *programs.llm,
+        *("--name", node.name, "--host", node.host, "--port", str(port)),
+        *("--roles", ",".join(node.roles)),
+        *("--embedder", node.embedder, "--generator", node.generator),
+        *key,
+        *("--threads", str(node.threads)),
+        *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
+        *_common(ready_file),
+    )
+
+
+def retrieval_command(
+    programs: Programs, node: RetrievalNodeConfig, data_dir: str, port: int, ready_file: Path
+) -> tuple[str, ...]:
+    """``python -m retrieval_node serve ...`` for one node of the rig."""
+    return (
+        *programs.retrieval,
+        *("--name", node.name, "--host", node.host, "--port", str(port)),
+        *("--data", data_dir, "--backend", node.backend, "--device", node.device),
+        *("--threads", str(node.threads), "--max-waiting", str(node.max_waiting)),
+        *_common(ready_file),
+    )
+
+
+def coordinator_command(programs: Programs, rig: RigConfig, run: RunDir) -> tuple[str, ...]:
+    """``python -m coordinator serve ...``; it reads the resolved rig file."""
+    key_file = rig.coordinator.api_key_file
+    return (
+        *programs.coordinator,
+        *("--rig", str(run.resolved_rig)),
+        *(("--api-key-file", key_file) if key_file else ()),
+        *_common(run.ready_file(COORDINATOR)),
+    )
+
+
+COORDINATOR = "coordinator"

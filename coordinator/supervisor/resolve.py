@@ -1,0 +1,57 @@
+"""The rig as it runs: absolute paths, an address for every node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import yaml
+
+from coordinator.supervisor.rundir import write_atomically
+from ragschema.rig import LlmNodeConfig, RigConfig
+
+_HF = "hf:"
+
+
+def anchor_paths(rig: RigConfig, base: Path) -> RigConfig:
+    """Makes the key file and model folders absolute; they are relative to the rig file."""
+    key_file = rig.coordinator.api_key_file
+    coordinator = replace(
+        rig.coordinator, api_key_file=None if key_file is None else _absolute(key_file, base)
+    )
+    nodes = tuple(_anchored(node, base) for node in rig.llm_nodes)
+    return replace(rig, coordinator=coordinator, llm_nodes=nodes)
+
+
+def _anchored(node: LlmNodeConfig, base: Path) -> LlmNodeConfig:
+    embedder, generator = node.embedder, node.generator
+    if embedder != "minilm":
+        embedder = _absolute(embedder, base)
+    if generator.startswith(_HF):
+        generator = _HF + _absolute(generator.removeprefix(_HF), base)
+    return replace(node, embedder=embedder, generator=generator)
+
+
+def _absolute(path: str, base: Path) -> str:
+    return str((base / Path(path).expanduser()).resolve())
+
+
+def with_addresses(rig: RigConfig, addresses: Mapping[str, str], port: int) -> RigConfig:
+    """Fills in where every node listens and the coordinator's port."""
+    return replace(
+        rig,
+        coordinator=replace(rig.coordinator, port=port),
+        llm_nodes=tuple(replace(n, address=addresses[n.name]) for n in rig.llm_nodes),
+        retrieval_nodes=tuple(replace(n, address=addresses[n.name]) for n in rig.retrieval_nodes),
+    )
+
+
+def write_rig(path: Path, rig: RigConfig) -> None:
+    """Writes a rig file that ``load_rig`` reads back equal."""
+    write_atomically(path, yaml.safe_dump(asdict(rig), sort_keys=False))
+
+
+def port_of(address: str) -> int:
+    """The port of ``host:port``."""
+    return int(address.rpartition(":")[2])

@@ -1,0 +1,199 @@
+"""The supervisor: brings a rig up, keeps it up, takes it down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from coordinator.supervisor.commands import Programs
+from coordinator.supervisor.leftovers import end_leftovers
+from coordinator.supervisor.node import ManagedNode, NodeSpec, NodeView, SupervisionPolicy
+from coordinator.supervisor.ports import require_free
+from coordinator.supervisor.readiness import Readiness, wait_ready
+from coordinator.supervisor.resolve import port_of, with_addresses, write_rig
+from coordinator.supervisor.rundir import NodeRecord, RigState, RunDir
+from coordinator.supervisor.specs import coordinator_spec, external_views, node_specs
+from ragschema.rig import RigConfig
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SupervisorOptions:
+    """How a rig is run.
+
+    Attributes:
+        readyz_timeout_s: how long ``/readyz`` may take to turn good.
+        env: base environment of the nodes, None for our own.
+    """
+
+    programs: Programs = field(default_factory=Programs)
+    policy: SupervisionPolicy = field(default_factory=SupervisionPolicy)
+    readyz_timeout_s: float = 60.0
+    env: Mapping[str, str] | None = None
+
+
+class Supervisor:
+    """Runs the coordinator and the nodes of one rig that have no address yet.
+
+    Use as ``async with Supervisor(...) as s: await s.start()``; leaving the
+    block stops everything. Must live on the main thread (see ``Child``).
+
+    Args:
+        rig: with absolute paths.
+        on_change: told of every change of a node's state.
+    """
+
+    def __init__(
+        self,
+        rig: RigConfig,
+        on_change: Callable[[NodeView], None],
+        options: SupervisorOptions | None = None,
+    ) -> None:
+        self.run = RunDir.of(rig.data_dir)
+        self._rig = rig
+        self._options = options or SupervisorOptions()
+        self._on_change = on_change
+        programs = self._options.programs
+        self._nodes = tuple(self._managed(s) for s in node_specs(rig, self.run, programs))
+        self._coordinator = self._managed(coordinator_spec(rig, self.run, programs))
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock = contextlib.ExitStack()
+        self._serving = False
+
+    async def __aenter__(self) -> Self:
+        """Takes the run directory.
+
+        Raises:
+            Conflict: another supervisor has it.
+        """
+        self.run.create()
+        self._lock.enter_context(self.run.locked())
+        await asyncio.to_thread(end_leftovers, self.run)
+        self.run.clear()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            await self._stop()
+            self.run.clear()
+
+    async def start(self) -> Readiness:
+        """Starts all nodes, then the coordinator; says where it serves.
+
+        Raises:
+            Unavailable: a wanted port is taken, or a node cannot be started;
+                the message then ends with the last lines of its log.
+        """
+        await self.start_nodes()
+        return await self.start_coordinator()
+
+    async def start_nodes(self) -> None:
+        """Starts the LLM and retrieval nodes and waits until each one serves."""
+        for node in (self._coordinator, *self._nodes):
+            _check_port(node.spec)
+        for node in self._nodes:
+            self._launch(node)
+        await self._or_failure(_all_ready(self._nodes))
+
+    async def start_coordinator(self) -> Readiness:
+        """Starts the coordinator and waits for ``/readyz``; the nodes must be up."""
+        self._write_rig(self._rig.coordinator.port)
+        self._launch(self._coordinator)
+        address = await self._or_failure(self._coordinator.until_ready())
+        # A restarted coordinator reads this file and so comes back on its port.
+        self._write_rig(port_of(address))
+        self._serving = True
+        self._write_state()
+        return await self._or_failure(
+            wait_ready(f"http://{address}", self._options.readyz_timeout_s)
+        )
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Supervises until ``stop`` is set.
+
+        Raises:
+            Unavailable: a node that was never ready gave up.
+        """
+        await self._or_failure(stop.wait())
+
+    def hurry(self) -> None:
+        """Kills instead of waiting: the user asked a second time."""
+        for node in (self._coordinator, *self._nodes):
+            node.kill()
+
+    def views(self) -> tuple[NodeView, ...]:
+        """Every node of the rig, the coordinator first."""
+        own = (self._coordinator.view, *(node.view for node in self._nodes))
+        return own + external_views(self._rig)
+
+    def _managed(self, spec: NodeSpec) -> ManagedNode:
+        options = self._options
+        return ManagedNode(spec, self.run, options.policy, self._changed, options.env)
+
+    def _launch(self, node: ManagedNode) -> None:
+        name = node.spec.name
+        self._tasks[name] = asyncio.create_task(node.supervise(), name=f"supervise {name}")
+
+    async def _or_failure(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Awaits ``work``, unless a node gives up first: then raises its error."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+            for node_task in self._tasks.values():
+                if node_task.done():
+                    node_task.result()
+            return await task
+        finally:
+            task.cancel()
+
+    def _changed(self, view: NodeView) -> None:
+        if self._serving:
+            self._write_state()
+        self._on_change(view)
+
+    def _addresses(self) -> dict[str, str]:
+        return {v.name: v.address for v in self.views() if v.address is not None}
+
+    def _write_rig(self, port: int) -> None:
+        write_rig(self.run.resolved_rig, with_addresses(self._rig, self._addresses(), port))
+
+    def _write_state(self) -> None:
+        records = tuple(
+            NodeRecord(v.name, v.kind, v.address, v.pid)
+            for v in self.views()
+            if v.address is not None
+        )
+        coordinator = self._coordinator.view.address
+        assert coordinator is not None, "state is written once the coordinator serves"
+        self.run.write_state(RigState(os.getpid(), coordinator, records))
+
+    async def _stop(self) -> None:
+        """The coordinator first, so that it can finish what it is answering."""
+        self._serving = False
+        self.run.state_file.unlink(missing_ok=True)
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        grace_s = self._options.policy.grace_s
+        await self._coordinator.stop(grace_s)
+        await asyncio.gather(*(node.stop(grace_s) for node in self._nodes))
+
+
+async def _all_ready(nodes: tuple[ManagedNode, ...]) -> None:
+    await asyncio.gather(*(node.until_ready() for node in nodes))
+
+
+def _check_port(spec: NodeSpec) -> None:
+    field = "coordinator.port" if spec.kind == "coordinator" else f"{spec.name}.port"
+    require_free(spec.name, field, spec.host, spec.port)
