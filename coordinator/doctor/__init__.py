@@ -1,0 +1,1 @@
+"""What this machine can do for ragrig, and what to install to let it do more."""
