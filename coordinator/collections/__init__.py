@@ -1,0 +1,1 @@
+"""Collections on disk: committed snapshots, their texts, filters and writers."""
