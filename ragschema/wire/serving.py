@@ -76,7 +76,7 @@ def _hide(error: Exception) -> e.InternalError:
     )
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Maps the error tree onto gRPC status for unary and streaming replies."""
 
     async def intercept_service(
