@@ -1,0 +1,1 @@
+"""The embedder role: sentence encoders and the queue in front of them."""

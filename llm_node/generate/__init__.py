@@ -1,0 +1,1 @@
+"""The generator role: extractive, local checkpoints, OpenAI-compatible servers."""

@@ -1,0 +1,136 @@
+"""What one LLM node has loaded, and how it is brought up and down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from llm_node.config import LlmOptions
+from llm_node.embed.scheduler import EmbedScheduler
+from llm_node.libraries import set_torch_threads
+from llm_node.roles import Embedder, Generator, GeneratorDeps, load_embedder, load_generator
+from ragschema.errors import IncompatibleRequest, InvalidInput
+from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
+
+
+class LoadedNode:
+    """The models behind the service; a role that was not asked for is None."""
+
+    def __init__(self, options: LlmOptions, embedder: Embedder | None) -> None:
+        self.options = options
+        self._embedder = embedder
+        self._generator: Generator | None = None
+        self._scheduler: EmbedScheduler | None = None
+        if embedder is not None:
+            limits = options.limits
+            self._scheduler = EmbedScheduler(
+                embedder, options.max_waiting, limits.max_pending_embed_bytes
+            )
+            self._scheduler.start()
+
+    def attach(self, generator: Generator) -> None:
+        """Adds the generator, which may use this node's embedder."""
+        self._generator = generator
+
+    @property
+    def scheduler(self) -> EmbedScheduler:
+        """Raises IncompatibleRequest when the node does not embed."""
+        if self._scheduler is None:
+            raise self._lacks(Role.EMBED)
+        return self._scheduler
+
+    @property
+    def generator(self) -> Generator:
+        """Raises IncompatibleRequest when the node does not generate."""
+        if self._generator is None:
+            raise self._lacks(Role.GENERATE)
+        return self._generator
+
+    def token_offsets(self, role: Role, texts: Sequence[str]) -> list[I32]:
+        """Token borders by the model of a role; blocks."""
+        if role is Role.GENERATE:
+            return self.generator.token_offsets(texts)
+        if self._embedder is None:
+            raise self._lacks(Role.EMBED)
+        return self._embedder.token_offsets(texts)
+
+    def models(self) -> list[ModelInfo]:
+        return [one.info for one in (self._embedder, self._generator) if one is not None]
+
+    def embedding_load(self) -> tuple[int, int]:
+        """Embedding requests running and waiting."""
+        if self._scheduler is None:
+            return (0, 0)
+        return (self._scheduler.running, self._scheduler.waiting)
+
+    def capabilities(self) -> list[str]:
+        """Roles, and which implementation plays them."""
+        found = ["tokenize"]
+        if self._embedder is not None:
+            found += ["embed", f"embedder:{self._embedder.info.name}"]
+        if self._generator is not None:
+            found += ["generate", f"generator:{self.options.generator.partition(':')[0]}"]
+        return found
+
+    async def close(self) -> None:
+        if self._generator is not None:
+            await self._generator.close()
+        if self._scheduler is not None:
+            await self._scheduler.close()
+
+    def _lacks(self, role: Role) -> IncompatibleRequest:
+        return IncompatibleRequest(
+            f"LLM node {self.options.name!r} does not have the role {role}",
+            field="role",
+            hint=f"send the call to a node with it, or add {role} to this node's roles",
+        )
+
+
+async def load_node(options: LlmOptions) -> LoadedNode:
+    """Loads every model of the options; returns when all are ready to work.
+
+    Raises:
+        InvalidInput, CorruptData: naming the option or file at fault.
+    """
+    key = _api_key(options)
+    if Role.EMBED in options.roles or options.generator.startswith("hf:"):
+        set_torch_threads(options.threads)
+    embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
+    node = LoadedNode(options, embedder)
+    if Role.GENERATE in options.roles:
+        deps = GeneratorDeps(
+            similarity=partial(_similarity, node.scheduler) if embedder else None,
+            token_offsets=embedder.token_offsets if embedder else None,
+            api_key=key,
+            api_key_env=options.api_key_env,
+        )
+        generator = load_generator(options.generator, deps)
+        await generator.start()
+        node.attach(generator)
+    return node
+
+
+async def _similarity(scheduler: EmbedScheduler, question: str, sentences: Sequence[str]) -> F32:
+    """Cosine of a question to each sentence; ahead of any ingestion."""
+    asked, read = await asyncio.gather(
+        scheduler.embed([question], EmbedPurpose.QUERY),
+        scheduler.embed(sentences, EmbedPurpose.PASSAGE, urgent=True),
+    )
+    cosines: F32 = read.vectors @ asked.vectors[0]
+    return cosines
+
+
+def _api_key(options: LlmOptions) -> str | None:
+    if options.api_key_env is None:
+        return None
+    key = os.environ.get(options.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise InvalidInput(
+            f"the environment variable {options.api_key_env} "
+            + ("holds no usable key" if key else "is not set"),
+            field="api_key_env",
+            hint="set it to the upstream server's key before starting the node",
+        )
+    return key

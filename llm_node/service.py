@@ -1,0 +1,151 @@
+"""The gRPC service of an LLM node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from llm_node.admission import Admission
+from llm_node.checks import check_generate, check_texts
+from llm_node.deadlines import context_of, events_within, within
+from llm_node.node import LoadedNode
+from ragschema.errors import PayloadTooLarge
+from ragschema.types import I32, CallContext, GenerateEnd, GenerateEvent, GenerateSpec
+from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
+from ragschema.wire.convert import (
+    event_to_wire,
+    generate_from_wire,
+    model_to_wire,
+    purpose_from_wire,
+    role_from_wire,
+    tensor_to_wire,
+)
+from ragschema.wire.serving import Greeter
+
+SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmNode"].full_name
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class LlmService(llm_pb2_grpc.LlmNodeServicer):
+    """Admission, limits and deadlines around a loaded node's models."""
+
+    def __init__(self, node: LoadedNode) -> None:
+        options = node.options
+        self._node = node
+        self._limits = options.limits
+        self._greeter = Greeter(options.name, "llm", node.capabilities())
+        self._generations = Admission("generations", options.max_running, options.max_waiting)
+        self._tokenizing = Admission("tokenize calls", 1, options.max_waiting)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._requests = self._cancelled = self._tokens = 0
+
+    async def Hello(
+        self, request: common_pb2.HelloRequest, context: _Context
+    ) -> common_pb2.HelloReply:
+        return self._greeter.hello(request)
+
+    async def Status(
+        self, request: llm_pb2.LlmStatusRequest, context: _Context
+    ) -> llm_pb2.LlmStatusReply:
+        """Generations and embeddings together, running and waiting."""
+        embeds_running, embeds_waiting = self._node.embedding_load()
+        return llm_pb2.LlmStatusReply(
+            models=[model_to_wire(model) for model in self._node.models()],
+            running=self._generations.running + embeds_running,
+            waiting=self._generations.waiting + embeds_waiting,
+            requests_total=self._requests,
+            cancelled_total=self._cancelled,
+            tokens_total=self._tokens,
+            uptime_s=self._greeter.uptime_s(),
+        )
+
+    async def Tokenize(
+        self, request: llm_pb2.TokenizeRequest, context: _Context
+    ) -> llm_pb2.TokenizeReply:
+        role = role_from_wire(request.role, "role")
+        texts = list(request.texts)
+        check_texts(texts, self._limits.max_texts, self._limits.max_tokenize_bytes)
+        async with self._tokenizing.slot():
+            work = asyncio.get_running_loop().run_in_executor(
+                self._worker, self._node.token_offsets, role, texts
+            )
+            offsets = await within(work, context_of(context))
+        self._check_reply(offsets)
+        return llm_pb2.TokenizeReply(offsets=[tensor_to_wire(one) for one in offsets])
+
+    def _check_reply(self, offsets: list[I32]) -> None:
+        size = sum(one.nbytes for one in offsets)
+        if size > self._limits.max_tokenize_reply_bytes:
+            raise PayloadTooLarge(
+                f"the token borders of these texts fill {size} bytes",
+                field="texts",
+                hint="split them over several calls",
+            )
+
+    async def Embed(self, request: llm_pb2.EmbedRequest, context: _Context) -> llm_pb2.EmbedReply:
+        scheduler = self._node.scheduler
+        texts = list(request.texts)
+        check_texts(texts, self._limits.max_texts, self._limits.max_embed_bytes)
+        self._requests += 1
+        try:
+            work = scheduler.embed(texts, purpose_from_wire(request.purpose))
+            done = await within(work, context_of(context))
+        except asyncio.CancelledError:
+            self._cancelled += 1
+            raise
+        self._tokens += done.tokens
+        return llm_pb2.EmbedReply(
+            vectors=tensor_to_wire(done.vectors),
+            tokens=done.tokens,
+            truncated=done.truncated,
+            queue_us=done.queue_us,
+            compute_us=done.compute_us,
+        )
+
+    async def Generate(
+        self, request: llm_pb2.GenerateRequest, context: _Context
+    ) -> AsyncGenerator[llm_pb2.GenerateEvent, None]:
+        generator = self._node.generator
+        spec = generate_from_wire(request)
+        check_generate(spec, self._limits)
+        call = context_of(context)
+        self._requests += 1
+        try:
+            events = events_within(self._admitted(generator.generate, spec, call), call)
+            async with aclosing(events):
+                async for event in events:
+                    yield event_to_wire(event)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cancelled += 1
+            raise
+
+    async def _admitted(
+        self, generate: Any, spec: GenerateSpec, call: CallContext
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """The generator's events once a slot is free; the end tells the wait."""
+        async with self._generations.slot() as queue_us, aclosing(generate(spec, call)) as events:
+            async for event in events:
+                if isinstance(event, GenerateEnd):
+                    self._tokens += event.prompt_tokens + event.completion_tokens
+                    yield _with_wait(event, queue_us)
+                else:
+                    yield event
+
+    async def close(self) -> None:
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        await self._node.close()
+
+
+def _with_wait(end: GenerateEnd, queue_us: int) -> GenerateEnd:
+    """A first token counts from the request's arrival, as the total does."""
+    first_us = end.first_token_us + queue_us if end.first_token_us else 0
+    return replace(
+        end, queue_us=queue_us, first_token_us=first_us, total_us=end.total_us + queue_us
+    )
