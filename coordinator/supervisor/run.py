@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.readiness import Readiness
@@ -34,7 +35,41 @@ def stop_on_signals(stop: asyncio.Event, hurry: Callable[[], None]) -> Iterator[
             loop.remove_signal_handler(number)
 
 
-async def run_rig(
+async def with_rig(
+    rig: RigConfig,
+    on_change: Callable[[NodeView], None],
+    body: Callable[[Supervisor], Coroutine[Any, Any, None]],
+    options: SupervisorOptions | None = None,
+) -> bool:
+    """Runs ``body`` with a supervisor that is stopped afterwards, whatever happens.
+
+    Args:
+        body: starts what it needs; cancelled when a signal comes.
+
+    Returns:
+        Whether ``body`` came to its end; False: a signal stopped it.
+
+    Raises:
+        Conflict: a rig already runs on this data directory.
+        RagrigError: what ``body`` raised.
+    """
+    stop = asyncio.Event()
+    supervisor = Supervisor(rig, on_change, options)
+    with stop_on_signals(stop, supervisor.hurry):
+        async with supervisor:
+            work = asyncio.ensure_future(body(supervisor))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if work.done():
+                work.result()
+                return True
+            work.cancel()
+            await asyncio.wait({work})
+            return False
+
+
+async def serve_rig(
     rig: RigConfig,
     on_change: Callable[[NodeView], None],
     on_up: Callable[[Supervisor, Readiness], None],
@@ -46,17 +81,9 @@ async def run_rig(
         Conflict: a rig already runs on this data directory.
         Unavailable: a port is taken, or a node cannot be started.
     """
-    stop = asyncio.Event()
-    supervisor = Supervisor(rig, on_change, options)
-    with stop_on_signals(stop, supervisor.hurry):
-        async with supervisor:
-            starting = asyncio.ensure_future(supervisor.start())
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait({starting})
-                return
-            on_up(supervisor, starting.result())
-            await supervisor.run_until(stop)
+
+    async def serve(supervisor: Supervisor) -> None:
+        on_up(supervisor, await supervisor.start())
+        await supervisor.watch()
+
+    await with_rig(rig, on_change, serve, options)

@@ -104,28 +104,40 @@ class Supervisor:
             _check_port(node.spec)
         for node in self._nodes:
             self._launch(node)
-        await self._or_failure(_all_ready(self._nodes))
+        await self.or_failure(_all_ready(self._nodes))
 
     async def start_coordinator(self) -> Readiness:
         """Starts the coordinator and waits for ``/readyz``; the nodes must be up."""
         self._write_rig(self._rig.coordinator.port)
         self._launch(self._coordinator)
-        address = await self._or_failure(self._coordinator.until_ready())
+        address = await self.or_failure(self._coordinator.until_ready())
         # A restarted coordinator reads this file and so comes back on its port.
         self._write_rig(port_of(address))
         self._serving = True
         self._write_state()
-        return await self._or_failure(
+        return await self.or_failure(
             wait_ready(f"http://{address}", self._options.readyz_timeout_s)
         )
 
-    async def run_until(self, stop: asyncio.Event) -> None:
-        """Supervises until ``stop`` is set.
+    async def or_failure(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Awaits ``work``, unless a node gives up first: then raises its Unavailable."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+            for node_task in self._tasks.values():
+                if node_task.done():
+                    node_task.result()
+            return await task
+        finally:
+            task.cancel()
+
+    async def watch(self) -> None:
+        """Supervises until cancelled.
 
         Raises:
             Unavailable: a node that was never ready gave up.
         """
-        await self._or_failure(stop.wait())
+        await self.or_failure(asyncio.Event().wait())
 
     def hurry(self) -> None:
         """Kills instead of waiting: the user asked a second time."""
@@ -144,18 +156,6 @@ class Supervisor:
     def _launch(self, node: ManagedNode) -> None:
         name = node.spec.name
         self._tasks[name] = asyncio.create_task(node.supervise(), name=f"supervise {name}")
-
-    async def _or_failure(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Awaits ``work``, unless a node gives up first: then raises its error."""
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait({task, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
-            for node_task in self._tasks.values():
-                if node_task.done():
-                    node_task.result()
-            return await task
-        finally:
-            task.cancel()
 
     def _changed(self, view: NodeView) -> None:
         if self._serving:

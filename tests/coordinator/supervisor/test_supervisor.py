@@ -161,21 +161,14 @@ retrieval_nodes:
         assert resolved.retrieval_nodes[0].address == "10.0.0.9:7001"
 
 
-async def test_stop_request_ends_run_until(tmp_path: Path) -> None:
-    async with running(tmp_path, options()) as supervisor:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.1, stop.set)
-        await asyncio.wait_for(supervisor.run_until(stop), 20)
-
-
 def spawn_up(data_dir: Path) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own, as ``ragrig up`` runs it."""
     code = (
         "import asyncio, pathlib\n"
-        "from coordinator.supervisor.run import run_rig\n"
+        "from coordinator.supervisor.run import serve_rig\n"
         "from tests.coordinator.supervisor.helpers import small_rig, options, ignore\n"
         f"rig = small_rig(pathlib.Path({str(data_dir)!r}))\n"
-        "asyncio.run(run_rig(rig, ignore, lambda s, r: None, options()))\n"
+        "asyncio.run(serve_rig(rig, ignore, lambda s, r: None, options()))\n"
     )
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 

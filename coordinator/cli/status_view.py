@@ -1,0 +1,74 @@
+"""The answer of ``/v1/status`` as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.cli.console import printable
+
+Json = Mapping[str, Any]
+
+
+def show_status(console: Console, status: Json) -> None:
+    """Health first, then nodes, collections and jobs under way."""
+    ready = Text("ready", style="green") if status["ready"] else Text("not ready", style="red")
+    head = Text(f"rig {status['name']} {status['version']}, up {status['uptime_s']:.0f} s: ")
+    console.print(head + ready)
+    for problem in status["problems"]:
+        console.print(Text(f"  {printable(str(problem))}", style="yellow"))
+    console.print(_nodes(status))
+    if status["collections"]:
+        console.print(_collections(status))
+    else:
+        console.print("no collections yet: ragrig ingest PATH --collection NAME")
+    for job in status["jobs"]:
+        if job["state"] in ("waiting", "running"):
+            console.print(
+                f"job {job['id']} on {job['collection']}: {job['state']},"
+                f" {job['phase']} {job['done']}/{job['total']}"
+            )
+
+
+def _nodes(status: Json) -> Table:
+    table = Table(title="nodes", title_justify="left")
+    for column in ("name", "kind", "address", "state", "latency", "holds"):
+        table.add_column(column)
+    groups = {name: g["group"] for g in status["shard_groups"] for name in g["nodes"]}
+    for node in status["nodes"]:
+        state = Text("ready", style="green") if node["ready"] else Text("away", style="red")
+        if node["error"]:
+            state.append(f": {printable(str(node['error']))}")
+        latency = "-" if node["latency_ms"] is None else f"{node['latency_ms']:.1f} ms"
+        holds = f"shard group {groups[node['name']]}" if node["name"] in groups else _models(node)
+        table.add_row(node["name"], node["kind"], node["address"], state, latency, holds)
+    return table
+
+
+def _models(node: Json) -> str:
+    models = node["detail"].get("models") or ()
+    names = [m.get("name", "?") if isinstance(m, dict) else str(m) for m in models]
+    return ", ".join(printable(str(n)) for n in names)
+
+
+def _collections(status: Json) -> Table:
+    table = Table(title="collections", title_justify="left")
+    for column in ("name", "documents", "chunks", "index", "shards", "generation", "state"):
+        table.add_column(column)
+    for found in status["collections"]:
+        broken = found["error"]
+        state = Text(printable(str(broken)), style="red") if broken else Text("ok", style="green")
+        index = found["index"]
+        if index == "ivfpq":
+            index = f"ivfpq, {found['nlist']} lists"
+        cells = (found["documents"], found["rows"], index, found["num_shards"])
+        table.add_row(found["name"], *map(_cell, cells), _cell(found["generation"]), state)
+    return table
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The whole appliance, once through, on text that every machine has."""
