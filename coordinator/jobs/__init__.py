@@ -1,0 +1,1 @@
+"""Background ingestion: a bounded queue of child processes."""

@@ -1,0 +1,138 @@
+"""The chat body: OpenAI's, as far as retrieval-augmented answers go, plus ragrig's fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from coordinator.rest.names import CollectionName
+from coordinator.rest.schemas import (
+    MAX_TEXT_CHARS,
+    MAX_TURNS,
+    MaxTokens,
+    Retrieval,
+    Seed,
+    StopList,
+    StopText,
+    Strict,
+    Temperature,
+    TopP,
+)
+from ragschema.types import ChatMessage, Sampling
+
+#: Options of OpenAI's API that would change the answer and that ragrig lacks.
+UNSUPPORTED = frozenset(
+    {
+        "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "audio",
+        "modalities", "logit_bias", "top_logprobs", "prediction", "reasoning_effort",
+        "response_format", "web_search_options", "verbosity",
+    }
+)  # fmt: skip
+
+Zero = Annotated[float, Field(ge=0, le=0)]
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        description="`ragrig/COLLECTION`, or the generator's name with `collection` set",
+        examples=["ragrig/docs"],
+    ),
+]
+
+
+class TextPart(Strict):
+    """A piece of text; other kinds of content are not read."""
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+
+
+Content = (
+    Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+    | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+)
+
+
+class ChatTurn(Strict):
+    """One message."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    name: Annotated[str, Field(max_length=64)] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class ChatBody(Retrieval):
+    """Messages whose last one, from the user, is the question."""
+
+    unsupported: ClassVar[frozenset[str]] = UNSUPPORTED
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "ragrig/docs",
+                    "messages": [{"role": "user", "content": "How do I rotate the API key?"}],
+                }
+            ]
+        }
+    )
+    model: ModelName
+    messages: Annotated[list[ChatTurn], Field(min_length=1, max_length=MAX_TURNS)]
+    collection: CollectionName | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stop: StopText | StopList | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    store: Literal[False] | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+
+    @model_validator(mode="after")
+    def _question_last(self) -> ChatBody:
+        if self.messages[-1].role != "user" or not self.question().strip():
+            raise PydanticCustomError(
+                "question", "the last message must be the user's and must not be empty"
+            )
+        return self
+
+    def question(self) -> str:
+        return self.messages[-1].text()
+
+    def history(self) -> tuple[ChatMessage, ...]:
+        """The turns before the question; ``developer`` is today's name of ``system``."""
+        roles = {"developer": "system"}
+        return tuple(
+            ChatMessage(roles.get(turn.role, turn.role), turn.text()) for turn in self.messages[:-1]
+        )
+
+    def sampling(self) -> Sampling:
+        plain = Sampling()
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Sampling(
+            max_tokens=self.max_completion_tokens or self.max_tokens or plain.max_tokens,
+            temperature=plain.temperature if self.temperature is None else self.temperature,
+            top_p=plain.top_p if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=stop,
+        )

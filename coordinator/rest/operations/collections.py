@@ -1,0 +1,126 @@
+"""/v1/collections: create, list, describe and drop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+
+from coordinator.collections.store import CollectionSpec
+from coordinator.rest.call import Call, Reply
+from coordinator.rest.encode import JsonObject, to_json
+from coordinator.rest.names import CollectionName
+from coordinator.rest.operations.embeddings import embedder_of
+from coordinator.rest.replies import CollectionReply, CollectionsReply, DroppedReply
+from coordinator.rest.route import add_operation
+from coordinator.rest.schemas import CreateCollectionBody
+from ragschema.errors import Conflict, NotFound, RagrigError, Unavailable
+from ragschema.storage.manifest import ChunkingConfig, EmbedderRef, Manifest
+
+if TYPE_CHECKING:
+    from coordinator.runtime import Runtime
+
+_PATH = "/v1/collections"
+_ONE = "/v1/collections/{name}"
+
+
+async def list_collections(call: Call) -> Reply:
+    """List every collection; one that cannot be opened says why in `error`."""
+    runtime = call.services.runtime
+    return Reply(to_json({"collections": collections_json(runtime)}))
+
+
+async def create_collection(call: Call, body: CreateCollectionBody) -> Reply:
+    """Create an empty collection for the rig's embedder."""
+    runtime = call.services.runtime
+    model = embedder_of(runtime)
+    if model.dim is None:
+        raise Unavailable(f"the embedder {model.name} does not tell its dimension")
+    spec = CollectionSpec(
+        dim=model.dim,
+        metric=body.metric,
+        num_shards=runtime.rig.num_shards,
+        embedder=EmbedderRef(model.name, model.fingerprint),
+        chunking=ChunkingConfig(body.chunking.tokens, body.chunking.overlap),
+    )
+    manifest = await asyncio.to_thread(runtime.store.create, body.name, spec)
+    await runtime.catalog.refresh(body.name)
+    return Reply(to_json(_collection_json(manifest)), status=201)
+
+
+async def get_collection(call: Call, name: CollectionName) -> Reply:
+    """Describe one collection."""
+    return Reply(to_json(_collection_json(call.services.runtime.catalog.current(name).manifest)))
+
+
+async def drop_collection(call: Call, name: CollectionName) -> Reply:
+    """Drop a collection with all its documents."""
+    runtime = call.services.runtime
+    job = call.services.jobs.active(name)
+    if job is not None:
+        raise Conflict(
+            f"the job {job.id} is writing to collection {name!r}",
+            field="name",
+            hint=f"wait for it, or end it with DELETE /v1/jobs/{job.id}",
+        )
+    await asyncio.to_thread(runtime.store.drop, name)
+    await runtime.catalog.refresh(name)
+    return Reply(to_json({"name": name, "dropped": True}))
+
+
+def collections_json(runtime: Runtime) -> list[JsonObject]:
+    """Every collection, those that cannot be served with their error."""
+    found: list[JsonObject] = []
+    for name in sorted({*runtime.catalog.names(), *runtime.store.names()}):
+        try:
+            found.append(_collection_json(runtime.catalog.current(name).manifest))
+        except NotFound:
+            found.append(_broken_json(name, "it is not loaded yet"))
+        except RagrigError as error:
+            found.append(_broken_json(name, error.message))
+    return found
+
+
+def _broken_json(name: str, why: str) -> JsonObject:
+    unknown: JsonObject = dict.fromkeys(CollectionReply.model_fields)
+    return {**unknown, "name": name, "error": why}
+
+
+def _collection_json(manifest: Manifest) -> JsonObject:
+    index = manifest.index
+    chunking = manifest.chunking
+    return {
+        "name": manifest.collection,
+        "generation": manifest.generation,
+        "metric": manifest.metric.value,
+        "dim": manifest.dim,
+        "embedder": manifest.embedder.name if manifest.embedder else None,
+        "index": "ivfpq" if index else "exact",
+        "nlist": index.nlist if index else None,
+        "num_shards": manifest.num_shards,
+        "rows": manifest.live_rows,
+        "documents": manifest.live_documents,
+        "chunking": {"tokens": chunking.tokens, "overlap": chunking.overlap},
+        "created_at": manifest.created_at,
+        "error": None,
+    }
+
+
+def add(router: APIRouter) -> None:
+    tag = "collections"
+    add_operation(router, "GET", _PATH, list_collections, CollectionsReply, errors=(503,), tag=tag)
+    add_operation(
+        router,
+        "POST",
+        _PATH,
+        create_collection,
+        CollectionReply,
+        errors=(409, 502, 503),
+        status=201,
+        tag=tag,
+    )
+    add_operation(router, "GET", _ONE, get_collection, CollectionReply, errors=(503,), tag=tag)
+    add_operation(
+        router, "DELETE", _ONE, drop_collection, DroppedReply, errors=(409, 502, 503, 504), tag=tag
+    )

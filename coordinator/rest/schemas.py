@@ -1,0 +1,258 @@
+"""What a client may send: strict models, so that nothing is coerced or ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from coordinator.rest.filters import Filters
+from coordinator.rest.names import CollectionName, DocumentId
+from ragschema.types import F32, Metric, Sampling
+
+DEFAULT_K = 5
+MAX_TEXT_CHARS = 32_768
+MAX_TURNS = 256
+#: Far inside float32, so that squared distances stay finite.
+MAX_VECTOR_VALUE = 1e15
+
+
+class Strict(BaseModel):
+    """Base of every body: exact types, no unknown fields, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _within(limit: str) -> AfterValidator:
+    """Checks against the rig's limit of this name, which arrives as context."""
+
+    def check(value: int, info: ValidationInfo) -> int:
+        most = getattr(info.context, limit)
+        if value > most:
+            raise PydanticCustomError("limit", "Input should be at most {most}", {"most": most})
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "Input should not be blank")
+    return text
+
+
+NOT_BLANK = {"pattern": r"\S"}
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_TEXT_CHARS, json_schema_extra=NOT_BLANK),
+    AfterValidator(_not_blank),
+]
+K = Annotated[int, Field(ge=1, json_schema_extra={"x-limit": "max_k"}), _within("max_k")]
+TimeoutMs = Annotated[
+    int,
+    Field(ge=10, json_schema_extra={"x-limit": "max_timeout_ms"}),
+    _within("max_timeout_ms"),
+]
+MinCoverage = Annotated[
+    float,
+    Field(ge=0, le=1, description="share of the collection that must answer, else 503"),
+]
+Nprobe = Annotated[int, Field(ge=1, le=65_536, description="inverted lists to scan")]
+MaxTokens = Annotated[int, Field(ge=1, le=32_768)]
+Temperature = Annotated[float, Field(ge=0, le=2, description="0 is greedy")]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+StopText = Annotated[str, Field(min_length=1, max_length=64)]
+StopList = Annotated[list[StopText], Field(max_length=4)]
+VectorValue = Annotated[float, Field(ge=-MAX_VECTOR_VALUE, le=MAX_VECTOR_VALUE)]
+Vector = Annotated[list[VectorValue], Field(min_length=1, max_length=65_536)]
+
+
+class Retrieval(Strict):
+    """What every retrieving request may set."""
+
+    k: K = DEFAULT_K
+    filters: Filters = Field(default_factory=dict)
+    min_coverage: MinCoverage = 0.0
+    nprobe: Nprobe | None = None
+    timeout_ms: TimeoutMs | None = None
+
+
+class SearchBody(Retrieval):
+    """Exactly one of text and vector."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["vector"], "properties": {"vector": {"type": "array"}}},
+            ],
+            "examples": [{"collection": "docs", "text": "rotate the API key", "k": 10}],
+        }
+    )
+    collection: CollectionName
+    text: Text | None = None
+    vector: Vector | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> SearchBody:
+        if (self.text is None) == (self.vector is None):
+            raise PydanticCustomError("one_of", "give exactly one of text and vector")
+        return self
+
+    def vector_array(self) -> F32 | None:
+        """float32 [dim]."""
+        return None if self.vector is None else np.asarray(self.vector, dtype=np.float32)
+
+
+class QueryBody(Retrieval):
+    """A question over one collection."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"collection": "docs", "question": "How do I rotate the API key?", "k": 5},
+                {
+                    "collection": "docs",
+                    "question": "What changed in 2024?",
+                    "filters": {"year": {"gte": 2024}},
+                    "stream": True,
+                },
+            ]
+        }
+    )
+    collection: CollectionName
+    question: Text
+    stream: bool = False
+    max_tokens: MaxTokens = 256
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    seed: Seed | None = None
+    stop: StopList = Field(default_factory=list)
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop))
+
+
+class ChunkingBody(Strict):
+    """How documents are cut, in the embedder's tokens; overlap is at most half of tokens."""
+
+    tokens: Annotated[int, Field(ge=16, le=8192)] = 200
+    overlap: Annotated[int, Field(ge=0, le=4096)] = 32
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> ChunkingBody:
+        if 2 * self.overlap > self.tokens:
+            raise PydanticCustomError("overlap", "overlap must be at most half of tokens")
+        return self
+
+
+class CreateCollectionBody(Strict):
+    """A new, empty collection."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "docs", "metric": "cosine"}]}
+    )
+    name: CollectionName
+    metric: Metric = Metric.COSINE
+    chunking: ChunkingBody = Field(default_factory=ChunkingBody)
+
+
+MetadataKey = Annotated[str, Field(min_length=1, max_length=128)]
+MetadataText = Annotated[str, Field(max_length=4096)]
+MetadataInt = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+MetadataValue = MetadataText | bool | MetadataInt | float
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=64)]
+DocumentText = Annotated[
+    str, Field(min_length=1, json_schema_extra=NOT_BLANK), AfterValidator(_not_blank)
+]
+Title = Annotated[str, Field(max_length=1024)]
+
+
+class DocumentContent(Strict):
+    """The text of a document and what is known about it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Keys are rotated with ...", "title": "Keys"}]}
+    )
+    text: DocumentText
+    title: Title | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DocumentBody(DocumentContent):
+    """One document; without an id it gets one made from its text."""
+
+    id: DocumentId | None = None
+
+
+class DocumentsBody(Strict):
+    """Documents to add; those whose id exists are replaced."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "documents": [
+                        {
+                            "id": "guides/keys",
+                            "title": "Keys",
+                            "text": "Keys are rotated with ...",
+                            "metadata": {"year": 2026},
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+    documents: Annotated[
+        list[DocumentBody],
+        Field(min_length=1, json_schema_extra={"x-limit-items": "max_documents_per_upload"}),
+    ]
+
+    @model_validator(mode="after")
+    def _few_and_distinct(self, info: ValidationInfo) -> DocumentsBody:
+        most = info.context.max_documents_per_upload  # type: ignore[union-attr]
+        if len(self.documents) > most:
+            raise PydanticCustomError("limit", "send at most {most} documents", {"most": most})
+        return self
+
+
+class PageQuery(Strict):
+    """A page of a listing."""
+
+    model_config = ConfigDict(strict=False)
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class JobsQuery(Strict):
+    """Which jobs to list."""
+
+    collection: CollectionName | None = None
+
+
+class NoQuery(Strict):
+    """An operation without query parameters."""
+
+
+EmbeddingText = Annotated[str, Field(min_length=1, max_length=65_536)]
+
+
+class EmbeddingsBody(Strict):
+    """The OpenAI body; ``purpose`` is ragrig's own."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": ["first text", "second text"]}]}
+    )
+    input: EmbeddingText | Annotated[list[EmbeddingText], Field(min_length=1, max_length=2048)]
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    purpose: Literal["query", "passage"] = "passage"
+
+    def texts(self) -> tuple[str, ...]:
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
