@@ -1,0 +1,1 @@
+"""Scan backends behind one protocol; ``registry`` opens them by name."""

@@ -1,0 +1,90 @@
+"""What the index builder is asked for: a small JSON file, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ragschema.errors import InvalidInput, NotFound
+from ragschema.types import Metric
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A new index.
+
+    Attributes:
+        id: names ``index/<id>.rag``.
+        nlist: IVF lists, None to choose from the data.
+        m: bytes per code, a divisor of the dimension; None to choose.
+        refine: store float16 vectors and rescore with them.
+    """
+
+    __pydantic_config__ = _STRICT
+    id: Annotated[str, Field(pattern=r"^idx-[0-9]{6}$")]
+    nlist: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    m: Annotated[int, Field(ge=1, le=4096)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    refine: bool = True
+
+
+@dataclass(frozen=True)
+class IndexChoice:
+    """Exactly one: an index file of the collection, or a new one to train."""
+
+    __pydantic_config__ = _STRICT
+    existing: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] | None = None
+    train: TrainSpec | None = None
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """One segment to build.
+
+    Attributes:
+        vectors: path of a float32 [n, dim] .npy file, unit length if cosine.
+        index: None for exact vectors.
+        refine: store float16 vectors beside the codes of an existing index;
+            for a new one ``index.train.refine`` decides.
+    """
+
+    __pydantic_config__ = _STRICT
+    collection_dir: str
+    segment_id: Annotated[str, Field(pattern=r"^seg-[0-9]{6}$")]
+    row_start: Annotated[int, Field(ge=0, lt=1 << 62)]
+    vectors: str
+    metric: Metric
+    num_shards: Annotated[int, Field(ge=1, le=4096)]
+    index: IndexChoice | None = None
+    refine: bool = False
+
+
+def load_spec(path: Path) -> BuildSpec:
+    """Reads a spec file.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidInput: naming the key that is wrong.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}", field="spec") from error
+    try:
+        spec = TypeAdapter(BuildSpec).validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InvalidInput(f"{path}: {problem['msg']}", field=where or "spec") from error
+    if spec.index is not None and (spec.index.existing is None) == (spec.index.train is None):
+        raise InvalidInput(
+            f"{path}: needs exactly one of existing and train",
+            field="index",
+            hint="leave index null for exact vectors",
+        )
+    return spec
