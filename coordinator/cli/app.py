@@ -70,14 +70,15 @@ def run(argv: Sequence[str]) -> int:
     except RagrigError as error:
         return _failed(error, error.message, _hint_of(error), FAILURE)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        result = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output left, as `| head` does; say nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:  # noqa: BLE001  the last line before the user
         return _unforeseen(error, argv)
+    if result == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 
