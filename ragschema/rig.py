@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
+from ragschema.plainyaml import load_plain_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -176,16 +176,15 @@ def load_rig(path: Path) -> RigConfig:
             hint="see examples/rigs/, or leave -c out for the default rig",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}", field="config") from error
+        raise InvalidInput(
+            f"cannot read {path}: {error}", field="config", hint="name a text file in UTF-8"
+        ) from error
     return parse_rig(text, str(path), path.resolve().parent)
 
 
 def parse_rig(text: str, source: str, base: Path) -> RigConfig:
     """Checks a rig's YAML text; ``base`` anchors a relative data_dir."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{source} is not YAML: {error}", field="config") from error
+    raw = load_plain_yaml(text, source)
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):

@@ -35,6 +35,7 @@ _ALIGN = 64
 _PREFIX = struct.Struct("<8sII")
 _DTYPES = frozenset({"<f4", "<f2", "<i4", "<i8", "|u1", "<u2"})
 _MAX_HEADER_BYTES = 1 << 20
+_MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,11 @@ def read_blockfile(path: Path, kind: str) -> BlockFile:
     header = _read_header(path, raw)
     if header.get("kind") != kind:
         raise _corrupt(path, f"holds {header.get('kind')!r}, expected {kind!r}")
-    entries = header.get("arrays")
-    if not isinstance(entries, list) or not isinstance(header.get("meta"), dict):
+    listed = header.get("arrays")
+    if not isinstance(listed, list) or not isinstance(header.get("meta"), dict):
         raise _corrupt(path, "its header has no arrays or no meta")
+    entries = [_check_entry(path, entry) for entry in listed]
+    _check_layout(path, entries, _header_end(raw))
     arrays = dict(_read_array(path, raw, entry) for entry in entries)
     return BlockFile(path=path, kind=kind, meta=header["meta"], arrays=arrays)
 
@@ -124,6 +127,10 @@ def _corrupt(path: Path, what: str) -> CorruptData:
         field=str(path),
         hint="restore the file from a backup or ingest the collection again",
     )
+
+
+def _header_end(raw: NDArray[np.uint8]) -> int:
+    return _PREFIX.size + int(_PREFIX.unpack(raw[: _PREFIX.size].tobytes())[1])
 
 
 def _read_header(path: Path, raw: NDArray[np.uint8]) -> dict[str, Any]:
@@ -139,10 +146,41 @@ def _read_header(path: Path, raw: NDArray[np.uint8]) -> dict[str, Any]:
     text = raw[_PREFIX.size : _PREFIX.size + length].tobytes()
     if zlib.crc32(text) != crc:
         raise _corrupt(path, f"header checksum does not match (offset {_PREFIX.size})")
-    header = json.loads(text)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"header is not JSON (offset {_PREFIX.size})") from error
     if not isinstance(header, dict):
         raise _corrupt(path, "header is not an object")
     return header
+
+
+def _check_entry(path: Path, entry: object) -> dict[str, Any]:
+    """A checksum proves that bytes are unchanged, not that they were sane."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise _corrupt(path, "an array of its header has no name")
+    name = entry["name"]
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
+        raise _corrupt(path, f"array {name} has no shape of at most {_MAX_DIMENSIONS} dimensions")
+    for value in (*shape, entry.get("offset"), entry.get("bytes"), entry.get("crc32")):
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise _corrupt(path, f"array {name} has {value!r} where a count belongs")
+    dtype = entry.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise _corrupt(path, f"array {name} has unknown dtype {dtype!r}")
+    return entry
+
+
+def _check_layout(path: Path, entries: list[dict[str, Any]], header_end: int) -> None:
+    """Arrays have names of their own and do not overlap."""
+    end = header_end
+    for entry in sorted(entries, key=lambda e: (e["offset"], e["bytes"])):
+        if entry["offset"] < end:
+            raise _corrupt(path, f"array {entry['name']} at offset {entry['offset']} overlaps")
+        end = entry["offset"] + entry["bytes"]
+    if len({entry["name"] for entry in entries}) != len(entries):
+        raise _corrupt(path, "two arrays have the same name")
 
 
 def _read_array(
@@ -150,13 +188,14 @@ def _read_array(
 ) -> tuple[str, NDArray[Any]]:
     name, dtype, shape = entry["name"], entry["dtype"], tuple(entry["shape"])
     start, size = entry["offset"], entry["bytes"]
-    if dtype not in _DTYPES:
-        raise _corrupt(path, f"array {name} has unknown dtype {dtype!r}")
-    if start % _ALIGN or start < 0 or size < 0 or start + size > len(raw):
+    if start % _ALIGN or start + size > len(raw):
         raise _corrupt(path, f"array {name} at offset {start} does not fit in the file")
     if int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize != size:
         raise _corrupt(path, f"array {name}: shape {list(shape)} does not match {size} bytes")
     body = raw[start : start + size]
     if size and zlib.crc32(body.data) != entry["crc32"]:
         raise _corrupt(path, f"checksum of array {name} at offset {start} does not match")
-    return name, body.view(dtype).reshape(shape)
+    try:
+        return name, body.view(dtype).reshape(shape)
+    except ValueError as error:  # a side of 0 beside others too large for any array
+        raise _corrupt(path, f"array {name}: shape {list(shape)} is too large") from error

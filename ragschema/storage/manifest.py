@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ragschema.errors import CorruptData, InvalidInput, NotFound
 from ragschema.types import Metric
@@ -137,7 +137,7 @@ class Manifest:
 
 def check_collection_name(name: str) -> str:
     """Returns the name; raises InvalidInput when it could not be a directory of ours."""
-    if not COLLECTION_NAME.match(name):
+    if not COLLECTION_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} is not a collection name",
             field="collection",
@@ -196,6 +196,8 @@ def read_manifest(directory: Path) -> Manifest:
             field="collection",
             hint="list collections with `ragrig status` or GET /v1/collections",
         ) from error
+    except OSError as error:
+        raise CorruptData(f"cannot read {path}: {error.strerror}", field=str(path)) from error
     try:
         outer = json.loads(text)
         body, digest = outer["manifest"], outer["digest"]
@@ -203,7 +205,7 @@ def read_manifest(directory: Path) -> Manifest:
         fits = _digest(body) == digest
         if fits and not newer:
             return TypeAdapter(Manifest).validate_json(json.dumps(body))
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptData(f"{path}: not a manifest", field=str(path)) from error
     why = "was written by a newer release" if newer else "digest does not match its content"
     raise CorruptData(f"{path}: {why}", field=str(path))

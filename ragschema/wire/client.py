@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from ragschema import errors as e
 from ragschema.status import error_class_of
@@ -43,12 +44,16 @@ def typed_error(error: grpc.RpcError, node: str, trace_id: str | None) -> e.Ragr
     trailers = getattr(error, "trailing_metadata", lambda: None)() or ()
     for key, value in trailers:
         if key == ERROR_METADATA_KEY and isinstance(value, bytes):
-            typed = error_from_wire(common_pb2.ErrorDetail.FromString(value))
-            typed.trace_id = typed.trace_id or trace_id
-            return typed
+            # A garbled detail still leaves the status to go by.
+            with contextlib.suppress(DecodeError):
+                typed = error_from_wire(common_pb2.ErrorDetail.FromString(value))
+                typed.trace_id = typed.trace_id or trace_id
+                return typed
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     details = error.details() if hasattr(error, "details") else str(error)
     cls = error_class_of(code)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (details or ""):
+        cls = e.PayloadTooLarge  # gRPC's own size limit; trying again would not help
     return cls(f"node {node}: {details or code.name.lower()}", trace_id=trace_id)
 
 

@@ -75,14 +75,23 @@ def require_finite(array: NDArray[Any], field: str) -> None:
         )
 
 
+def wire_text(text: str, max_bytes: int) -> str:
+    """Text that fits into gRPC metadata: valid UTF-8 of at most ``max_bytes``."""
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
 def error_to_wire(error: e.RagrigError) -> common_pb2.ErrorDetail:
-    """The detail that rides in the trailing metadata of a failed call."""
+    """The detail that rides in the trailing metadata of a failed call.
+
+    Cut to size: gRPC drops a reply whose metadata is larger than 8 KiB, and
+    with it the error.
+    """
     return common_pb2.ErrorDetail(
         type=error.type_name,
-        message=error.message,
-        field=error.field or "",
-        hint=error.hint or "",
-        trace_id=error.trace_id or "",
+        message=wire_text(error.message, 2000),
+        field=wire_text(error.field or "", 200),
+        hint=wire_text(error.hint or "", 800),
+        trace_id=wire_text(error.trace_id or "", 64),
     )
 
 
@@ -184,11 +193,17 @@ def result_to_wire(result: t.SearchResult) -> retrieval_pb2.SearchReply:
 
 
 def result_from_wire(message: retrieval_pb2.SearchReply) -> t.SearchResult:
+    """Raises UpstreamError when the node's arrays are not what was agreed."""
     stats = message.stats
-    distances = tensor_from_wire(message.distances, np.float32, 2, "distances")
-    row_ids = tensor_from_wire(message.row_ids, np.int64, 2, "row_ids")
-    counts = tensor_from_wire(message.counts, np.int32, 1, "counts")
-    if distances.shape != row_ids.shape or counts.shape != distances.shape[:1]:
+    try:
+        distances = tensor_from_wire(message.distances, np.float32, 2, "distances")
+        row_ids = tensor_from_wire(message.row_ids, np.int64, 2, "row_ids")
+        counts = tensor_from_wire(message.counts, np.int32, 1, "counts")
+        require_finite(distances, "distances")
+    except e.InvalidInput as error:
+        raise e.UpstreamError(f"a retrieval node answered with a bad array: {error}") from error
+    fits = distances.shape == row_ids.shape and counts.shape == distances.shape[:1]
+    if not fits or not ((counts >= 0) & (counts <= distances.shape[1])).all():
         raise e.UpstreamError("a retrieval node answered with arrays that do not fit together")
     return t.SearchResult(
         distances=distances,

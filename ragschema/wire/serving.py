@@ -26,7 +26,12 @@ from ragschema import procs
 from ragschema.status import status_of
 from ragschema.version import PROTOCOL_VERSION, SOFTWARE_VERSION
 from ragschema.wire import common_pb2
-from ragschema.wire.convert import ERROR_METADATA_KEY, TRACE_METADATA_KEY, error_to_wire
+from ragschema.wire.convert import (
+    ERROR_METADATA_KEY,
+    TRACE_METADATA_KEY,
+    error_to_wire,
+    wire_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +70,9 @@ def trace_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: e.RagrigError) -> None:
     error.trace_id = error.trace_id or trace_id_of(context)
     trailers = ((ERROR_METADATA_KEY, error_to_wire(error).SerializeToString()),)
-    await context.abort(status_of(error).grpc, str(error)[:1024], trailing_metadata=trailers)
+    # The status text travels percent-encoded, up to three bytes for one.
+    details = wire_text(str(error), 500)
+    await context.abort(status_of(error).grpc, details, trailing_metadata=trailers)
 
 
 def _hide(error: Exception) -> e.InternalError:
