@@ -6,6 +6,7 @@ from typing import Any
 
 #: What a decoder writes for bytes that are no whole character yet.
 _UNFINISHED = "\ufffd"
+_LONGEST_WAIT = 16
 
 
 class Detokeniser:
@@ -34,6 +35,8 @@ class Detokeniser:
     def _take(self, final: bool) -> str:
         known = self._decode(self._ids[self._window : self._sent])
         text = self._decode(self._ids[self._window :])
+        # No character has as many bytes: the model wrote bytes that are no text.
+        final = final or len(self._ids) - self._sent >= _LONGEST_WAIT
         if len(text) <= len(known) or (text.endswith(_UNFINISHED) and not final):
             return ""
         self._window, self._sent = self._sent, len(self._ids)

@@ -51,8 +51,8 @@ class ExtractiveConfig:
     max_sentences: int = 4
     keep_ratio: float = 0.6
     max_overlap: float = 0.6
-    rescored: int = 16
-    max_rescored_chars: int = 320
+    rescored: int = 8
+    max_rescored_chars: int = 240
 
 
 def load(rest: str, deps: GeneratorDeps) -> ExtractiveGenerator:
@@ -147,7 +147,7 @@ class ExtractiveGenerator:
         cosines = await similarity(question, texts)
         # Rounded: other texts in the same pass must not change the order.
         return [
-            replace(c, score=0.5 * c.score + 0.5 * max(0.0, round(float(cosine), 3)))
+            replace(c, score=0.5 * c.score + 0.5 * c.weight * max(0.0, round(float(cosine), 3)))
             for c, cosine in zip(best, cosines, strict=True)
         ]
 

@@ -26,6 +26,7 @@ class Candidate:
         rank: place of its passage in the list, 0 is the best.
         number: how the answer cites the passage.
         terms: its terms with their counts.
+        weight: 0 .. 1, less for code, fragments and very short sentences.
         score: 0 .. about 1, larger fits the question better.
     """
 
@@ -33,6 +34,7 @@ class Candidate:
     number: int
     segment: Segment
     terms: Counter[str]
+    weight: float
     score: float = 0.0
 
     @property
@@ -49,7 +51,7 @@ def score_candidates(question: str, passages: Sequence[Passage]) -> list[Candida
     the passage's rank, and a little for a passage's first sentence.
     """
     found = [
-        Candidate(rank, passage.number, segment, terms_of(segment.text))
+        _candidate(rank, passage.number, segment)
         for rank, passage in enumerate(passages)
         for segment in split_passage(passage.text)
         if segment.kind is not SegmentKind.HEADING
@@ -66,7 +68,7 @@ def score_candidates(question: str, passages: Sequence[Passage]) -> list[Candida
         if candidate.segment.kind is SegmentKind.PROSE and candidate.rank not in leads:
             leads.add(candidate.rank)
             score += _LEAD
-        scored.append(replace(candidate, score=score * _shape(candidate)))
+        scored.append(replace(candidate, score=score * candidate.weight))
     return scored
 
 
@@ -91,14 +93,13 @@ def _covered(idf: dict[str, float], terms: Counter[str]) -> float:
     return sum(weight for t, weight in idf.items() if t in terms) / best if best else 0.0
 
 
-def _shape(candidate: Candidate) -> float:
-    """Less for code, fragments at a chunk's border, and very short sentences."""
-    weight = _KIND_WEIGHT[candidate.segment.kind]
-    if candidate.segment.kind is SegmentKind.PROSE:
-        text = candidate.segment.text
-        starts_inside = candidate.segment.position == 0 and text[:1].islower()
-        if starts_inside or text[-1:] not in ".!?:)\"'\u3002\u2026`":
+def _candidate(rank: int, number: int, segment: Segment) -> Candidate:
+    terms = terms_of(segment.text)
+    weight = _KIND_WEIGHT[segment.kind]
+    if segment.kind is SegmentKind.PROSE:
+        starts_inside = segment.position == 0 and segment.text[:1].islower()
+        if starts_inside or segment.text[-1:] not in ".!?:)\"'\u3002\u2026`":
             weight *= 0.85
-    if sum(candidate.terms.values()) < _SHORT_TERMS:
+    if sum(terms.values()) < _SHORT_TERMS:
         weight *= 0.7
-    return weight
+    return Candidate(rank, number, segment, terms, weight)

@@ -35,6 +35,7 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(\S.*)$")
 _RULE = re.compile(r"^\s*([=\-~^*#_+|:`.' ])(?:\1|[\s|+:\-=])*$")
 _ITEM = re.compile(r"^\s*(?:[-*+\u2022]|\(?\d{1,3}[.)]|\(?[a-z][.)]|:\w[\w ]*:|@\w+)\s+\S")
+_BULLET = re.compile(r"^\s*[-*+\u2022]\s+")
 _DOCTEST = re.compile(r"^\s*(?:>>>|\.\.\.)(?:\s|$)")
 _CODE_START = re.compile(
     r"^\s*(?:def |class |async |import |from \S+ import |return\b|raise |@\w[\w.]*\s*(?:\(|$)"
@@ -42,6 +43,7 @@ _CODE_START = re.compile(
     r"|(?:print|self)\b[.(]|#include|\$ |[{}]\s*$)"
 )
 _SIGNATURE = re.compile(r"^\s*(?:class\s+)?[\w.]+\([^)]*\)\s*(?:->\s*\S.*)?:?$")
+_COMMENTED = re.compile(r"\S\s+#\s|^\s{4,}#\s")
 _ASSIGNMENT = re.compile(r"^\s*[\w.\[\]'\"]+(?:\s*,\s*\w+)*\s*[+\-*/|&]?=\s*\S")
 _END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s)|[\u3002\uff01\uff1f]+")
 _INITIALS = re.compile(r"(?:^|[\s(\"'])(?:[A-Za-z]\.)+$")
@@ -59,8 +61,9 @@ def split_passage(text: str) -> list[Segment]:
     for kind, block in _blocks(text.splitlines()):
         pieces = split_sentences(block) if kind is SegmentKind.PROSE else [block]
         for piece in pieces:
-            if piece.strip():
-                segments.append(Segment(piece.strip("\n"), kind, len(segments)))
+            text = _BULLET.sub("", piece) if kind is SegmentKind.ITEM else piece
+            if text.strip():
+                segments.append(Segment(text.strip("\n"), kind, len(segments)))
     return segments
 
 
@@ -142,7 +145,7 @@ def _kind_of(line: str) -> SegmentKind:
 def _looks_like_code(line: str) -> bool:
     if _DOCTEST.match(line) or _CODE_START.match(line) or _ASSIGNMENT.match(line):
         return True
-    if _SIGNATURE.match(line):
+    if _SIGNATURE.match(line) or _COMMENTED.search(line):
         return True
     stripped = line.strip()
     symbols = sum(char in "(){}[]=<>+*/%_;:\"'\\|&" for char in stripped)
