@@ -149,9 +149,7 @@ def _float16_holds(vectors: F32) -> bool:
     return True
 
 
-def _build_exact(
-    spec: BuildSpec, directory: Path, vectors: F32, progress: Progress
-) -> BuildResult:
+def _build_exact(spec: BuildSpec, directory: Path, vectors: F32, progress: Progress) -> BuildResult:
     layouts = deal(np.zeros(len(vectors), dtype=np.int64), 1, spec.num_shards, spec.row_start)
 
     def arrays(layout: ShardLayout) -> dict[str, NDArray[Any]]:
@@ -184,11 +182,11 @@ def _train(
     residuals = sample - centroids[training.assign(sample, centroids, spec.metric)]
     shuffled = np.random.default_rng(train.seed).permutation(len(residuals))
     codebooks = training.train_codebooks(residuals[shuffled], m, train.seed)
-    index = IvfIndex(
-        centroids, codebooks, np.ascontiguousarray(codebooks.transpose(0, 2, 1))
-    )
+    index = IvfIndex(centroids, codebooks, np.ascontiguousarray(codebooks.transpose(0, 2, 1)))
     progress("train", 2, _TRAIN_STEPS)
-    tuned = _tuned(vectors, index, spec.metric, train.refine and _float16_holds(vectors), train.seed)
+    tuned = _tuned(
+        vectors, index, spec.metric, train.refine and _float16_holds(vectors), train.seed
+    )
     path = directory / "index" / f"{train.id}.rag"
     _write_whole(
         path, INDEX_KIND, {"metric": str(spec.metric), "seed": train.seed},
@@ -205,9 +203,7 @@ def _train(
     )
 
 
-def _tuned(
-    vectors: F32, index: IvfIndex, metric: Metric, refine: bool, seed: int
-) -> tuning.Tuned:
+def _tuned(vectors: F32, index: IvfIndex, metric: Metric, refine: bool, seed: int) -> tuning.Tuned:
     """Settings measured on at most 100 000 vectors. A thinner collection has
     farther neighbours, so the choice errs to the safe side."""
     n = len(vectors)
@@ -216,7 +212,7 @@ def _tuned(
         rows = np.sort(np.random.default_rng(seed).choice(n, _TUNE_ROWS, replace=False))
     some = np.array(vectors[rows])
     list_of, codes = _encode(some, index, metric, lambda *_: None)
-    return tuning.tune(some, list_of, codes, index, metric, refine, seed)
+    return tuning.tune(some, list_of, codes, index, metric, refine, seed, n)
 
 
 def _open_index(directory: Path, relative: str, dim: int) -> IvfIndex:
@@ -237,9 +233,7 @@ def _open_index(directory: Path, relative: str, dim: int) -> IvfIndex:
         raise CorruptData(f"{path}: {error}", field=str(path)) from error
 
 
-def _encode(
-    vectors: F32, index: IvfIndex, metric: Metric, progress: Progress
-) -> tuple[I64, U8]:
+def _encode(vectors: F32, index: IvfIndex, metric: Metric, progress: Progress) -> tuple[I64, U8]:
     """The list of each vector and the PQ code of its residual, block by block."""
     n = len(vectors)
     list_of = np.empty(n, dtype=np.int64)

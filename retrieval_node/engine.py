@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragschema.types import F32, I32, U8, Metric, SearchBatch, SearchResult, SearchStats
+from ragschema.types import I32, U8, Metric, SearchBatch, SearchResult, SearchStats
 from retrieval_node import flat
 from retrieval_node.backends.base import (
     Backend,
@@ -86,7 +85,7 @@ def _scan_request(batch: SearchBatch, checkpoint: Checkpoint) -> ScanRequest:
     filters, filter_of = _filters(batch)
     return ScanRequest(
         shards=batch.shards,
-        queries=np.require(batch.queries, dtype=np.float32, requirements="CAW"),
+        queries=np.require(batch.queries, dtype=np.float32, requirements=["C", "A", "W"]),
         lists=batch.list_ids[wanted].astype(np.int64),
         starts=starts,
         k=batch.k if batch.refine_k is None else batch.refine_k,
@@ -98,7 +97,7 @@ def _scan_request(batch: SearchBatch, checkpoint: Checkpoint) -> ScanRequest:
 
 def _search_flat(shard_set: ShardSet, batch: SearchBatch, checkpoint: Checkpoint) -> Candidates:
     filters, filter_of = _filters(batch)
-    queries = np.require(batch.queries, dtype=np.float32, requirements="CAW")
+    queries = np.require(batch.queries, dtype=np.float32, requirements=["C", "A", "W"])
     n, k = len(queries), batch.k
     parts = []
     for number in batch.shards:
@@ -121,20 +120,16 @@ def _search_flat(shard_set: ShardSet, batch: SearchBatch, checkpoint: Checkpoint
 
 def _refine(shard_set: ShardSet, request: ScanRequest, found: Candidates, k: int) -> Candidates:
     """Rescores the candidates with the stored float16 vectors, in float32."""
-    positions = {s: shard_set.shards[s].rows.positions(found.rows) for s in request.shards}
+    past = np.arange(found.rows.shape[1])[None, :] >= found.counts[:, None]
     distances = np.zeros(found.distances.shape, dtype=np.float32)
-    for q in range(len(request.queries)):
-        if q % _FLAT_PIECE == 0:
-            request.checkpoint()
-        count = int(found.counts[q])
-        for number, at in positions.items():
-            held = np.flatnonzero(at[q, :count] >= 0)
-            if len(held):
-                vectors = shard_set.shards[number].rows.vectors
-                distances[q, held] = _rescored(
-                    request.queries[q], vectors, at[q, held], shard_set.metric
-                )
-    past = np.arange(distances.shape[1])[None, :] >= found.counts[:, None]
+    for number in request.shards:
+        request.checkpoint()
+        rows = shard_set.shards[number].rows
+        assert rows.vectors is not None, "a refined shard holds vectors"
+        positions = np.where(past, -1, rows.positions(found.rows))
+        squared = shard_set.metric is Metric.L2
+        halves = rows.vectors.view(np.uint16)
+        flat.rescore_half(request.queries, halves, positions, squared, distances)
     order = np.lexsort((found.rows, distances, past), axis=-1)[:, :k]
     return blank_tail(
         np.take_along_axis(distances, order, axis=1),
@@ -142,12 +137,3 @@ def _refine(shard_set: ShardSet, request: ScanRequest, found: Candidates, k: int
         np.minimum(found.counts, k).astype(np.int32),
         found.codes_scanned,
     )
-
-
-def _rescored(
-    query: F32, vectors: NDArray[np.generic] | None, at: NDArray[np.int64], metric: Metric
-) -> F32:
-    assert vectors is not None, "a refined shard holds vectors"
-    out = np.empty(len(at), dtype=np.float32)
-    flat.rescore(query, vectors[at].astype(np.float32), metric is Metric.L2, out)
-    return out

@@ -170,7 +170,8 @@ def choose_scale(largest: float, span: float, reach: float, m: int, contract: Co
 def quantize_entries(values: F32, scale: np.float32, table_max: int) -> U16:
     """``min(trunc(fl32(fl32(v * scale) + 0.5)), table_max)`` for v >= 0."""
     rounded = np.trunc(values * scale + np.float32(0.5))
-    return np.minimum(rounded, np.float32(table_max)).astype(np.uint16)
+    entries: U16 = np.minimum(rounded, np.float32(table_max)).astype(np.uint16)
+    return entries
 
 
 def quantize_biases(biases: F64, base: float, scale: np.float32, sum_max: int) -> I64:
@@ -202,9 +203,7 @@ def scan_tables(
     return _quantized(tables, coarse, codebooks.shape[0], contract)
 
 
-def _quantized(
-    tables: list[F32], coarse: list[float], m: int, contract: Contract
-) -> ScanTables:
+def _quantized(tables: list[F32], coarse: list[float], m: int, contract: Contract) -> ScanTables:
     if not coarse:
         empty = np.zeros((len(tables), m, CODES), dtype=np.uint16)
         return ScanTables(empty, np.zeros(0, dtype=np.int64), 0.0, np.float32(1.0))
@@ -228,16 +227,15 @@ def _quantized(
     )
 
 
-def saturating_sums(
-    table: U16, bias: int, codes: NDArray[np.uint8], contract: Contract
-) -> I64:
+def saturating_sums(table: U16, bias: int, codes: NDArray[np.uint8], contract: Contract) -> I64:
     """``min(bias + sum_j table[j, code_j], sum_max)``: int64 [n].
 
     Entries are not negative, so saturating once at the end and saturating at
     every addition give the same value.
     """
     picked = table[np.arange(table.shape[0])[None, :], codes].astype(np.int64)
-    return np.minimum(picked.sum(axis=1) + bias, contract.sum_max)
+    sums: I64 = np.minimum(picked.sum(axis=1) + bias, contract.sum_max)
+    return sums
 
 
 def smallest(keys: NDArray[Any], ids: I64, k: int) -> NDArray[np.intp]:

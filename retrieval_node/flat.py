@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ragschema.types import F32, I32, I64, U8
-from retrieval_node.fixedpoint import LANES
+from retrieval_node.fixedpoint import LANES, U16
 from retrieval_node.heap import offer, sort_heap
 from retrieval_node.jit import compiled
 
@@ -71,11 +73,33 @@ def flat_scan(
 
 
 @compiled
-def rescore(query: F32, vectors: F32, squared: bool, out: F32) -> None:
-    """Exact distances of one query to vectors [n, dim]."""
+def rescore_half(queries: F32, halves: U16, positions: I64, squared: bool, distances: F32) -> None:
+    """Exact distances to stored float16 vectors.
+
+    Args:
+        halves: uint16 [rows, dim], the bits of the float16 vectors.
+        positions: int64 [n, c], rows to rescore; negative ones are left alone.
+        distances: out, float32 [n, c].
+    """
+    dim = halves.shape[1]
     lanes = np.empty(_LANES, dtype=np.float32)
-    for i in range(vectors.shape[0]):
-        out[i] = _distance(query, vectors[i], squared, lanes)
+    bits = np.empty(dim, dtype=np.uint32)
+    vector = bits.view(np.float32)
+    # Moves the exponent from float16's bias to float32's; exact, subnormals too.
+    rebias = np.float32(2.0**112)
+    for q in range(positions.shape[0]):
+        for c in range(positions.shape[1]):
+            at = positions[q, c]
+            if at < 0:
+                continue
+            for t in range(dim):
+                half = np.uint32(halves[at, t])
+                bits[t] = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | (
+                    (half & np.uint32(0x8000)) << np.uint32(16)
+                )
+            for t in range(dim):
+                vector[t] = vector[t] * rebias
+            distances[q, c] = _distance(queries[q], vector, squared, lanes)
 
 
 def warm_up() -> None:
@@ -86,4 +110,11 @@ def warm_up() -> None:
     counts = np.zeros(1, dtype=np.int32)
     rows = np.zeros((1, 1), dtype=np.int64)
     flat_scan(one, one, ids, byte[0], byte, counts, True, one.copy(), rows, counts.copy())
-    rescore(one[0], one, True, np.zeros(1, dtype=np.float32))
+    halves = np.zeros((1, 1), dtype=np.uint16)
+    rescore_half(one, halves, rows, True, one.copy())
+
+
+def compiled_signatures() -> dict[str, int]:
+    """How many signatures each function has been compiled for."""
+    found: tuple[Any, ...] = (flat_scan, rescore_half)
+    return {function.__name__: len(function.signatures) for function in found}

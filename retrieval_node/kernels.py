@@ -145,7 +145,7 @@ def tables_mode_a(
     m = codebooks.shape[0]
     work = np.empty(2 * _BLOCK, dtype=np.float32)
     floats = np.empty((KEPT_TABLES, m * _CODES), dtype=np.float32)
-    table_max = np.int64(limits[0])
+    table_max = int(limits[0])
     for q in range(queries.shape[0]):
         first, count = starts[q], starts[q + 1] - starts[q]
         bases[q], scales[q] = 0.0, np.float32(1.0)
@@ -180,7 +180,7 @@ def tables_mode_b(
     work = np.empty(2 * _BLOCK, dtype=np.float32)
     floats = np.empty(m * _CODES, dtype=np.float32)
     minima = np.empty(m, dtype=np.float32)
-    table_max = np.int64(limits[0])
+    table_max = int(limits[0])
     for q in range(queries.shape[0]):
         first, count = starts[q], starts[q + 1] - starts[q]
         bases[q], scales[q] = 0.0, np.float32(1.0)

@@ -107,9 +107,7 @@ class ShardSet:
         tables = 0
         if self.index is not None:
             tables = self.index.centroids.nbytes + 2 * self.index.codebooks.nbytes
-        return tables + sum(
-            s.rows.resident_bytes + s.alive.nbytes for s in self.shards.values()
-        )
+        return tables + sum(s.rows.resident_bytes + s.alive.nbytes for s in self.shards.values())
 
 
 def make_rows(ids: I64, offsets: I64, codes: U8, vectors: NDArray[Any] | None) -> ShardRows:

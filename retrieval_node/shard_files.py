@@ -72,9 +72,7 @@ def _bad(path: Path, what: str) -> CorruptData:
     )
 
 
-def _array(
-    file: BlockFile, name: str, dtype: str, shape: tuple[int | None, ...]
-) -> NDArray[Any]:
+def _array(file: BlockFile, name: str, dtype: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
     """An array of the file; None in ``shape`` stands for any length."""
     found = file.arrays.get(name)
     if found is None:
@@ -88,7 +86,7 @@ def _array(
             f"array {name} is {found.dtype}{list(found.shape)}, expected {dtype}{list(shape)}",
         )
     # The kernels have one signature: native byte order, aligned, writable.
-    return np.require(found, dtype=np.dtype(dtype).newbyteorder("="), requirements="CAW")
+    return np.require(found, dtype=np.dtype(dtype).newbyteorder("="), requirements=["C", "A", "W"])
 
 
 def _finite(file: BlockFile, name: str, values: NDArray[Any]) -> None:
@@ -104,9 +102,7 @@ def read_index(directory: Path, ref: IndexRef, dim: int) -> IvfIndex:
     return index_from_file(file, ref.nlist, ref.m, dim)
 
 
-def index_from_file(
-    file: BlockFile, nlist: int | None, m: int | None, dim: int
-) -> IvfIndex:
+def index_from_file(file: BlockFile, nlist: int | None, m: int | None, dim: int) -> IvfIndex:
     """Checks an opened index file; None accepts any count."""
     centroids = _array(file, "centroids", "float32", (nlist, dim))
     codebooks = _array(file, "codebooks", "float32", (m, CODES, None))
@@ -118,9 +114,7 @@ def index_from_file(
     return IvfIndex(centroids, codebooks, transposed)
 
 
-def read_part(
-    directory: Path, ref: FileRef, segment: SegmentRef, manifest: Manifest
-) -> ShardPart:
+def read_part(directory: Path, ref: FileRef, segment: SegmentRef, manifest: Manifest) -> ShardPart:
     """One shard file, verified; CorruptData names the file that is wrong."""
     file = read_blockfile(verify_file(directory, ref), SHARD_KIND)
     ids = _array(file, "ids", "int64", (None,))

@@ -107,7 +107,7 @@ def train_codebooks(residuals: F32, m: int, seed: int) -> F32:
     quantizer = faiss.ProductQuantizer(dim, m, 8)
     quantizer.cp.seed = seed
     quantizer.cp.min_points_per_centroid = 1
-    quantizer.train(np.ascontiguousarray(residuals[: _MIN_SAMPLE]))
+    quantizer.train(np.ascontiguousarray(residuals[:_MIN_SAMPLE]))
     flat = faiss.vector_to_array(quantizer.centroids)
     return np.ascontiguousarray(flat.reshape(m, CODES, dim // m), dtype=np.float32)
 

@@ -18,6 +18,8 @@ from retrieval_node.shard import ShardRows, ShardSet
 from retrieval_node.shard_files import IvfIndex
 
 _PIECE_QUERIES = 32
+# faiss adds to its classes when it is imported; its type stubs know nothing of that.
+_faiss: Any = faiss
 
 
 class FaissBackend:
@@ -42,7 +44,7 @@ class FaissBackend:
 
     def scan(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
         # The setting belongs to the calling thread.
-        faiss.omp_set_num_threads(1)
+        _faiss.omp_set_num_threads(1)
         n, k = len(request.queries), request.k
         distances = np.zeros((n, k), dtype=np.float32)
         rows = np.zeros((n, k), dtype=np.int64)
@@ -68,9 +70,7 @@ class FaissBackend:
         for number in request.shards:
             rows = shard_set.shards[number].rows
             assert rows in self._indexes, "scanned before it was loaded"
-            parts.append(
-                _search(self._indexes[rows], rows, queries, lists, request.k, selector)
-            )
+            parts.append(_search(self._indexes[rows], rows, queries, lists, request.k, selector))
         return merge_candidates(parts, request.k)
 
     def close(self) -> None:
@@ -80,13 +80,13 @@ class FaissBackend:
 def _build(index: IvfIndex, rows: ShardRows, metric: Metric) -> Any:
     """An IndexIVFPQ over the stored codes. Inner products are searched as such."""
     dim, m = index.centroids.shape[1], index.m
-    kind = faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT
-    quantizer = faiss.IndexFlat(dim, kind)
+    kind = _faiss.METRIC_L2 if metric is Metric.L2 else _faiss.METRIC_INNER_PRODUCT
+    quantizer = _faiss.IndexFlat(dim, kind)
     quantizer.add(index.centroids)
-    built = faiss.IndexIVFPQ(quantizer, dim, index.nlist, m, 8, kind)
+    built = _faiss.IndexIVFPQ(quantizer, dim, index.nlist, m, 8, kind)
     built.by_residual = True
     built.use_precomputed_table = -1
-    faiss.copy_array_to_vector(index.codebooks.reshape(-1), built.pq.centroids)
+    _faiss.copy_array_to_vector(index.codebooks.reshape(-1), built.pq.centroids)
     built.is_trained = True
     lists = built.invlists
     for number in range(index.nlist):
@@ -95,8 +95,8 @@ def _build(index: IvfIndex, rows: ShardRows, metric: Metric) -> Any:
             lists.add_entries(
                 number,
                 last - first,
-                faiss.swig_ptr(rows.ids[first:last]),
-                faiss.swig_ptr(rows.codes[first:last]),
+                _faiss.swig_ptr(rows.ids[first:last]),
+                _faiss.swig_ptr(rows.codes[first:last]),
             )
     built.ntotal = len(rows.ids)
     return built
@@ -110,7 +110,7 @@ def _selector(shard_set: ShardSet, request: ScanRequest, chosen: int) -> Any:
     else:
         wanted = request.filters[chosen]
         bitmap = wanted if live is None else wanted & live
-    return None if bitmap is None else faiss.IDSelectorBitmap(np.ascontiguousarray(bitmap))
+    return None if bitmap is None else _faiss.IDSelectorBitmap(np.ascontiguousarray(bitmap))
 
 
 def _padded(request: ScanRequest, at: I64) -> I64:
@@ -133,9 +133,7 @@ def _search(
     """
     total = len(rows.ids)
     ask = min(total, k + 16)
-    scanned = int(
-        np.where(lists >= 0, np.diff(rows.list_offsets)[np.maximum(lists, 0)], 0).sum()
-    )
+    scanned = int(np.where(lists >= 0, np.diff(rows.list_offsets)[np.maximum(lists, 0)], 0).sum())
     while True:
         keys, ids = _ask(index, queries, lists, max(1, ask), selector)
         counts = (ids >= 0).sum(axis=1).astype(np.int32)
@@ -149,21 +147,21 @@ def _search(
 def _ask(index: Any, queries: F32, lists: I64, ask: int, selector: Any) -> tuple[F32, I64]:
     """The nearest of the given lists by faiss; keys float32 [n, ask] ascend."""
     n, width = lists.shape
-    params = faiss.SearchParametersIVF(sel=selector, nprobe=width)
-    inner = index.metric_type == faiss.METRIC_INNER_PRODUCT
+    params = _faiss.SearchParametersIVF(sel=selector, nprobe=width)
+    inner = index.metric_type == _faiss.METRIC_INNER_PRODUCT
     coarse = np.zeros(lists.shape, dtype=np.float32)
     if inner:
         # Part of the result; for L2 faiss works on the residual by itself.
-        faiss.downcast_index(index.quantizer).compute_distance_subset(
-            n, faiss.swig_ptr(queries), width, faiss.swig_ptr(coarse), faiss.swig_ptr(lists)
+        _faiss.downcast_index(index.quantizer).compute_distance_subset(
+            n, _faiss.swig_ptr(queries), width, _faiss.swig_ptr(coarse), _faiss.swig_ptr(lists)
         )
     keys = np.empty((n, ask), dtype=np.float32)
     ids = np.empty((n, ask), dtype=np.int64)
     # The plain C++ call: the wrapper would take the width from the index,
     # which other threads search at the same time.
     index.search_preassigned_c(
-        n, faiss.swig_ptr(queries), ask, faiss.swig_ptr(lists), faiss.swig_ptr(coarse),
-        faiss.swig_ptr(keys), faiss.swig_ptr(ids), False, params,
+        n, _faiss.swig_ptr(queries), ask, _faiss.swig_ptr(lists), _faiss.swig_ptr(coarse),
+        _faiss.swig_ptr(keys), _faiss.swig_ptr(ids), False, params,
     )  # fmt: skip
     return (-keys if inner else keys), ids
 

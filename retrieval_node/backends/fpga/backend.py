@@ -42,9 +42,7 @@ class FpgaBackend:
         self._device = device
         self._contract = contract or Contract()
         self._lock = threading.Lock()
-        self._placed: weakref.WeakKeyDictionary[ShardRows, PlacedRows] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._placed: weakref.WeakKeyDictionary[ShardRows, PlacedRows] = weakref.WeakKeyDictionary()
         self._alive: weakref.WeakKeyDictionary[LoadedShard, int] = weakref.WeakKeyDictionary()
         self._units: queue.SimpleQueue[ScanUnit] = queue.SimpleQueue()
         for unit in range(device.compute_units):
@@ -130,9 +128,7 @@ class FpgaBackend:
             found.append(_to_floats(raw, quantized))
         return merge_candidates(found, piece.k)
 
-    def _fill_tables(
-        self, unit: ScanUnit, shard_set: ShardSet, piece: ScanRequest
-    ) -> _Quantized:
+    def _fill_tables(self, unit: ScanUnit, shard_set: ShardSet, piece: ScanRequest) -> _Quantized:
         index = shard_set.index
         assert index is not None, "an exact collection has no PQ scan"
         n, lists = len(piece.queries), piece.lists
