@@ -47,9 +47,16 @@ def with_addresses(rig: RigConfig, addresses: Mapping[str, str], port: int) -> R
     )
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes shared values out in full: rig files have no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def write_rig(path: Path, rig: RigConfig) -> None:
     """Writes a rig file that ``load_rig`` reads back equal."""
-    write_atomically(path, yaml.safe_dump(asdict(rig), sort_keys=False))
+    write_atomically(path, yaml.dump(asdict(rig), Dumper=_PlainDumper, sort_keys=False))
 
 
 def port_of(address: str) -> int:
