@@ -1,0 +1,1 @@
+"""The coordinator's side of every node: clients, health, shards and replicas."""

@@ -1,0 +1,188 @@
+"""Typed calls to LLM and retrieval nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from ragschema.errors import RagrigError, Unavailable, UpstreamError
+from ragschema.types import (
+    F32,
+    I32,
+    CallContext,
+    EmbedPurpose,
+    GenerateEvent,
+    GenerateSpec,
+    Role,
+    SearchBatch,
+    SearchResult,
+    SnapshotId,
+)
+from ragschema.wire import convert, llm_pb2, llm_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
+from ragschema.wire.client import NodeClient
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of a call's texts: float32 [n, dim], unit length, read-only."""
+
+    vectors: F32
+    tokens: int
+
+
+class PooledClient(NodeClient):
+    """A client that may be closed while calls are in flight.
+
+    Closing is how calls to a node that was declared dead end at once. gRPC
+    reports that as a cancellation of the waiting task, which nobody asked for;
+    here it becomes Unavailable.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(name, address)
+        self._closed = False
+
+    async def call(self, method: Callable[..., Any], request: Any, context: CallContext) -> Any:
+        if self._closed:
+            raise self._gone(context)
+        try:
+            return await super().call(method, request, context)
+        except asyncio.CancelledError:
+            if self._closed and not _told_to_stop():
+                raise self._gone(context) from None
+            raise
+
+    async def stream(
+        self, method: Callable[..., Any], request: Any, context: CallContext
+    ) -> AsyncIterator[Any]:
+        if self._closed:
+            raise self._gone(context)
+        try:
+            messages = cast("Any", super().stream(method, request, context))
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
+        except asyncio.CancelledError:
+            if self._closed and not _told_to_stop():
+                raise self._gone(context) from None
+            raise
+
+    async def close(self) -> None:
+        self._closed = True
+        await super().close()
+
+    def _gone(self, context: CallContext) -> RagrigError:
+        return Unavailable(
+            f"node {self.name} at {self.address} does not answer",
+            hint="see /readyz for the state of every node",
+            trace_id=context.trace_id,
+        )
+
+
+def _told_to_stop() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class LlmClient(PooledClient):
+    """Calls to one LLM node."""
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(name, address)
+        self.stub = llm_pb2_grpc.LlmNodeStub(self.channel)
+
+    async def status(self, context: CallContext) -> llm_pb2.LlmStatusReply:
+        reply = await self.call(self.stub.Status, llm_pb2.LlmStatusRequest(), context)
+        return cast("llm_pb2.LlmStatusReply", reply)
+
+    async def embed(
+        self, texts: Sequence[str], purpose: EmbedPurpose, context: CallContext
+    ) -> Embedded:
+        """One vector per text.
+
+        Raises:
+            UpstreamError: the node gave another number of vectors.
+        """
+        request = llm_pb2.EmbedRequest(texts=texts, purpose=convert.purpose_to_wire(purpose))
+        reply = await self.call(self.stub.Embed, request, context)
+        vectors = convert.tensor_from_wire(reply.vectors, np.float32, 2, "vectors")
+        if vectors.shape[0] != len(texts) or not np.isfinite(vectors).all():
+            raise UpstreamError(
+                f"node {self.name} gave {vectors.shape[0]} vectors, or unusable ones,"
+                f" for {len(texts)} texts",
+                trace_id=context.trace_id,
+            )
+        return Embedded(vectors, reply.tokens)
+
+    async def tokenize(
+        self, role: Role, texts: Sequence[str], context: CallContext
+    ) -> tuple[I32, ...]:
+        """Per text int32 [tokens, 2]: first and one past the last character."""
+        request = llm_pb2.TokenizeRequest(role=convert.role_to_wire(role), texts=texts)
+        reply = await self.call(self.stub.Tokenize, request, context)
+        offsets = [convert.tensor_from_wire(o, np.int32, 2, "offsets") for o in reply.offsets]
+        if len(offsets) != len(texts) or any(o.shape[1] != 2 for o in offsets):
+            raise UpstreamError(
+                f"node {self.name} gave borders of {len(offsets)} texts for {len(texts)}",
+                trace_id=context.trace_id,
+            )
+        return tuple(offsets)
+
+    async def generate(
+        self, spec: GenerateSpec, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        """Pieces of text, then the end; leaving the iteration stops the node's work."""
+        request = convert.generate_to_wire(spec)
+        messages = cast("Any", self.stream(self.stub.Generate, request, context))
+        async with aclosing(messages):
+            async for message in messages:
+                yield convert.event_from_wire(message)
+
+
+class RetrievalClient(PooledClient):
+    """Calls to one retrieval node."""
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(name, address)
+        self.stub = retrieval_pb2_grpc.RetrievalNodeStub(self.channel)
+
+    async def status(self, context: CallContext) -> retrieval_pb2.RetrievalStatusReply:
+        reply = await self.call(self.stub.Status, retrieval_pb2.RetrievalStatusRequest(), context)
+        return cast("retrieval_pb2.RetrievalStatusReply", reply)
+
+    async def load(
+        self, snapshot: SnapshotId, shards: Sequence[int], context: CallContext
+    ) -> tuple[int, ...]:
+        """Makes shards searchable; gives the live rows of each."""
+        request = retrieval_pb2.LoadShardsRequest(
+            snapshot=convert.snapshot_to_wire(snapshot), shards=shards
+        )
+        reply = await self.call(self.stub.LoadShards, request, context)
+        return tuple(reply.rows)
+
+    async def unload(self, snapshot: SnapshotId, context: CallContext) -> None:
+        request = retrieval_pb2.UnloadShardsRequest(snapshot=convert.snapshot_to_wire(snapshot))
+        await self.call(self.stub.UnloadShards, request, context)
+
+    async def search(self, batch: SearchBatch, context: CallContext) -> SearchResult:
+        """Nearest rows among ``batch.shards``.
+
+        Raises:
+            UpstreamError: the answer does not fit the question.
+        """
+        reply = await self.call(self.stub.Search, convert.search_to_wire(batch), context)
+        result = convert.result_from_wire(reply)
+        if result.distances.shape != (batch.queries.shape[0], batch.k) or (
+            result.counts.size and not 0 <= result.counts.min() <= result.counts.max() <= batch.k
+        ):
+            raise UpstreamError(
+                f"node {self.name} answered {batch.queries.shape[0]} queries with"
+                f" distances of shape {list(result.distances.shape)}",
+                trace_id=context.trace_id,
+            )
+        return result

@@ -1,0 +1,89 @@
+"""An LLM node under watch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import asdict
+from typing import ClassVar
+
+from coordinator.metrics import Metrics
+from coordinator.nodes.clients import Embedded, LlmClient
+from coordinator.nodes.health import NodeKind
+from coordinator.nodes.watched import WatchConfig, WatchedNode
+from ragschema.errors import RagrigError
+from ragschema.rig import LlmNodeConfig
+from ragschema.types import (
+    I32,
+    CallContext,
+    EmbedPurpose,
+    GenerateEvent,
+    GenerateSpec,
+    ModelInfo,
+    Role,
+)
+from ragschema.wire.convert import model_from_wire
+
+
+class LlmNode(WatchedNode[LlmClient]):
+    """Knows the models the node has loaded."""
+
+    kind: ClassVar[NodeKind] = "llm"
+
+    def __init__(
+        self, config: LlmNodeConfig, address: str, metrics: Metrics, watch: WatchConfig
+    ) -> None:
+        self.models: tuple[ModelInfo, ...] = ()
+        super().__init__(config.name, address, config.roles, metrics, watch)
+
+    def model(self, role: Role) -> ModelInfo | None:
+        """The model of that role; None when the node has none."""
+        return next((m for m in self.models if m.role is role), None)
+
+    async def embed(
+        self, texts: Sequence[str], purpose: EmbedPurpose, context: CallContext
+    ) -> Embedded:
+        with self._call():
+            return await self.client.embed(texts, purpose, context)
+
+    async def tokenize(
+        self, role: Role, texts: Sequence[str], context: CallContext
+    ) -> tuple[I32, ...]:
+        with self._call():
+            return await self.client.tokenize(role, texts, context)
+
+    async def generate(
+        self, spec: GenerateSpec, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        with self._call():
+            async with aclosing(self.client.generate(spec, context)) as events:
+                async for event in events:
+                    yield event
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Counts a call and notes its failure."""
+        self.inflight += 1
+        try:
+            yield
+        except RagrigError as error:
+            self.failed(error)
+            raise
+        finally:
+            self.inflight -= 1
+
+    def _connect(self) -> LlmClient:
+        return LlmClient(self.name, self.address)
+
+    async def _inspect(self, restarted: bool, context: CallContext) -> Mapping[str, object]:
+        reply = await self.client.status(context)
+        self.models = tuple(model_from_wire(m) for m in reply.models)
+        return {
+            "models": [{**asdict(m), "role": m.role.value} for m in self.models],
+            "running": reply.running,
+            "waiting": reply.waiting,
+            "requests_total": reply.requests_total,
+            "cancelled_total": reply.cancelled_total,
+            "tokens_total": reply.tokens_total,
+            "uptime_s": reply.uptime_s,
+        }

@@ -1,0 +1,66 @@
+"""Generate: one streamed answer from one LLM node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from coordinator.nodes.pool import NodePool
+from coordinator.nodes.watched import is_loss
+from coordinator.stages.gate import Gate
+from ragschema.errors import RagrigError, UpstreamError
+from ragschema.types import CallContext, GenerateEnd, GenerateEvent, GenerateSpec, Role
+
+
+@dataclass(frozen=True)
+class GenerateStart:
+    """First event: who answers, and how long the request waited for its turn."""
+
+    model: str
+    queued_s: float
+
+
+class GenerateStage:
+    """Admits a request through the gate and streams what the node says."""
+
+    def __init__(self, pool: NodePool, gate: Gate) -> None:
+        self._pool = pool
+        self._gate = gate
+
+    async def __call__(
+        self, spec: GenerateSpec, context: CallContext
+    ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
+        """Start, pieces, end. Closing the generator stops the node's work.
+
+        A node that is lost before it said anything is replaced by another one.
+
+        Raises:
+            Overloaded: the stage's queue is full.
+            Unavailable: no node that generates is up, or it was lost midway.
+            UpstreamError: the node's stream ended early.
+        """
+        tried: frozenset[str] = frozenset()
+        async with self._gate.enter(context) as queued_s:
+            while True:
+                node = self._pool.generator(tried=tried)
+                model = node.model(Role.GENERATE)
+                silent = True
+                try:
+                    async with aclosing(node.generate(spec, context)) as events:
+                        async for event in events:
+                            if silent:
+                                yield GenerateStart(model.name if model else "", queued_s)
+                                silent = False
+                            yield event
+                            if isinstance(event, GenerateEnd):
+                                return
+                except RagrigError as error:
+                    if not (silent and is_loss(error)):
+                        raise
+                else:
+                    raise UpstreamError(
+                        f"node {node.name} ended its answer without saying why",
+                        trace_id=context.trace_id,
+                    )
+                tried |= {node.name}
