@@ -58,7 +58,7 @@ async def run_ingestion(
     Raises:
         RagrigError: what the child reported; InternalError when it died silently.
     """
-    argv = program or (sys.executable, "-m", _MODULE, "run")
+    argv = program or _program()
     with tempfile.TemporaryDirectory(prefix="ragrig-ingest-") as folder:
         spec, log = Path(folder) / "spec.json", Path(folder) / "log"
         spec.write_text(spec_json, encoding="utf-8")
@@ -79,6 +79,12 @@ async def run_ingestion(
         finally:
             await _end(child)
         return _outcome(last, code, tail(log))
+
+
+def _program() -> tuple[str, ...]:
+    """The ingestion, tied to this process: it ends when we do, however we do."""
+    tether = (sys.executable, "-m", "coordinator.ingest.tether", str(os.getpid()))
+    return (*tether, sys.executable, "-m", _MODULE, "run")
 
 
 async def _follow(

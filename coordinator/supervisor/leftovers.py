@@ -26,12 +26,12 @@ def find_leftovers(run: RunDir) -> list[psutil.Process]:
     return [p for p in found if p.pid != os.getpid()]
 
 
-def end_leftovers(run: RunDir) -> int:
+def end_leftovers(run: RunDir, grace_s: float = _GRACE_S) -> int:
     """Ends them, politely first; the caller must hold the lock. Returns how many."""
     processes = find_leftovers(run)
     for process in processes:
         _signal(process, hard=False)
-    _, alive = psutil.wait_procs(processes, timeout=_GRACE_S)
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
     for process in alive:
         _signal(process, hard=True)
     psutil.wait_procs(alive, timeout=_GRACE_S)

@@ -1,0 +1,58 @@
+"""Command lines carry what the rig says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from coordinator.supervisor import commands
+from coordinator.supervisor.resolve import anchor_paths
+from coordinator.supervisor.rundir import RunDir
+from coordinator.supervisor.specs import node_specs
+from ragschema.rig import RigConfig, parse_rig
+
+
+def option(argv: tuple[str, ...], name: str) -> str:
+    return argv[argv.index(name) + 1]
+
+
+def test_node_commands_carry_the_rig(tmp_path: Path) -> None:
+    rig = parse_rig(
+        """
+llm_nodes: [{name: llm, roles: [embed, generate], generator: "openai:http://h/v1#m",
+             api_key_env: KEY, threads: 2, max_running: 3, max_waiting: 4}]
+retrieval_nodes: [{name: near, backend: faiss, threads: 5, max_waiting: 6, port: 7100},
+                  {name: far, address: "h:1"}]
+""",
+        "test",
+        tmp_path,
+    )
+    run = RunDir.of(rig.data_dir)
+    specs = {s.name: s for s in node_specs(rig, run, commands.Programs())}
+    assert set(specs) == {"llm", "near"}
+    llm = specs["llm"].command(0)
+    assert llm[1:4] == ("-m", "llm_node", "serve")
+    assert option(llm, "--roles") == "embed,generate"
+    assert option(llm, "--generator") == "openai:http://h/v1#m"
+    assert option(llm, "--api-key-env") == "KEY"
+    assert [option(llm, o) for o in ("--threads", "--max-running", "--max-waiting")] == [
+        "2",
+        "3",
+        "4",
+    ]
+    near = specs["near"].command(7100)
+    assert near[1:4] == ("-m", "retrieval_node", "serve")
+    assert option(near, "--data") == rig.data_dir
+    assert option(near, "--port") == "7100"
+    assert option(near, "--backend") == "faiss"
+    assert option(near, "--ready-file") == str(run.ready_file("near"))
+    assert option(near, "--parent-pid") == str(os.getpid())
+
+
+def test_key_file_reaches_the_coordinator(tmp_path: Path) -> None:
+    rig = parse_rig("coordinator: {api_key_file: keys/k}", "test", tmp_path)
+    rig = anchor_paths(rig, tmp_path)
+    argv = commands.coordinator_command(commands.Programs(), rig, RunDir.of(rig.data_dir))
+    assert option(argv, "--api-key-file") == str(tmp_path / "keys" / "k")
+    bare = commands.coordinator_command(commands.Programs(), RigConfig(), RunDir.of(tmp_path))
+    assert "--api-key-file" not in bare
