@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragschema.errors import CorruptData
 from ragschema.storage.blockfile import read_blockfile, write_blockfile
@@ -12,6 +13,8 @@ from ragschema.storage.manifest import FileRef, Manifest, file_ref, sync_directo
 from ragschema.types import I64, U8
 
 KIND = "tombstones"
+
+Mask = NDArray[np.bool_]
 
 
 def write_tombstones(directory: Path, generation: int, rows: I64) -> FileRef | None:
@@ -54,7 +57,7 @@ def live_bitmap(next_row_id: int, deleted: I64) -> U8:
     return np.packbits(live_mask(next_row_id, deleted), bitorder="little")
 
 
-def live_mask(next_row_id: int, deleted: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def live_mask(next_row_id: int, deleted: I64) -> Mask:
     """bool [next_row_id]: whether a row lives."""
     mask = np.ones(next_row_id, dtype=np.bool_)
     mask[deleted] = False

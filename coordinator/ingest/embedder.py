@@ -138,6 +138,9 @@ class EmbeddingNode:
                 if loop.time() + wait_s > give_up_s:
                     raise
                 asked = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+            except InvalidInput as error:
+                # What we sent came from files, but the call was made by us.
+                raise UpstreamError(f"the LLM node refused a call: {error}") from error
             await asyncio.sleep(max(wait_s, min(asked, 5.0)))
             wait_s = min(2 * wait_s, 5.0)
 

@@ -1,0 +1,155 @@
+"""Runs the index builder, a process of the retrieval node's package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from coordinator.ingest.faults import error_from_dict
+from ragschema.errors import InternalError
+from ragschema.types import Metric
+
+#: Called with (phase, done, total).
+Progress = Callable[[str, int, int], None]
+
+_TETHER: Final = "coordinator.ingest.tether"
+_MAX_LINE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A new index; None: the builder chooses from the data."""
+
+    id: str
+    nlist: int | None
+    m: int | None
+    seed: int
+    refine: bool
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One segment.
+
+    Attributes:
+        vectors: float32 [n, dim] .npy file, unit length if the metric is cosine.
+        existing: index file relative to the collection, to encode with.
+        train: the index to train instead; both None: exact vectors.
+        refine: store float16 vectors beside the codes.
+    """
+
+    collection_dir: Path
+    segment_id: str
+    row_start: int
+    vectors: Path
+    metric: Metric
+    num_shards: int
+    existing: str | None = None
+    train: TrainRequest | None = None
+    refine: bool = False
+
+    def write(self, path: Path) -> None:
+        """Writes the builder's SPEC.json."""
+        index: dict[str, object] | None = None
+        if self.existing is not None:
+            index = {"existing": self.existing}
+        elif self.train is not None:
+            index = {"train": asdict(self.train)}
+        body = {
+            "collection_dir": str(self.collection_dir),
+            "segment_id": self.segment_id,
+            "row_start": self.row_start,
+            "vectors": str(self.vectors),
+            "metric": str(self.metric),
+            "num_shards": self.num_shards,
+            "index": index,
+            "refine": self.refine,
+        }
+        path.write_text(json.dumps(body, indent=1), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """A trained index as the builder reports it; ``path`` relative to the collection."""
+
+    path: str
+    nlist: Annotated[int, Field(ge=1)]
+    m: Annotated[int, Field(ge=1)]
+    nprobe: Annotated[int, Field(ge=1)]
+    refine_factor: Annotated[int, Field(ge=1)] | None
+    recall_at_10: float | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """Written files, by path relative to the collection."""
+
+    index: BuiltIndex | None
+    shards: tuple[str, ...]
+    rows_per_shard: tuple[int, ...]
+
+
+async def run_builder(spec_path: Path, progress: Progress) -> BuildResult:
+    """Builds the segment a written request describes; cancelling kills the process.
+
+    Raises:
+        RagrigError: the builder's own error, or InternalError when it died.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", _TETHER, str(os.getpid())),
+        *(sys.executable, "-m", "retrieval_node", "build", str(spec_path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_MAX_LINE_BYTES,
+    )
+    try:
+        last = await _follow(process, progress)
+        code = await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+        raise
+    if "error" in last:
+        raise error_from_dict(last["error"])
+    if code != 0 or "result" not in last:
+        raise InternalError(
+            f"the index builder ended with code {code} and no result",
+            hint="it may have run out of memory; ingest again to go on",
+        )
+    return _result(last["result"])
+
+
+async def _follow(process: asyncio.subprocess.Process, progress: Progress) -> dict[str, object]:
+    """Passes progress on and returns the last other line."""
+    assert process.stdout is not None
+    last: dict[str, object] = {}
+    async for line in process.stdout:
+        try:
+            body = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(body, dict):
+            continue
+        if "phase" in body:
+            progress(str(body["phase"]), int(body.get("done", 0)), int(body.get("total", 0)))
+        else:
+            last = body
+    return last
+
+
+def _result(body: object) -> BuildResult:
+    try:
+        return TypeAdapter(BuildResult).validate_json(json.dumps(body))
+    except ValidationError as error:
+        raise InternalError(f"the index builder's result is malformed: {body}") from error
