@@ -9,48 +9,58 @@ import typer
 
 from coordinator.cli import options
 
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Files and folders: .txt .md .html .pdf .docx .py .json .jsonl", exists=True
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option("--collection", help="Collection to fill; made when absent.", metavar="NAME"),
+]
+MetricName = Annotated[
+    Literal["cosine", "ip", "l2"] | None,
+    typer.Option(help="How vectors are compared, for a new collection. Default: cosine."),
+]
+Lists = Annotated[
+    int | None,
+    typer.Option(help="Inverted lists; without it chosen from the data.", min=1, max=1 << 20),
+]
+CodeBytes = Annotated[
+    int | None,
+    typer.Option("--m", help="Bytes per PQ code; must divide the dimension.", min=1, max=4096),
+]
+ChunkTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens per chunk, for a new collection.", min=16, max=8192),
+]
+ChunkOverlap = Annotated[
+    int | None,
+    typer.Option(help="Tokens that neighbours share, at most half of --chunk-tokens.", min=0),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when any file was skipped.")]
+NoPrune = Annotated[
+    bool,
+    typer.Option("--no-prune", help="Keep documents whose files are gone from the folders."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads of a temporary embedder and of training.", min=1, max=1024),
+]
+
 
 def ingest(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Files and folders: .txt .md .html .pdf .docx .py .json .jsonl", exists=True
-        ),
-    ],
-    collection: Annotated[
-        str, typer.Option("--collection", help="Collection to fill; made when absent.")
-    ],
-    metric: Annotated[
-        Literal["cosine", "ip", "l2"] | None,
-        typer.Option(help="How vectors are compared, for a new collection. Default: cosine."),
-    ] = None,
-    nlist: Annotated[
-        int | None,
-        typer.Option(help="Inverted lists; without it chosen from the data.", min=1, max=1 << 20),
-    ] = None,
-    m: Annotated[
-        int | None,
-        typer.Option("--m", help="Bytes per PQ code; must divide the dimension.", min=1, max=4096),
-    ] = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(help="Tokens per chunk, for a new collection.", min=16, max=8192),
-    ] = None,
-    chunk_overlap: Annotated[
-        int | None,
-        typer.Option(help="Tokens that neighbours share, at most half of --chunk-tokens.", min=0),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 when any file was skipped.")
-    ] = False,
-    no_prune: Annotated[
-        bool,
-        typer.Option("--no-prune", help="Keep documents whose files are gone from the folders."),
-    ] = False,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads of a temporary embedder and of training.", min=1, max=1024),
-    ] = None,
+    paths: Paths,
+    collection: Name,
+    metric: MetricName = None,
+    nlist: Lists = None,
+    m: CodeBytes = None,
+    chunk_tokens: ChunkTokens = None,
+    chunk_overlap: ChunkOverlap = None,
+    strict: Strict = False,
+    no_prune: NoPrune = False,
+    threads: Threads = None,
     config: options.Config = None,
     data_dir: options.DataDir = None,
 ) -> None:
