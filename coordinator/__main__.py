@@ -1,0 +1,189 @@
+"""Command line of the coordinator: ``python -m coordinator [serve] --rig rig.resolved.yaml``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coordinator.auth import ApiKey, check_listen, load_api_key
+from ragschema import procs
+from ragschema.errors import InvalidInput, RagrigError
+from ragschema.rig import RigConfig, load_rig
+
+if TYPE_CHECKING:
+    from coordinator.rest.serving import Listener
+    from coordinator.runtime import Runtime
+
+log = logging.getLogger("coordinator")
+
+_NAME = "coordinator"
+_DRAIN_S = 5
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+app = typer.Typer(
+    name=_NAME,
+    help="The coordinator: takes REST requests and speaks gRPC to the nodes of a rig.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What ``serve`` was told.
+
+    Attributes:
+        ready_file: written with the address once requests are accepted.
+    """
+
+    rig: RigConfig
+    api_key: ApiKey | None
+    ready_file: Path | None
+
+
+@app.callback()
+def _node() -> None:
+    """The coordinator: takes REST requests and speaks gRPC to the nodes of a rig."""
+
+
+@app.command()
+def serve(
+    rig: Annotated[Path, typer.Option(help="Rig file in which every node has an address.")],
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written with the address once requests are accepted.")
+    ] = None,
+    parent_pid: Annotated[int | None, typer.Option(help="Stop when this process ends.")] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key clients must send; needed beyond loopback."),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")
+    ] = "INFO",
+) -> None:
+    """Connects to the nodes, then serves until SIGTERM or Ctrl-C."""
+    if log_level.upper() not in _LEVELS:
+        raise InvalidInput(
+            f"{log_level!r} is no level", field="--log-level", hint=f"use {', '.join(_LEVELS)}"
+        )
+    procs.setup_logging(_NAME, log_level.upper())
+    procs.calm_thread_pools(1)
+    if parent_pid is not None:
+        procs.exit_with_parent(parent_pid)
+    options = _checked(rig, api_key_file, ready_file)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(options))
+
+
+def _checked(rig_file: Path, api_key_file: Path | None, ready_file: Path | None) -> ServeOptions:
+    config = load_rig(rig_file)
+    for node in (*config.llm_nodes, *config.retrieval_nodes):
+        if not node.address:
+            raise InvalidInput(
+                f"{rig_file}: the node {node.name!r} has no address",
+                field="address",
+                hint="`ragrig up -c FILE` starts nodes and fills addresses in",
+            )
+    named = config.coordinator.api_key_file
+    key_file = api_key_file or (Path(named) if named else None)
+    key = load_api_key(key_file) if key_file else None
+    check_listen(config.coordinator.host, key)
+    return ServeOptions(config, key, ready_file)
+
+
+async def _run(options: ServeOptions) -> None:
+    """Binds, connects to the nodes, serves; ends everything in reverse on a signal."""
+    from coordinator.rest.serving import bind
+    from coordinator.runtime import Runtime
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    coordinator = options.rig.coordinator
+    listener = bind(coordinator.host, coordinator.port)
+    with contextlib.closing(listener.socket):
+        runtime = await _unless_stopped(Runtime.start(options.rig), stop)
+        if runtime is None:
+            return
+        try:
+            await _serve(options, runtime, listener, stop)
+        finally:
+            await runtime.stop()
+    log.info("stopped")
+
+
+async def _unless_stopped(
+    starting: Coroutine[Any, Any, Runtime], stop: asyncio.Event
+) -> Runtime | None:
+    start = asyncio.ensure_future(starting)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((start, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if start.done():
+        return start.result()
+    start.cancel()
+    await asyncio.wait((start,))
+    return None
+
+
+async def _serve(
+    options: ServeOptions, runtime: Runtime, listener: Listener, stop: asyncio.Event
+) -> None:
+    from coordinator.jobs.runner import JobOptions, JobRunner
+    from coordinator.jobs.spool import Spool
+    from coordinator.rest.app import create_app
+    from coordinator.rest.serving import Server
+
+    limits = options.rig.coordinator.limits
+    spool = Spool(Path(options.rig.data_dir) / "run" / "spool")
+    jobs = JobRunner(
+        JobOptions(max_waiting=limits.max_jobs_waiting), spool, runtime.catalog.refresh
+    )
+    await jobs.start()
+
+    def ready() -> None:
+        log.info("serving on http://%s", listener.address)
+        if options.ready_file is not None:
+            procs.announce(options.ready_file, _NAME, listener.address)
+
+    server = Server(create_app(runtime, jobs, options.api_key), _DRAIN_S, ready)
+
+    async def end_on_signal() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    ending = asyncio.ensure_future(end_on_signal())
+    try:
+        await server.serve(sockets=[listener.socket])
+    finally:
+        ending.cancel()
+        await jobs.stop()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; ``serve`` may be left out."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h")):
+        given = ["serve", *given]
+    try:
+        app(given, prog_name="python -m coordinator")
+    except RagrigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
