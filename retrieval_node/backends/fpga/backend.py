@@ -18,7 +18,7 @@ from retrieval_node.fixedpoint import CODES, F64, Contract
 from retrieval_node.shard import LoadedShard, ShardRows, ShardSet
 
 #: Tables or masks of the queries that share one start of the device.
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 4 << 20
 _PIECE_QUERIES = 64
 
 
