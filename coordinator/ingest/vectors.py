@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,19 @@ async def embed_draft(
         for start in range(0, len(batches), _CALLS_AT_ONCE):
             progress("embed", done, total)
             together = batches[start : start + _CALLS_AT_ONCE]
-            async with asyncio.TaskGroup() as group:
-                for batch in together:
-                    group.create_task(_embed_batch(batch, out, node, staging))
+            await _all_of(_embed_batch(batch, out, node, staging) for batch in together)
             done += sum(len(batch) for batch in together)
     progress("embed", done, total)
+
+
+async def _all_of(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Awaits them together; the first failure cancels the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(call)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 async def _embed_batch(
