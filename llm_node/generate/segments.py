@@ -133,7 +133,7 @@ def _is_underlined(lines: list[str], index: int) -> bool:
     """A short title over a line of ``===`` or ``---``."""
     below = lines[index + 1].strip() if index + 1 < len(lines) else ""
     title = lines[index].strip()
-    return bool(re.fullmatch(r"([=\-~^])\1{2,}", below)) and len(title) <= 80
+    return bool(re.fullmatch(r"([=\-~^])\1{2,}", below)) and bool(re.search(r"\w", title[:80]))
 
 
 def _kind_of(line: str) -> SegmentKind:

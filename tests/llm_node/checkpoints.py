@@ -60,6 +60,8 @@ def save_tiny_llama(directory: Path, context: int = 128, template: str | None = 
         initializer_range=0.5,
     )
     model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[1] = 0  # never the best token: greedy decoding goes on
     model.save_pretrained(str(directory))
     _special(tokenizer, directory, template)
     return directory

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llm_node.generate import hf
+from llm_node.generate.hf import HfGenerator
+from llm_node.roles import GeneratorDeps, load_generator
+from ragschema.errors import CorruptData, DeadlineExceeded, InvalidInput, PayloadTooLarge
+from ragschema.types import (
+    CallContext,
+    ChatMessage,
+    GenerateEnd,
+    GenerateSpec,
+    Sampling,
+    TokenPiece,
+)
+from tests.llm_node.checkpoints import save_tiny_llama
+
+PROMPT = "User: the quick brown fox\n\nAssistant:"
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_llama: Path) -> HfGenerator:
+    return hf.load(str(tiny_llama), GeneratorDeps())
+
+
+def _spec(text: str = "the quick brown fox", **sampling: Any) -> GenerateSpec:
+    return GenerateSpec((ChatMessage("user", text),), "", (), Sampling(**sampling))
+
+
+async def _run(generator: HfGenerator, spec: GenerateSpec) -> tuple[str, GenerateEnd]:
+    text = ""
+    async for event in generator.generate(spec, CallContext.start(60)):
+        if isinstance(event, GenerateEnd):
+            return text, event
+        assert isinstance(event, TokenPiece)
+        assert event.text
+        text += event.text
+    raise AssertionError("no end")
+
+
+def _reference_ids(directory: Path, tokens: int, prompt: str = PROMPT) -> list[int]:
+    """What transformers itself generates, greedily."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    ids = tokenizer(prompt, return_tensors="pt")
+    out = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
+    return [int(x) for x in out[0, ids["input_ids"].shape[1] :]]
+
+
+def _reference(directory: Path, tokens: int, prompt: str = PROMPT) -> str:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    ids = _reference_ids(directory, tokens, prompt)
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+async def test_greedy_equals_transformers_generate(
+    generator: HfGenerator, tiny_llama: Path
+) -> None:
+    text, end = await _run(generator, _spec(max_tokens=40))
+    assert text == _reference(tiny_llama, 40)
+    assert end.finish_reason == "length"
+    assert end.completion_tokens == 40
+    assert 0 < end.first_token_us <= end.total_us
+
+
+async def test_long_prompt_in_chunks_equals_transformers(long_llama: Path) -> None:
+    generator = hf.load(str(long_llama), GeneratorDeps())
+    words = "jumps over the lazy dog " * 60
+    text, end = await _run(generator, _spec(words, max_tokens=12))
+    assert end.prompt_tokens > 512
+    assert text == _reference(long_llama, 12, f"User: {words.strip()}\n\nAssistant:")
+
+
+async def test_running_sequences_do_not_mix(generator: HfGenerator) -> None:
+    specs = [_spec(f"number {n}", max_tokens=15, temperature=1.0, seed=n) for n in range(4)]
+    alone = [(await _run(generator, spec))[0] for spec in specs]
+    together = await asyncio.gather(*(_run(generator, spec) for spec in specs))
+    assert [text for text, _ in together] == alone
+    assert len(set(alone)) == 4
+
+
+async def test_seed_reproduces(generator: HfGenerator) -> None:
+    spec = _spec(max_tokens=30, temperature=1.5, top_p=0.9, seed=42)
+    first = (await _run(generator, spec))[0]
+    assert first == (await _run(generator, spec))[0]
+    assert first != (await _run(generator, _spec(max_tokens=30, temperature=1.5, seed=43)))[0]
+
+
+async def test_stop_string_across_tokens(generator: HfGenerator) -> None:
+    whole, _ = await _run(generator, _spec(max_tokens=40))
+    stop = whole[4:9]
+    text, end = await _run(generator, _spec(max_tokens=40, stop=(stop,)))
+    assert text == whole[: whole.find(stop)]
+    assert end.finish_reason == "stop"
+    assert end.completion_tokens < 40
+
+
+async def test_end_of_sequence_stops_and_is_no_text(
+    generator: HfGenerator, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = _reference_ids(tiny_llama, 40)
+    place = next(i for i in range(3, 40) if ids[i] not in ids[:i])
+    monkeypatch.setattr(generator, "_eos", frozenset({ids[place]}))
+    text, end = await _run(generator, _spec(max_tokens=40))
+    assert (end.finish_reason, end.completion_tokens) == ("stop", place + 1)
+    assert text == generator._tokenizer.decode(ids[:place])
+
+
+async def test_generation_ends_where_the_context_ends(generator: HfGenerator) -> None:
+    _, end = await _run(generator, _spec("lazy dog " * 10, max_tokens=1000))
+    assert end.finish_reason == "length"
+    assert end.prompt_tokens + end.completion_tokens == 128
+
+
+async def test_prompt_longer_than_the_context_is_refused(generator: HfGenerator) -> None:
+    with pytest.raises(PayloadTooLarge, match="reads 128") as caught:
+        await _run(generator, _spec("lazy dog " * 100))
+    assert caught.value.field == "messages"
+
+
+async def test_no_messages_is_refused(generator: HfGenerator) -> None:
+    with pytest.raises(InvalidInput, match="no messages"):
+        await _run(generator, GenerateSpec((), "question", ()))
+
+
+async def test_passed_deadline_stops(generator: HfGenerator) -> None:
+    events = generator.generate(_spec(max_tokens=100), CallContext.start(-1))
+    with pytest.raises(DeadlineExceeded):
+        await anext(events)
+
+
+async def test_closing_the_stream_stops_the_work(
+    generator: HfGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    original = hf.DecodeLoop.step
+
+    def counted(self: hf.DecodeLoop) -> Any:
+        nonlocal steps
+        steps += 1
+        return original(self)
+
+    monkeypatch.setattr(hf.DecodeLoop, "step", counted)
+    events = generator.generate(_spec(max_tokens=100), CallContext.start(60))
+    await anext(events)
+    await events.aclose()
+    at_close = steps
+    await _run(generator, _spec(max_tokens=1))  # the worker is free for others
+    assert steps <= at_close + 2
+
+
+async def test_chat_template_is_used(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}!{% endfor %}"
+    directory = save_tiny_llama(tmp_path / "chat", template=template)
+    generator = hf.load(str(directory), GeneratorDeps())
+    text, end = await _run(generator, _spec("lazy dog", max_tokens=10))
+    assert text == _reference(directory, 10, "lazy dog!")
+    assert end.prompt_tokens == len(generator.token_offsets(["lazy dog!"])[0])
+
+
+def test_offsets_are_characters(generator: HfGenerator) -> None:
+    text = "Größe 😀 x"
+    (offsets,) = generator.token_offsets([text])
+    assert offsets[-1].tolist() == [8, 9] or offsets[-1].tolist() == [7, 9]
+    assert {text[a:b].strip() for a, b in offsets} >= {"😀", "x"}
+
+
+def test_info(generator: HfGenerator, tiny_llama: Path) -> None:
+    info = generator.info
+    assert info.name == f"hf:{tiny_llama.name}"
+    assert info.max_input_tokens == 128
+
+
+def test_encoder_models_are_refused(tiny_bert: Path) -> None:
+    with pytest.raises((InvalidInput, CorruptData)):
+        hf.load(str(tiny_bert), GeneratorDeps())
+
+
+def test_missing_weights_are_named(tiny_llama: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny_llama, tmp_path / "copy"))
+    config = directory / "config.json"
+    config.write_text(
+        config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    )
+    with pytest.raises(CorruptData, match=r"model\.safetensors lacks model\.layers\.2"):
+        hf.load(str(directory), GeneratorDeps())
+
+
+def test_no_directory_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="names no directory"):
+        load_generator("hf:", GeneratorDeps())
+    with pytest.raises(InvalidInput, match="no model directory"):
+        load_generator("hf:/no/such/place", GeneratorDeps())
