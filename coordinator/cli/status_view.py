@@ -22,6 +22,10 @@ def show_status(console: Console, status: Json) -> None:
     for problem in status["problems"]:
         console.print(Text(f"  {printable(str(problem))}", style="yellow"))
     console.print(_nodes(status))
+    for node in status["nodes"]:
+        if node["error"]:
+            text = f"{node['name']}: {printable(str(node['error']))}"
+            console.print(Text(text, style="red"))
     if status["collections"]:
         console.print(_collections(status))
     else:
@@ -41,8 +45,6 @@ def _nodes(status: Json) -> Table:
     groups = {name: g["group"] for g in status["shard_groups"] for name in g["nodes"]}
     for node in status["nodes"]:
         state = Text("ready", style="green") if node["ready"] else Text("away", style="red")
-        if node["error"]:
-            state.append(f": {printable(str(node['error']))}")
         latency = "-" if node["latency_ms"] is None else f"{node['latency_ms']:.1f} ms"
         holds = f"shard group {groups[node['name']]}" if node["name"] in groups else _models(node)
         table.add_row(node["name"], node["kind"], node["address"], state, latency, holds)

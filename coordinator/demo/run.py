@@ -25,7 +25,7 @@ from coordinator.ingest.spec import IngestSummary, spec_to_json, summary_from_di
 from coordinator.ingest.stdlib_corpus import write_corpus
 from coordinator.supervisor.ingestion import run_ingestion
 from coordinator.supervisor.run import with_rig
-from coordinator.supervisor.supervisor import Supervisor
+from coordinator.supervisor.supervisor import Supervisor, SupervisorOptions
 from ragschema.errors import RagrigError, Unavailable
 from ragschema.rig import RigConfig
 
@@ -33,7 +33,7 @@ COLLECTION = "python-stdlib"
 _INTERRUPTED = 130
 
 
-def run_demo(data_dir: Path, *, keep: bool) -> int:
+def run_demo(data_dir: Path, *, keep: bool, options: SupervisorOptions | None = None) -> int:
     """Runs the whole demo; the exit code.
 
     Args:
@@ -46,7 +46,7 @@ def run_demo(data_dir: Path, *, keep: bool) -> int:
     started_s = time.monotonic()
     demo = _Demo(demo_rig(data_dir), stdout(), keep=keep)
     try:
-        finished = asyncio.run(with_rig(demo.rig, demo.view.changed, demo.play))
+        finished = asyncio.run(with_rig(demo.rig, demo.view.changed, demo.play, options))
     except RagrigError as error:
         hint = f"{error.hint}; " if error.hint else ""
         error.hint = f"{hint}logs are in {data_dir / 'run' / 'logs'}"

@@ -83,8 +83,7 @@ async def run_ingestion(
 
 def _program() -> tuple[str, ...]:
     """The ingestion, tied to this process: it ends when we do, however we do."""
-    tether = (sys.executable, "-m", "coordinator.ingest.tether", str(os.getpid()))
-    return (*tether, sys.executable, "-m", _MODULE, "run")
+    return (sys.executable, "-m", _MODULE, "run", "--parent-pid", str(os.getpid()))
 
 
 async def _follow(

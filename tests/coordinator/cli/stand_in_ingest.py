@@ -8,10 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+from ragschema.procs import exit_with_parent
+
 
 def main() -> None:
-    assert sys.argv[1] == "run"
-    spec = Path(sys.argv[2]).read_text()
+    command, option, parent_pid, spec_file = sys.argv[1:]
+    assert (command, option) == ("run", "--parent-pid")
+    exit_with_parent(int(parent_pid))
+    spec = Path(spec_file).read_text()
     Path(os.environ["STAND_IN_SPEC"]).write_text(spec)
     print(json.dumps({"phase": "embed", "done": 1, "total": 2}), flush=True)
     print("a library that prints", flush=True)

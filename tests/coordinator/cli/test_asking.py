@@ -160,7 +160,7 @@ def status_reply(ready: bool) -> dict[str, Any]:
     ("ready", "code", "parts"),
     [
         (True, 0, ["ready", "ret-0", "0.4 ms", "shard group 0", "docs", "checksum", "embed 3/9"]),
-        (False, 1, ["not ready", "no node for shard 0", "away: connection refused"]),
+        (False, 1, ["not ready", "no node for shard 0", "away", "ret-0: connection refused"]),
     ],
 )
 def test_status_and_its_exit_code(
