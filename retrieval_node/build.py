@@ -140,10 +140,11 @@ def _check_vectors(vectors: F32, metric: Metric) -> None:
 def _float16_holds(vectors: F32) -> bool:
     """Whether float16 keeps every vector to about three digits."""
     for first, last in _blocks(len(vectors)):
-        block = np.array(vectors[first:last])
+        # float64: squares of tiny components must not vanish.
+        block = np.array(vectors[first:last], dtype=np.float64)
         if np.abs(block).max(initial=0.0) > _FLOAT16_MAX:
             return False
-        error = np.linalg.norm(block - block.astype(np.float16).astype(np.float32), axis=1)
+        error = np.linalg.norm(block - block.astype(np.float16), axis=1)
         if (error > 1e-3 * np.linalg.norm(block, axis=1)).any():
             return False
     return True

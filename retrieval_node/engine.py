@@ -45,7 +45,9 @@ class SearchEngine:
         check_search(shard_set, batch)
         started = time.perf_counter()
         refined = started
-        if shard_set.index is None:
+        if not len(batch.queries):
+            found = _no_candidates(batch.k)
+        elif shard_set.index is None:
             found = _search_flat(shard_set, batch, checkpoint)
             refined = time.perf_counter()
         else:
@@ -68,6 +70,13 @@ class SearchEngine:
                 refine_us=int((ended - refined) * 1e6),
             ),
         )
+
+
+def _no_candidates(k: int) -> Candidates:
+    """The answer to a batch without queries, which no backend has to know of."""
+    return Candidates(
+        np.zeros((0, k), np.float32), np.zeros((0, k), np.int64), np.zeros(0, np.int32)
+    )
 
 
 def _filters(batch: SearchBatch) -> tuple[U8, I32]:
