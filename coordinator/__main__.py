@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ import typer
 from coordinator.auth import ApiKey, check_listen, load_api_key
 from ragschema import procs
 from ragschema.errors import InvalidInput, RagrigError
-from ragschema.rig import RigConfig, load_rig
+from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig, load_rig
 
 if TYPE_CHECKING:
     from coordinator.rest.serving import Listener
@@ -89,7 +90,8 @@ def serve(
 
 def _checked(rig_file: Path, api_key_file: Path | None, ready_file: Path | None) -> ServeOptions:
     config = load_rig(rig_file)
-    for node in (*config.llm_nodes, *config.retrieval_nodes):
+    nodes: list[LlmNodeConfig | RetrievalNodeConfig] = [*config.llm_nodes, *config.retrieval_nodes]
+    for node in nodes:
         if not node.address:
             raise InvalidInput(
                 f"{rig_file}: the node {node.name!r} has no address",
@@ -145,12 +147,15 @@ async def _serve(
     from coordinator.jobs.runner import JobOptions, JobRunner
     from coordinator.jobs.spool import Spool
     from coordinator.rest.app import create_app
+    from coordinator.rest.refresh import serve_latest
     from coordinator.rest.serving import Server
 
     limits = options.rig.coordinator.limits
     spool = Spool(Path(options.rig.data_dir) / "run" / "spool")
     jobs = JobRunner(
-        JobOptions(max_waiting=limits.max_jobs_waiting), spool, runtime.catalog.refresh
+        JobOptions(max_waiting=limits.max_jobs_waiting),
+        spool,
+        partial(serve_latest, runtime.catalog),
     )
     await jobs.start()
 

@@ -73,8 +73,9 @@ class JobRunner:
         self._waiting: deque[Waiting] = deque()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._program = options.program or (
-            sys.executable, "-m", "coordinator.jobs.child", str(os.getpid()),
-        )  # fmt: skip
+            *(sys.executable, "-m", "coordinator.ingest", "run"),
+            *("--parent-pid", str(os.getpid())),
+        )
 
     async def start(self) -> None:
         await asyncio.to_thread(self.spool.open)
@@ -163,10 +164,13 @@ class JobRunner:
             self._update(entry.job_id, state=JobState.RUNNING, started_at=utc_now())
             task = asyncio.get_running_loop().create_task(self._run(entry))
             self._tasks[entry.job_id] = task
-            task.add_done_callback(partial(self._forget_task, entry.job_id))
+            task.add_done_callback(partial(self._ended, entry))
 
-    def _forget_task(self, job_id: str, _task: asyncio.Task[None]) -> None:
-        del self._tasks[job_id]
+    def _ended(self, entry: Waiting, _task: asyncio.Task[None]) -> None:
+        del self._tasks[entry.job_id]
+        if not self._jobs[entry.job_id].state.is_final:
+            # Cancelled before its first step, so that nothing in it could tell.
+            self._finish(entry, state=JobState.CANCELLED)
         self._start_what_may()
 
     async def _run(self, entry: Waiting) -> None:

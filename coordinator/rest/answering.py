@@ -20,7 +20,7 @@ async def collect_answer(
     """
     outcome: SearchOutcome | None = None
     events = call.services.runtime.pipeline.query(spec, context)
-    async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
+    async with contextlib.aclosing(events) as source:
         async for event in source:
             if isinstance(event, RetrievalEvent):
                 outcome = event.outcome

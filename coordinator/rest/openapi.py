@@ -6,11 +6,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
+from coordinator.rest.replies import ErrorReply
 from coordinator.rest.schemas import DocumentsBody
 from ragschema.rig import LimitsConfig
 
 _REF = "#/components/schemas/{model}"
+#: Named in the document, yet by no signature: errors, and an upload's JSON form.
+_UNMENTIONED: tuple[type[BaseModel], ...] = (ErrorReply, DocumentsBody)
+ERROR_CONTENT: dict[str, Any] = {
+    "application/json": {"schema": {"$ref": _REF.format(model=ErrorReply.__name__)}}
+}
 _DESCRIPTION = """Questions over your own documents.
 
 Every error has one body: `{"error": {"type", "message", "field", "hint", "trace_id"}}`. Send
@@ -32,7 +39,8 @@ def build_document(app: FastAPI, limits: LimitsConfig, with_key: bool) -> dict[s
     # FastAPI adds its own validation error to every operation; ours is another.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    _add_model(schemas)
+    for model in _UNMENTIONED:
+        _add_model(schemas, model)
     _set_limits(document, limits)
     if with_key:
         document["components"]["securitySchemes"] = _SECURITY
@@ -43,11 +51,10 @@ def build_document(app: FastAPI, limits: LimitsConfig, with_key: bool) -> dict[s
     return document
 
 
-def _add_model(schemas: dict[str, Any]) -> None:
-    """The upload's JSON form, which no signature mentions."""
-    model = DocumentsBody.model_json_schema(ref_template=_REF)
-    schemas.update(model.pop("$defs"))
-    schemas["DocumentsBody"] = model
+def _add_model(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    found = model.model_json_schema(ref_template=_REF)
+    schemas.update(found.pop("$defs", {}))
+    schemas[model.__name__] = found
 
 
 def _set_limits(node: Any, limits: LimitsConfig) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ragschema.errors import NotFound, RagrigError
-
 if TYPE_CHECKING:
     from coordinator.runtime import Runtime
 
@@ -52,13 +50,10 @@ def problems_of(runtime: Runtime) -> list[str]:
         for group in shard_groups(runtime)
         if not group.ready
     )
-    for name in sorted({*runtime.catalog.names(), *runtime.store.names()}):
-        try:
-            runtime.catalog.current(name)
-        except NotFound:
-            problems.append(f"collection {name} is not loaded yet")
-        except RagrigError as error:
-            problems.append(f"collection {name} cannot be opened: {error.message}")
+    problems.extend(
+        f"collection {name} cannot be opened: {error.message}"
+        for name, error in sorted(runtime.catalog.errors().items())
+    )
     return problems
 
 

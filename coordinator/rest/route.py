@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator.rest.body import read_body, require_json
 from coordinator.rest.call import Call
 from coordinator.rest.errors import invalid_body
-from coordinator.rest.replies import ErrorReply
+from coordinator.rest.openapi import ERROR_CONTENT
 from coordinator.rest.schemas import NoQuery
 from ragschema.errors import InvalidInput
 
@@ -178,7 +178,8 @@ def add_operation(
     if "{" in path:
         statuses.add(404)
     documented: dict[int | str, dict[str, Any]] = {
-        code: {"model": ErrorReply, "description": _MEANINGS[code]} for code in sorted(statuses)
+        code: {"description": _MEANINGS[code], "content": ERROR_CONTENT}
+        for code in sorted(statuses)
     }
     documented.update(options.pop("responses", {}))
     router.add_api_route(

@@ -142,7 +142,7 @@ async def _frames(
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     events = call.services.runtime.pipeline.query(spec, context)
     opened = False
-    async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
+    async with contextlib.aclosing(events) as source:
         async for event in source:
             if not opened:
                 opened = True

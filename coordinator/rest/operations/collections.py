@@ -12,10 +12,11 @@ from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import JsonObject, to_json
 from coordinator.rest.names import CollectionName
 from coordinator.rest.operations.embeddings import embedder_of
+from coordinator.rest.refresh import serve_latest
 from coordinator.rest.replies import CollectionReply, CollectionsReply, DroppedReply
 from coordinator.rest.route import add_operation
 from coordinator.rest.schemas import CreateCollectionBody
-from ragschema.errors import Conflict, NotFound, RagrigError, Unavailable
+from ragschema.errors import Conflict, RagrigError, Unavailable
 from ragschema.storage.manifest import ChunkingConfig, EmbedderRef, Manifest
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def create_collection(call: Call, body: CreateCollectionBody) -> Reply:
         chunking=ChunkingConfig(body.chunking.tokens, body.chunking.overlap),
     )
     manifest = await asyncio.to_thread(runtime.store.create, body.name, spec)
-    await runtime.catalog.refresh(body.name)
+    await serve_latest(runtime.catalog, body.name)
     return Reply(to_json(_collection_json(manifest)), status=201)
 
 
@@ -72,19 +73,15 @@ async def drop_collection(call: Call, name: CollectionName) -> Reply:
 def collections_json(runtime: Runtime) -> list[JsonObject]:
     """Every collection, those that cannot be served with their error."""
     found: list[JsonObject] = []
-    for name in sorted({*runtime.catalog.names(), *runtime.store.names()}):
+    errors = runtime.catalog.errors()
+    for name in sorted({*runtime.catalog.names(), *errors}):
+        error = errors.get(name)
         try:
-            found.append(_collection_json(runtime.catalog.current(name).manifest))
-        except NotFound:
-            found.append(_broken_json(name, "it is not loaded yet"))
-        except RagrigError as error:
-            found.append(_broken_json(name, error.message))
+            shown = _collection_json(runtime.catalog.current(name).manifest)
+        except RagrigError:
+            shown = dict.fromkeys(CollectionReply.model_fields)
+        found.append({**shown, "name": name, "error": error.message if error else None})
     return found
-
-
-def _broken_json(name: str, why: str) -> JsonObject:
-    unknown: JsonObject = dict.fromkeys(CollectionReply.model_fields)
-    return {**unknown, "name": name, "error": why}
 
 
 def _collection_json(manifest: Manifest) -> JsonObject:

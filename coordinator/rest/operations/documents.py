@@ -16,6 +16,7 @@ from coordinator.rest.encode import JsonObject, to_json
 from coordinator.rest.multipart import FIELD, FileReceiver
 from coordinator.rest.names import CollectionName, DocumentId
 from coordinator.rest.operations.jobs import job_reply
+from coordinator.rest.refresh import serve_latest
 from coordinator.rest.replies import DeletedReply, DocumentReply, DocumentsReply, JobReply
 from coordinator.rest.route import NODE_ERRORS, add_operation, validated
 from coordinator.rest.schemas import DocumentContent, DocumentsBody, PageQuery
@@ -138,7 +139,7 @@ async def delete_document(call: Call, name: CollectionName, document_id: Documen
     """Delete one document; no search returns it once this has answered."""
     runtime = call.services.runtime
     manifest = await asyncio.to_thread(runtime.store.delete_documents, name, [document_id])
-    await runtime.catalog.refresh(name)
+    await serve_latest(runtime.catalog, name)
     return Reply(to_json({"id": document_id, "deleted": True, "generation": manifest.generation}))
 
 

@@ -74,7 +74,7 @@ def _spec(body: QueryBody) -> QuerySpec:
 async def _frames(call: Call, spec: QuerySpec, context: CallContext) -> AsyncGenerator[bytes, None]:
     outcome: SearchOutcome | None = None
     events = call.services.runtime.pipeline.query(spec, context)
-    async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
+    async with contextlib.aclosing(events) as source:
         async for event in source:
             match event:
                 case RetrievalEvent():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,7 +61,7 @@ def submit(jobs: JobRunner, collection: str = "docs", documents: int = 2) -> Job
     folder = jobs.spool.folder()
     lines = folder / "documents.jsonl"
     lines.write_text("{}\n" * documents, encoding="utf-8")
-    spec = '{"documents_file": "%s"}' % lines
+    spec = json.dumps({"documents_file": str(lines)})
     return jobs.submit(collection, spec, folder)
 
 

@@ -162,6 +162,9 @@ class FakeCatalog:
             raise NotFound(f"there is no collection {name!r}", field="collection")
         return self._seen[name]
 
+    def errors(self) -> dict[str, RagrigError]:
+        return self.broken
+
     async def refresh(self, name: str | None = None) -> None:
         self.refreshed.append(name)
         self._seen = dict(self._store.snapshots)

@@ -1,0 +1,149 @@
+"""POST /v1/chat/completions: what is taken from OpenAI's API and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coordinator.rest.replies import ChatReply
+from coordinator.types import QuerySpec
+from ragschema.errors import Unavailable
+from ragschema.types import ChatMessage, Sampling
+from tests.coordinator.rest.conftest import Rig
+
+PATH = "/v1/chat/completions"
+CHAT: dict[str, Any] = {
+    "model": "ragrig/docs",
+    "messages": [{"role": "user", "content": "How are keys rotated?"}],
+}
+
+
+def last_spec(rig: Rig) -> QuerySpec:
+    spec = rig.runtime.pipeline.specs[-1]
+    assert isinstance(spec, QuerySpec)
+    return spec
+
+
+async def test_a_completion_has_openai_s_shape_and_citations(rig: Rig) -> None:
+    response = await rig.post(PATH, CHAT)
+    assert response.status_code == 200
+    reply = ChatReply.model_validate_json(response.content)
+    assert reply.choices[0].message.content == "Keys are rotated weekly [1]."
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage.total_tokens == 24
+    assert reply.citations[0].document_id == "guides/0"
+
+
+async def test_turns_and_parts_become_history_and_question(rig: Rig) -> None:
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What "}, {"type": "text", "text": "is it?"}],
+        },
+        {"role": "assistant", "content": "A key."},
+        {"role": "user", "content": "And now?"},
+    ]
+    options = {"temperature": 0, "max_completion_tokens": 7, "stop": "END", "user": "me", "n": 1}
+    assert (await rig.post(PATH, {**CHAT, "messages": messages, **options})).status_code == 200
+    spec = last_spec(rig)
+    assert spec.question == spec.search.text == "And now?"
+    assert spec.history == (
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "What is it?"),
+        ChatMessage("assistant", "A key."),
+    )
+    assert spec.sampling == Sampling(max_tokens=7, stop=("END",))
+
+
+async def test_the_collection_may_be_a_field(rig: Rig) -> None:
+    body = {**CHAT, "model": "extractive", "collection": "docs"}
+    assert (await rig.post(PATH, body)).status_code == 200
+    assert last_spec(rig).search.collection == "docs"
+    assert (await rig.post(PATH, {**CHAT, "collection": "docs"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "field"),
+    [
+        ({"model": "gpt-4o"}, 404, "model"),
+        ({"model": "ragrig/../x"}, 404, "model"),
+        ({"model": "ragrig/nope"}, 404, "collection"),
+        ({"model": "extractive"}, 422, "collection"),
+        ({"collection": "other"}, 422, "collection"),
+    ],
+    ids=repr,
+)
+async def test_which_collection_must_be_clear(
+    rig: Rig, change: dict[str, Any], status: int, field: str
+) -> None:
+    response = await rig.post(PATH, {**CHAT, **change})
+    assert response.status_code == status
+    assert response.json()["error"]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"tools": []},
+        {"n": 2},
+        {"logprobs": True},
+        {"logit_bias": {}},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": -1},
+        {"response_format": {"type": "json_object"}},
+        {"stream_options": {"include_usage": "yes"}},
+        {"messages": []},
+        {"messages": [{"role": "assistant", "content": "hi"}]},
+        {"messages": [{"role": "user", "content": " "}]},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+        {"unheard_of": 1},
+    ],
+    ids=repr,
+)
+async def test_what_would_change_the_answer_is_refused(rig: Rig, option: dict[str, Any]) -> None:
+    response = await rig.post(PATH, {**CHAT, **option})
+    assert response.status_code == 422
+    name = next(iter(option))
+    if name in ("tools", "logit_bias", "response_format"):
+        assert "does not support" in response.json()["error"]["message"]
+        assert response.json()["error"]["field"] == name
+    assert rig.runtime.pipeline.specs == []
+
+
+async def test_zero_penalties_and_nulls_are_harmless(rig: Rig) -> None:
+    body = {**CHAT, "presence_penalty": 0, "frequency_penalty": 0.0, "seed": None, "stop": None}
+    assert (await rig.post(PATH, body)).status_code == 200
+
+
+async def test_a_stream_ends_with_citations_usage_and_done(rig: Rig) -> None:
+    body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+    response = await rig.post(PATH, body)
+    lines = response.text.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
+    assert text == "Keys are rotated weekly [1]."
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-2]["citations"][0]["document_id"] == "guides/0"
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 24
+
+
+async def test_a_stream_without_options_has_no_usage_chunk(rig: Rig) -> None:
+    response = await rig.post(PATH, {**CHAT, "stream": True})
+    assert "usage" not in response.text
+
+
+async def test_a_late_error_is_a_chunk_with_our_error(rig: Rig) -> None:
+    rig.runtime.pipeline.late_error = Unavailable("the LLM node left")
+    response = await rig.post(PATH, {**CHAT, "stream": True})
+    last = response.text.split("\n\n")[-2]
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "unavailable"
+    assert "[DONE]" not in response.text
