@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrieval_node.__main__ import main
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(str(caught.value.code)), out + err
+
+
+def test_help_names_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = _fails(capsys, "--help")
+    assert code == 0
+    assert "serve" in text
+    assert "build" in text
+    code, text = _fails(capsys, "serve", "--help")
+    assert code == 0
+    for option in ("--data", "--backend", "--threads", "--max-waiting", "--ready-file"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--nam", "x"), "--name"),
+        (("--data", "d", "--backend", "gpu"), "faiss"),
+        (("--data", "d", "--threads", "0"), "greater than or equal to 1"),
+        (("--data", "d", "--log-level", "loud"), "warning"),
+        ((), "--data"),
+        (("build",), "SPEC"),
+    ],
+)
+def test_a_wrong_option_names_the_fix(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    code, text = _fails(capsys, *arguments)
+    assert code == 2
+    assert said.lower() in text.lower()
+
+
+def test_data_that_is_a_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    code, text = _fails(capsys, "--data", str(path))
+    assert code == 1
+    assert "is not a directory" in text
