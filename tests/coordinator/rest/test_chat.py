@@ -74,7 +74,7 @@ async def test_the_collection_may_be_a_field(rig: Rig) -> None:
         ({"model": "extractive"}, 422, "collection"),
         ({"collection": "other"}, 422, "collection"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_which_collection_must_be_clear(
     rig: Rig, change: dict[str, Any], status: int, field: str
@@ -102,7 +102,7 @@ async def test_which_collection_must_be_clear(
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
         {"unheard_of": 1},
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_what_would_change_the_answer_is_refused(rig: Rig, option: dict[str, Any]) -> None:
     response = await rig.post(PATH, {**CHAT, **option})

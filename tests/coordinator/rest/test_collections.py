@@ -48,7 +48,7 @@ async def test_an_existing_name_is_a_conflict(rig: Rig) -> None:
         ({"name": "a", "chunking": {"tokens": 100, "overlap": 51}}, "chunking"),
         ({"name": "a", "dim": 3}, "dim"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_wrong_bodies(rig: Rig, body: dict[str, Any], field: str) -> None:
     response = await rig.post("/v1/collections", body)

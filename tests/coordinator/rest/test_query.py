@@ -118,7 +118,7 @@ async def test_a_late_error_of_a_whole_answer_has_a_status(rig: Rig) -> None:
         ({"stop": [""]}, "stop.0"),
         ({"stop": "END"}, "stop"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_wrong_options_are_refused_by_their_field(
     rig: Rig, change: dict[str, Any], field: str
