@@ -8,17 +8,20 @@ becomes current; requests under way keep the one they started with.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from coordinator.collections.snapshot import Snapshot
 from coordinator.collections.store import CollectionStore
 from coordinator.nodes.pool import NodePool
 from coordinator.stages.probe import CoarseIndex
-from ragschema.errors import CorruptData, InternalError, NotFound, RagrigError
+from ragschema.errors import InternalError, NotFound, RagrigError
+from ragschema.types import SnapshotId
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +91,8 @@ class Catalog:
         self._live: dict[str, Live] = {}
         self._retired: list[Live] = []
         self._failures: dict[str, _Failure] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Weak: a lock is gone when the last refresh of its name is.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -118,7 +122,7 @@ class Catalog:
 
         Raises:
             NotFound: there is no such collection.
-            CorruptData: it cannot be opened.
+            RagrigError: why it cannot be opened, most often CorruptData.
         """
         return self.use(name).snapshot
 
@@ -129,8 +133,8 @@ class Catalog:
             return live
         failure = self._failures.get(name)
         if failure is not None:
-            error = failure.error
-            raise CorruptData(error.message, field=error.field, hint=error.hint) from error
+            # A copy: the edge writes its trace id into what it reports.
+            raise copy.copy(failure.error) from failure.error
         raise NotFound(
             f"there is no collection {name!r}",
             field="collection",
@@ -190,8 +194,6 @@ class Catalog:
             for _ in range(3):
                 if await self._advance(name):
                     break
-        if not lock.locked() and name not in self._live and name not in self._failures:
-            self._locks.pop(name, None)
 
     async def _advance(self, name: str) -> bool:
         """One step towards the committed state; False when another is worth trying."""
@@ -212,13 +214,12 @@ class Catalog:
             return False
         except RagrigError as error:
             self._note_failure(name, generation, error)
-            return False
+            return generation is None or await self._is_committed(SnapshotId(name, generation))
         except Exception as error:
             log.exception("opening collection %s failed", name)
             self._note_failure(name, generation, InternalError(f"cannot open {name}: {error}"))
-            return False
-        await self._switch(name, live)
-        return live.snapshot.id.generation == generation
+            return True
+        return await self._switch(name, live)
 
     def _open(self, name: str) -> Live:
         snapshot = Snapshot.open(self._store.directory(name))
@@ -227,16 +228,39 @@ class Catalog:
             return Live(snapshot, None)
         return Live(snapshot, CoarseIndex(centroids, snapshot.manifest.metric))
 
-    async def _switch(self, name: str, live: Live) -> None:
+    async def _switch(self, name: str, live: Live) -> bool:
+        """Loads the snapshot and serves it; False when a newer one is committed already."""
         snapshot = live.snapshot
-        await self._pool.load(snapshot.id, snapshot.manifest.num_shards)
+        loaded = await self._load(snapshot)
         old = self._live.get(name)
+        if not loaded and old is not None and not await self._is_committed(snapshot.id):
+            # Nodes only load what is committed, so this one came too late. Its
+            # predecessor serves on until the newer one is loaded.
+            await self._pool.unload(snapshot.id)
+            snapshot.close()
+            return False
         self._live[name] = live
         self._failures.pop(name, None)
         log.info("serving %s generation %d", name, snapshot.id.generation)
         if old is not None:
             self._retire(old)
             await self._free_retired()
+        return await self._is_committed(snapshot.id)
+
+    async def _load(self, snapshot: Snapshot) -> bool:
+        manifest = snapshot.manifest
+        # Nobody searches an empty collection.
+        return not manifest.live_rows or await self._pool.load(snapshot.id, manifest.num_shards)
+
+    async def _is_committed(self, snapshot: SnapshotId) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            generation = await loop.run_in_executor(
+                None, self._store.generation, snapshot.collection
+            )
+        except RagrigError:
+            return False
+        return generation == snapshot.generation
 
     async def _remove(self, name: str) -> None:
         live = self._live.pop(name, None)

@@ -14,27 +14,25 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coordinator.batcher import Batched, Batcher
 from coordinator.catalog import Catalog, Live
 from coordinator.metrics import Metrics
 from coordinator.nodes.clients import Embedded
 from coordinator.nodes.pool import NodePool
+from coordinator.stages.answer import Answer
 from coordinator.stages.check import check_coverage, check_search, list_count, refine_count
-from coordinator.stages.citations import CitationParser
 from coordinator.stages.embed import EmbedRequest, EmbedStage
 from coordinator.stages.gate import Gate
-from coordinator.stages.generate import GenerateStage, GenerateStart
+from coordinator.stages.generate import GenerateStage
 from coordinator.stages.merge import MergeStage, to_hits
 from coordinator.stages.probe import ProbeStage
 from coordinator.stages.prompt import PromptStage
 from coordinator.stages.retrieve import RetrieveRequest, RetrieveStage, stack_vectors
 from coordinator.stages.vectors import query_vector
 from coordinator.types import (
-    CitationEvent,
     Coverage,
-    DoneEvent,
     FilterTerm,
     QueryEvent,
     QuerySpec,
@@ -42,11 +40,10 @@ from coordinator.types import (
     SearchOutcome,
     SearchSpec,
     Timings,
-    TokenEvent,
     Usage,
 )
 from ragschema.rig import CoordinatorConfig
-from ragschema.types import F32, U8, CallContext, EmbedPurpose, GenerateEnd
+from ragschema.types import F32, U8, CallContext, EmbedPurpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,45 +114,16 @@ class Pipeline:
 
             prompt_s = time.perf_counter()
             prompt = await self._prompt(spec, outcome.hits, context)
-            prompt_ms = _ms_since(prompt_s)
-
-            citations = CitationParser(prompt.hits)
-            timings = replace(outcome.timings, prompt_ms=prompt_ms)
-            answer: list[str] = []
-            model = ""
+            answer = Answer(outcome, prompt, started_s, _ms_since(prompt_s))
             async with aclosing(self._generate(prompt.spec, context)) as events:
                 async for event in events:
-                    if isinstance(event, GenerateStart):
-                        model = event.model
-                        waited_ms = timings.queue_ms + event.queued_s * 1e3
-                        timings = replace(timings, queue_ms=waited_ms)
-                    elif isinstance(event, GenerateEnd):
-                        end = event
-                    elif event.text:
-                        if not answer:
-                            timings = replace(timings, first_token_ms=_ms_since(started_s))
-                        answer.append(event.text)
-                        yield TokenEvent(event.text)
-                        for citation in citations.feed(event.text):
-                            yield CitationEvent(citation)
+                    for told in answer.take(event):
+                        yield told
 
-            timings = replace(timings, total_ms=_ms_since(started_s))
-            usage = replace(
-                outcome.usage,
-                prompt_tokens=end.prompt_tokens,
-                completion_tokens=end.completion_tokens,
-            )
-            self._metrics.observe_timings(timings)
-            self._metrics.observe_usage(usage)
-            yield DoneEvent(
-                answer="".join(answer),
-                finish_reason=end.finish_reason,
-                model=model,
-                citations=citations.all(),
-                coverage=outcome.coverage,
-                timings=timings,
-                usage=usage,
-            )
+            done = answer.done()
+            self._metrics.observe_timings(done.timings)
+            self._metrics.observe_usage(done.usage)
+            yield done
 
     async def close(self) -> None:
         """Lets accepted requests end for a few seconds, then fails them."""

@@ -97,15 +97,19 @@ class NodePool:
             self._routes[num_shards] = routes
         return routes
 
-    async def load(self, snapshot: SnapshotId, num_shards: int) -> None:
-        """Loads a snapshot on the nodes that are up, later on the others. Never raises."""
-        await asyncio.gather(
+    async def load(self, snapshot: SnapshotId, num_shards: int) -> bool:
+        """Loads a snapshot on the nodes that are up, later on the others. Never raises.
+
+        False: a node that is up could not load its shards.
+        """
+        loaded = await asyncio.gather(
             *(
                 node.want(snapshot, route.shards)
                 for route in self.routes(num_shards)
                 for node in route.group.nodes
             )
         )
+        return all(loaded)
 
     async def unload(self, snapshot: SnapshotId) -> None:
         """Frees a snapshot on every node. Never raises."""

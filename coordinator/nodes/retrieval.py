@@ -63,11 +63,15 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
         finally:
             self.inflight -= 1
 
-    async def want(self, snapshot: SnapshotId, shards: tuple[int, ...]) -> None:
-        """Loads the shards if the node is up, else as soon as it is. Never raises."""
+    async def want(self, snapshot: SnapshotId, shards: tuple[int, ...]) -> bool:
+        """Loads the shards if the node is up, else as soon as it is. Never raises.
+
+        False: the node is up and could not load them.
+        """
         self._wanted[snapshot] = shards
         if self.ready:
             await self._mend()
+        return snapshot not in self._load_errors
 
     async def drop(self, snapshot: SnapshotId) -> None:
         """Unloads a snapshot if the node is up, else as soon as it is. Never raises."""
