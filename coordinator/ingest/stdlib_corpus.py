@@ -35,10 +35,10 @@ _FIRST: Final = """
     traceback tracemalloc types typing unicodedata unittest urllib uuid venv warnings wave
     weakref webbrowser wsgiref xml xmlrpc zipapp zipfile zipimport zoneinfo
 """
-#: About 2 200 chunks of up to 200 tokens: a minute or so of embedding on one core.
-_MAX_CHARS: Final = 840_000
+#: About 1 900 chunks of up to 200 tokens: a minute or so of embedding on one core.
+_MAX_CHARS: Final = 700_000
 #: Some modules could fill the corpus alone.
-_MAX_MODULE_CHARS: Final = 8_000
+_MAX_MODULE_CHARS: Final = 6_000
 _MIN_MODULE_CHARS: Final = 120
 _MAX_DOC_CHARS: Final = 6000
 
@@ -62,7 +62,7 @@ def write_corpus(target: Path) -> CorpusInfo:
     """Writes ``<module>.md`` files into ``target``; the same machine gives the same files.
 
     Well-known modules come first, then their submodules, then the rest, within
-    each the better documented before the others; writing stops near 2 200 chunks
+    each the better documented before the others; writing stops near 1 900 chunks
     of 200 tokens. Files of an earlier corpus that are no longer part of it go.
     """
     target.mkdir(parents=True, exist_ok=True)
