@@ -1,13 +1,16 @@
-"""Stand-ins for tests: a scripted LLM servicer and an upstream that stalls."""
+"""Stand-ins for tests, at the edges of ports: scripted and hashing LLM servicers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import re
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +140,84 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> 
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class HashingLlm(llm_pb2_grpc.LlmNodeServicer):
+    """An embedder whose vectors are sums of a random vector per word: fast, and nearness means
+    shared words.
+
+    Attributes:
+        embedded: texts embedded so far.
+        outages: so many calls to Embed fail as unavailable before one works.
+    """
+
+    def __init__(self, dim: int = 32, fingerprint: str = "hash-1", max_tokens: int = 512) -> None:
+        self.greeter = Greeter("hashing", "llm", ("embed",))
+        self.dim = dim
+        self.fingerprint = fingerprint
+        self.max_tokens = max_tokens
+        self.embedded = 0
+        self.outages = 0
+        self._words: dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
+
+    def Hello(self, request: common_pb2.HelloRequest, context: Any) -> common_pb2.HelloReply:
+        return self.greeter.hello(request)
+
+    def Status(self, request: Any, context: Any) -> llm_pb2.LlmStatusReply:
+        model = llm_pb2.ModelInfo(
+            role=llm_pb2.ROLE_EMBED,
+            name="hashing",
+            fingerprint=self.fingerprint,
+            dim=self.dim,
+            max_input_tokens=self.max_tokens,
+        )
+        return llm_pb2.LlmStatusReply(models=[model])
+
+    def Tokenize(self, request: llm_pb2.TokenizeRequest, context: Any) -> llm_pb2.TokenizeReply:
+        return llm_pb2.TokenizeReply(
+            offsets=[tensor_to_wire(word_offsets(text)) for text in request.texts]
+        )
+
+    def Embed(self, request: llm_pb2.EmbedRequest, context: Any) -> llm_pb2.EmbedReply:
+        if self.outages > 0:
+            self.outages -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        vectors = np.stack([self.vector(text) for text in request.texts])
+        self.embedded += len(request.texts)
+        return llm_pb2.EmbedReply(vectors=tensor_to_wire(vectors), tokens=len(request.texts))
+
+    def vector(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """float32 [dim], unit length."""
+        total = np.full(self.dim, 1e-3, dtype=np.float32)
+        for word in WORD.findall(text.lower()):
+            total += self._word(word)
+        return (total / np.linalg.norm(total)).astype(np.float32)
+
+    def _word(self, word: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        if word not in self._words:
+            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+            vector = np.random.default_rng(seed).standard_normal(self.dim)
+            self._words[word] = vector.astype(np.float32)
+        return self._words[word]
+
+
+def word_offsets(text: str) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+    """int32 [tokens, 2]: words and single marks."""
+    found = [match.span() for match in WORD.finditer(text)]
+    return np.array(found, dtype=np.int32).reshape(-1, 2)
+
+
+@contextlib.contextmanager
+def serving_in_threads(servicer: HashingLlm) -> Iterator[str]:
+    """Serves until the block ends; yields the address. Needs no event loop."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    llm_pb2_grpc.add_LlmNodeServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
