@@ -83,8 +83,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _hint_of(error: RagrigError) -> str | None:
-    where = f"field {error.field}" if error.field else None
-    return "; ".join(part for part in (error.hint, where) if part) or None
+    """The hint; a field is named too where the words do not name it already."""
+    hint, field = error.hint or "", error.field or ""
+    if field and field.rpartition(".")[2] not in f"{error.message} {hint}":
+        hint = f"{hint}; look at {field}" if hint else f"look at {field}"
+    return hint or None
 
 
 def _unforeseen(error: Exception, argv: Sequence[str]) -> int:

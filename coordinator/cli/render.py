@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -47,8 +48,8 @@ def show_coverage(console: Console, coverage: Json) -> None:
 
 def timings_table(rows: Sequence[tuple[str, Json]]) -> Table:
     """Milliseconds per stage, a line per request; "-" where a stage was not passed."""
-    table = Table(title="stage timings in ms", title_justify="left")
-    table.add_column("request")
+    table = Table(title="stage timings in ms", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("request", no_wrap=True)
     for stage in _STAGES:
         table.add_column(stage.replace("_", " "), justify="right")
     for name, timings in rows:

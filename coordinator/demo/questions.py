@@ -14,7 +14,7 @@ class DemoQuestion:
 
 
 QUESTIONS = (
-    DemoQuestion("How do I run a command in a child process and capture its output?"),
+    DemoQuestion("What does the LRU cache decorator do?"),
     DemoQuestion("Which function finds the n largest elements of an iterable?", stream=True),
     DemoQuestion("How can I create a temporary directory that is removed afterwards?"),
 )

@@ -113,8 +113,8 @@ class _Demo:
         with RestClient(target) as client:
             for number, question in enumerate(QUESTIONS, start=1):
                 reply = self._ask(client, question)
-                how = "streamed" if question.stream else "whole"
-                rows.append((f"{number} ({how})", reply["timings"]))
+                name = f"{number}, streamed" if question.stream else f"{number}"
+                rows.append((name, reply["timings"]))
         self.console.print()
         self.console.print(timings_table(rows))
 
