@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from coordinator.rest.names import CollectionName
@@ -76,6 +76,19 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None
 
 
+def _question_last(turns: list[ChatTurn]) -> list[ChatTurn]:
+    if turns[-1].role != "user" or not turns[-1].text().strip():
+        raise PydanticCustomError(
+            "question", "the last message must be the user's and must not be empty"
+        )
+    return turns
+
+
+Messages = Annotated[
+    list[ChatTurn], Field(min_length=1, max_length=MAX_TURNS), AfterValidator(_question_last)
+]
+
+
 class ChatBody(Retrieval):
     """Messages whose last one, from the user, is the question."""
 
@@ -91,7 +104,7 @@ class ChatBody(Retrieval):
         }
     )
     model: ModelName
-    messages: Annotated[list[ChatTurn], Field(min_length=1, max_length=MAX_TURNS)]
+    messages: Messages
     collection: CollectionName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -107,14 +120,6 @@ class ChatBody(Retrieval):
     store: Literal[False] | None = None
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
-
-    @model_validator(mode="after")
-    def _question_last(self) -> ChatBody:
-        if self.messages[-1].role != "user" or not self.question().strip():
-            raise PydanticCustomError(
-                "question", "the last message must be the user's and must not be empty"
-            )
-        return self
 
     def question(self) -> str:
         return self.messages[-1].text()

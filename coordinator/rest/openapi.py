@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from coordinator.rest.replies import ErrorReply
+from coordinator.rest.replies import ErrorReply, TokenReply
 from coordinator.rest.schemas import DocumentsBody
 from ragschema.rig import LimitsConfig
 
 _REF = "#/components/schemas/{model}"
 #: Named in the document, yet by no signature: errors, and an upload's JSON form.
-_UNMENTIONED: tuple[type[BaseModel], ...] = (ErrorReply, DocumentsBody)
+_UNMENTIONED: tuple[type[BaseModel], ...] = (ErrorReply, DocumentsBody, TokenReply)
 ERROR_CONTENT: dict[str, Any] = {
     "application/json": {"schema": {"$ref": _REF.format(model=ErrorReply.__name__)}}
 }
@@ -28,6 +28,27 @@ _SECURITY: dict[str, Any] = {
     "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+
+
+def event_schema(events: dict[str, type[BaseModel]]) -> dict[str, Any]:
+    """The schema of one server-sent event, by its name; ``data`` is JSON of the model."""
+    return {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"enum": list(events)},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "oneOf": [
+            {
+                "properties": {
+                    "event": {"const": name},
+                    "data": {"contentSchema": {"$ref": _REF.format(model=model.__name__)}},
+                }
+            }
+            for name, model in events.items()
+        ],
+    }
 
 
 def build_document(app: FastAPI, limits: LimitsConfig, with_key: bool) -> dict[str, Any]:

@@ -115,6 +115,12 @@ class QueryReply(Reply):
     trace_id: str
 
 
+class TokenReply(Reply):
+    """A piece of a streamed answer."""
+
+    text: str
+
+
 class EmbeddingItem(Reply):
     """One vector: numbers, or base64 of little-endian float32."""
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from coordinator.rest.filters import Filters
@@ -23,6 +31,14 @@ class Strict(BaseModel):
     """Base of every body: exact types, no unknown fields, finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number, and 12.0 is an integer to its schemas."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
 
 
 def _within(limit: str) -> AfterValidator:
@@ -49,21 +65,23 @@ Text = Annotated[
     Field(min_length=1, max_length=MAX_TEXT_CHARS, json_schema_extra=NOT_BLANK),
     AfterValidator(_not_blank),
 ]
-K = Annotated[int, Field(ge=1, json_schema_extra={"x-limit": "max_k"}), _within("max_k")]
+K = Annotated[int, Field(ge=1, json_schema_extra={"x-limit": "max_k"}), WHOLE, _within("max_k")]
 TimeoutMs = Annotated[
     int,
     Field(ge=10, json_schema_extra={"x-limit": "max_timeout_ms"}),
+    WHOLE,
     _within("max_timeout_ms"),
 ]
 MinCoverage = Annotated[
     float,
     Field(ge=0, le=1, description="share of the collection that must answer, else 503"),
 ]
-Nprobe = Annotated[int, Field(ge=1, le=65_536, description="inverted lists to scan")]
-MaxTokens = Annotated[int, Field(ge=1, le=32_768)]
+Nprobe = Annotated[int, Field(ge=1, le=65_536, description="inverted lists to scan"), WHOLE]
+MaxTokens = Annotated[int, Field(ge=1, le=32_768), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 is greedy")]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: Every JSON reader keeps integers up to here exact.
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 StopList = Annotated[list[StopText], Field(max_length=4)]
 VectorValue = Annotated[float, Field(ge=-MAX_VECTOR_VALUE, le=MAX_VECTOR_VALUE)]
@@ -139,8 +157,8 @@ class QueryBody(Retrieval):
 class ChunkingBody(Strict):
     """How documents are cut, in the embedder's tokens; overlap is at most half of tokens."""
 
-    tokens: Annotated[int, Field(ge=16, le=8192)] = 200
-    overlap: Annotated[int, Field(ge=0, le=4096)] = 32
+    tokens: Annotated[int, Field(ge=16, le=8192), WHOLE] = 200
+    overlap: Annotated[int, Field(ge=0, le=4096), WHOLE] = 32
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> ChunkingBody:
@@ -224,8 +242,8 @@ class PageQuery(Strict):
     """A page of a listing."""
 
     model_config = ConfigDict(strict=False)
-    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = 0
+    limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = 100
 
 
 class JobsQuery(Strict):
@@ -250,7 +268,7 @@ class EmbeddingsBody(Strict):
     input: EmbeddingText | Annotated[list[EmbeddingText], Field(min_length=1, max_length=2048)]
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536), WHOLE] | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
     purpose: Literal["query", "passage"] = "passage"
 

@@ -36,7 +36,11 @@ _STREAM_DOC: dict[int, Any] = {
         " chunk with `finish_reason` carries citations, coverage and timings.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string"}},
+                },
                 "example": 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
             }
         },

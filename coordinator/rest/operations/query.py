@@ -7,12 +7,20 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 from coordinator.rest.answering import collect_answer
 from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import answer_json, citation_json, search_json, to_json
 from coordinator.rest.filters import filter_terms
-from coordinator.rest.replies import QueryReply
+from coordinator.rest.openapi import event_schema
+from coordinator.rest.replies import (
+    CitationReply,
+    ErrorObject,
+    QueryReply,
+    SearchReply,
+    TokenReply,
+)
 from coordinator.rest.route import NODE_ERRORS, add_operation
 from coordinator.rest.schemas import QueryBody
 from coordinator.rest.sse import EventStream, frame
@@ -33,12 +41,19 @@ _EXAMPLE_STREAM = (
     'event: citation\ndata: {"number": 1, "cited": true, "chunk_id": "...", ...}\n\n'
     "event: done\ndata: {the body of the answer that is not streamed}\n\n"
 )
+_EVENTS: dict[str, type[BaseModel]] = {
+    "retrieval": SearchReply,
+    "token": TokenReply,
+    "citation": CitationReply,
+    "done": QueryReply,
+    "error": ErrorObject,
+}
 _STREAM_DOC: dict[int, Any] = {
     200: {
         "description": "The answer; with `stream`, events named retrieval, token, citation and"
         " done, or error, each with JSON data",
         "content": {
-            "text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE_STREAM}
+            "text/event-stream": {"schema": event_schema(_EVENTS), "example": _EXAMPLE_STREAM}
         },
     }
 }
