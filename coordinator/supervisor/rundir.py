@@ -152,10 +152,12 @@ class RunDir:
         if not self.is_held():
             return None
         try:
-            raw = json.loads(self.state_file.read_text(encoding="utf-8"))
-            return _state_of(raw)
+            state = _state_of(json.loads(self.state_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        # A killed supervisor's state outlives it until the next one, which
+        # may hold the lock by now, has removed it.
+        return state if _is_alive(state.pid) else None
 
     def clear(self) -> None:
         """Removes what says that a rig runs; logs and the resolved rig stay."""
@@ -168,6 +170,16 @@ def _state_of(raw: dict[str, Any]) -> RigState:
         NodeRecord(n["name"], n["kind"], n["address"], n.get("pid")) for n in raw["nodes"]
     )
     return RigState(pid=int(raw["pid"]), coordinator=str(raw["coordinator"]), nodes=nodes)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -74,8 +74,8 @@ class Supervisor:
         """
         self.run.create()
         self._lock.enter_context(self.run.locked())
-        await asyncio.to_thread(end_leftovers, self.run)
         self.run.clear()
+        await asyncio.to_thread(end_leftovers, self.run)
         return self
 
     async def __aexit__(

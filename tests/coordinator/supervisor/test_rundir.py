@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,13 @@ def test_unwritable_data_dir_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot write") as caught:
         RunDir.of(tmp_path / "file").create()
     assert caught.value.field == "data_dir"
+
+
+def test_state_of_a_dead_supervisor_is_not_believed(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path)
+    run.create()
+    dead = subprocess.Popen(["true"])
+    dead.wait(20)
+    with run.locked():
+        run.write_state(replace(STATE, pid=dead.pid))
+        assert run.read_state() is None
