@@ -85,7 +85,8 @@ def run(argv: Sequence[str]) -> int:
 def _hint_of(error: RagrigError) -> str | None:
     """The hint; a field is named too where the words do not name it already."""
     hint, field = error.hint or "", error.field or ""
-    if field and field.rpartition(".")[2] not in f"{error.message} {hint}":
+    words = f"{error.message} {hint}".replace("-", "_")
+    if field and field.rpartition(".")[2].replace("-", "_") not in words:
         hint = f"{hint}; look at {field}" if hint else f"look at {field}"
     return hint or None
 
