@@ -19,7 +19,7 @@ _BACKLOG = 2048
 
 @dataclass(frozen=True)
 class Listener:
-    """A bound socket that does not listen yet, so that nobody connects too early."""
+    """A listening socket; who connects before the server runs waits in its backlog."""
 
     socket: socket.socket
     address: str
@@ -46,6 +46,8 @@ def bind(host: str, port: int) -> Listener:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(target)
+        # Two sockets may share a port until one of them listens.
+        bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
         raise Unavailable(
