@@ -16,7 +16,7 @@ from coordinator.rest.filters import filter_terms
 from coordinator.rest.openapi import event_schema
 from coordinator.rest.replies import (
     CitationReply,
-    ErrorObject,
+    ErrorReply,
     QueryReply,
     SearchReply,
     TokenReply,
@@ -46,7 +46,7 @@ _EVENTS: dict[str, type[BaseModel]] = {
     "token": TokenReply,
     "citation": CitationReply,
     "done": QueryReply,
-    "error": ErrorObject,
+    "error": ErrorReply,
 }
 _STREAM_DOC: dict[int, Any] = {
     200: {
@@ -68,7 +68,7 @@ async def query(call: Call, body: QueryBody) -> Reply | EventStream:
     context = call.context(body.timeout_ms)
     spec = _spec(body)
     if body.stream:
-        return EventStream(_frames(call, spec, context), context, lambda e: frame("error", e))
+        return EventStream(_frames(call, spec, context), context, lambda e: frame("error", {"error": e}))
     with call.guard(context):
         outcome, done = await collect_answer(call, spec, context)
     return Reply(to_json(answer_json(outcome, done, call.trace_id)))

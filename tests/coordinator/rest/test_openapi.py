@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @schema.parametrize()
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_any_request_gets_an_answer_the_document_allows(
     case: schemathesis.Case, server: Server
 ) -> None:

@@ -93,7 +93,7 @@ async def test_a_late_error_is_the_last_event(rig: Rig, late: Exception, expecte
     assert response.status_code == 200
     events = events_of(response.text)
     assert [name for name, _ in events] == ["retrieval", *["token"] * 4, "error"]
-    error = events[-1][1]
+    error = events[-1][1]["error"]
     assert error["type"] == expected
     assert error["trace_id"] == response.headers["x-trace-id"]
     assert "secret detail" not in response.text
