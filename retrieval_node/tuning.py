@@ -27,6 +27,8 @@ _TARGETS_LARGE = (0.985, 0.98)
 _K = 10
 _QUERIES = 128
 _FACTORS = (2, 4, 6, 8, 12, 16)
+#: Of the ladder: at most 6 144 lists are ever probed by default.
+_MOST_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -75,23 +77,19 @@ def tune(
     backend = FaissBackend()
     backend.load(shard_set)
     deepest = truth.k * _FACTORS[-1] if refine else truth.k
-    curves = [
-        (nprobe, _recalls(backend, shard_set, vectors, truth, nprobe, deepest, refine))
-        for nprobe in _useful(ladder(index.nlist))
-    ]
-    ceiling = max(recalls[-1] for _, recalls in curves)
     probing, refining = _TARGETS_SMALL if whole <= _SMALL else _TARGETS_LARGE
+    curves: list[tuple[int, list[float]]] = []
+    for step in ladder(index.nlist)[:_MOST_STEPS]:
+        curves.append((step, _recalls(backend, shard_set, vectors, truth, step, deepest, refine)))
+        if refine and curves[-1][1][-1] >= probing:
+            break
+    ceiling = max(recalls[-1] for _, recalls in curves)
     wanted = min(probing, ceiling) if refine else ceiling * 0.995
     nprobe, recalls = next((n, r) for n, r in curves if r[-1] >= wanted)
     if not refine:
         return Tuned(nprobe, None, recalls[-1])
     at = next(i for i, value in enumerate(recalls) if value >= min(refining, recalls[-1]))
     return Tuned(nprobe, _FACTORS[at], recalls[at])
-
-
-def _useful(steps: list[int]) -> list[int]:
-    """At most the smallest 24 values: beyond, a scan of everything is cheaper."""
-    return steps[:24]
 
 
 def _truth(vectors: F32, metric: Metric, seed: int) -> _Truth | None:

@@ -47,7 +47,16 @@ class Case:
     name: str
 
 
-@pytest.fixture(scope="module", params=[(p, m) for p in PLANS for m in Metric], ids=str)
+CASES = [(plan, metric) for plan in PLANS for metric in Metric]
+on_exact = pytest.mark.parametrize(
+    "case", [c for c in CASES if c[0] == "exact"], indirect=True, ids=str, scope="module"
+)
+on_codes = pytest.mark.parametrize(
+    "case", [c for c in CASES if c[0] != "exact"], indirect=True, ids=str, scope="module"
+)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     name, metric = request.param
     folder = tmp_path_factory.mktemp("collections")
@@ -142,9 +151,8 @@ def test_filters_and_tombstones_hold(case: Case, searchers: dict[int, LocalSearc
         assert result.rows_covered == live
 
 
+@on_exact
 def test_exact_results_equal_the_reference(case: Case, searchers: dict[int, LocalSearcher]) -> None:
-    if case.name != "exact":
-        pytest.skip("collections with an index are compared by their codes")
     made = case.made[1]
     queries = _queries(case)
     result = searchers[1].search(searchers[1].batch(queries, K))
@@ -205,9 +213,8 @@ def _reference(shard_set: ShardSet, batch: SearchBatch, made: Made, q: int) -> t
     return distances[best], rows[best]
 
 
+@on_codes
 def test_fpga_equals_the_contract_bit_for_bit(case: Case) -> None:
-    if case.name == "exact":
-        pytest.skip("exact collections have no PQ scan")
     searcher = LocalSearcher(case.made[1].directory, "fpga")
     for batch in _batches(searcher, _queries(case)):
         result = searcher.search(batch)
@@ -236,9 +243,8 @@ def test_faiss_and_fpga_agree_within_rounding(case: Case) -> None:
     faiss.close()
 
 
+@on_codes
 def test_a_long_probe_list_with_padding(case: Case, searchers: dict[int, LocalSearcher]) -> None:
-    if case.name == "exact":
-        pytest.skip("exact collections have no lists")
     searcher = searchers[2]
     queries = _queries(case)
     plain = searcher.batch(queries, K, nprobe=2)
