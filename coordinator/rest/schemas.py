@@ -79,7 +79,8 @@ MinCoverage = Annotated[
 Nprobe = Annotated[int, Field(ge=1, le=65_536, description="inverted lists to scan"), WHOLE]
 MaxTokens = Annotated[int, Field(ge=1, le=32_768), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 is greedy")]
-TopP = Annotated[float, Field(gt=0, le=1)]
+#: Smaller ones are zero on the wire, which carries float32.
+TopP = Annotated[float, Field(ge=1e-6, le=1)]
 #: Every JSON reader keeps integers up to here exact.
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]

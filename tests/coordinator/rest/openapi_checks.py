@@ -10,6 +10,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 BEYOND_SCHEMAS = frozenset(
     {
         ("incompatible_request", "vector"),
+        ("invalid_input", "vector"),
         ("incompatible_request", "dimensions"),
         ("invalid_input", "collection"),
         ("invalid_input", "chunking"),
