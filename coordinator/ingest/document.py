@@ -135,7 +135,7 @@ def write_documents_file(path: Path, documents: Iterable[ParsedDocument]) -> Non
     """Writes the JSON lines that ``IngestSpec.documents_file`` names."""
     with path.open("w", encoding="utf-8") as out:
         for document in documents:
-            out.write(json.dumps(asdict(document)) + "\n")
+            out.write(json.dumps(asdict(cleaned(document))) + "\n")
 
 
 def read_documents_file(path: Path) -> Iterator[ParsedDocument]:

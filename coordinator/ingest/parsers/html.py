@@ -72,13 +72,17 @@ class _Reader:
 
     def __init__(self, limits: ParseLimits) -> None:
         self.outline = OutlineBuilder(limits.max_text_chars)
-        self.title = ""
+        self._title: list[str] = []
         self._max_depth = limits.max_depth
         self._depth = 0
         self._hidden = 0
         self._preformatted = 0
         self._in_title = False
         self._text: list[str] = []
+
+    @property
+    def title(self) -> str:
+        return " ".join("".join(self._title).split())[:300]
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         del attributes
@@ -114,7 +118,7 @@ class _Reader:
 
     def data(self, data: str) -> None:
         if self._in_title:
-            self.title = " ".join((self.title + data).split())[:300]
+            self._title.append(data)
         elif not self._hidden:
             self._text.append(data if self._preformatted else _SPACES.sub(" ", data))
 
