@@ -60,6 +60,12 @@ class FakeServer:
         await self._server.start()
         return self
 
+    async def __aenter__(self) -> FakeServer:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kill()
+
     async def kill(self) -> None:
         """Breaks every connection and call at once."""
         if self._server is not None:

@@ -160,8 +160,7 @@ class WatchedNode(ABC, Generic[Client]):
         context = CallContext.start(self._config.timeout_s)
         started_s = time.perf_counter()
         try:
-            reply = await say_hello(self.client, self.client.stub, context, self._required)
-            self._refuse_stranger(reply)
+            reply = await self._greet(context)
             restarted = reply.instance_id != self._instance_id
             if restarted and self._instance_id is not None:
                 log.warning("node %s was restarted", self.name)
@@ -178,14 +177,24 @@ class WatchedNode(ABC, Generic[Client]):
             self._error = None
             self._set_ready(True)
 
-    def _refuse_stranger(self, reply: HelloReply) -> None:
+    async def _greet(self, context: CallContext) -> HelloReply:
+        try:
+            reply = await say_hello(self.client, self.client.stub, context, self._required)
+        except VersionMismatch as error:
+            if error.hint is not None:
+                raise
+            # The bare status of a server that does not know the call.
+            raise self._stranger(f"no {self.kind} node") from error
         if reply.node_kind != self.kind:
-            raise VersionMismatch(
-                f"{self.address} is the {reply.node_kind} node {reply.node_name!r},"
-                f" not the {self.kind} node {self.name!r}",
-                field="address",
-                hint="correct the address in the rig file",
-            )
+            raise self._stranger(f"the {reply.node_kind} node {reply.node_name!r}")
+        return reply
+
+    def _stranger(self, what: str) -> VersionMismatch:
+        return VersionMismatch(
+            f"at {self.address} is {what}, where the {self.kind} node {self.name!r} should be",
+            field="address",
+            hint="correct the address in the rig file",
+        )
 
     async def _lost(self, error: RagrigError) -> None:
         if isinstance(error, DeadlineExceeded):
