@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from coordinator.ingest.limits import ParseLimits
 from coordinator.rest.guard import Guard
+from coordinator.rest.upload_gate import UploadGate
 from ragschema.types import CallContext
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Services:
     runtime: Runtime
     jobs: JobRunner
     started_s: float
+    uploads: UploadGate = field(default_factory=UploadGate)
 
     @property
     def limits(self) -> LimitsConfig:

@@ -22,6 +22,7 @@ from coordinator.auth import ApiKey, offered_key
 from coordinator.rest.call import SCOPE_KEY, Exchange, Services
 from coordinator.rest.edge_metrics import EdgeMetrics
 from coordinator.rest.errors import Problem, hidden_defect, problem_of, routing_error
+from coordinator.rest.route import EdgeRoute
 from ragschema.errors import Overloaded, PayloadTooLarge, RagrigError, Unauthenticated
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,13 @@ class Edge:
     ) -> None:
         self._app = app
         self._routes = routes
+        # A path without parameters needs no search through the routes.
+        self._exact = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, EdgeRoute) and not route.param_convertors
+            for method in route.methods or ()
+        }
         self._services = services
         self._key = key
         self._metrics = metrics
@@ -78,7 +86,12 @@ class Edge:
         self._inflight += 1
         try:
             self._admit(scope["path"], headers)
-            await self._app(scope, receive, tagged)
+            app = self._app
+            route = self._exact.get((scope["method"], scope["path"]))
+            if route is not None:
+                scope["route"], scope["path_params"] = route, {}
+                app = route.app
+            await app(scope, receive, tagged)
         except Exception as error:  # noqa: BLE001  the last line before the wire
             await self._refuse(error, exchange, scope, receive, tagged)
         finally:

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from coordinator.rest.filters import Filters
 from coordinator.rest.names import CollectionName, DocumentId
+from ragschema.errors import InvalidInput
 from ragschema.types import F32, Metric, Sampling
 
 DEFAULT_K = 5
@@ -85,7 +86,11 @@ TopP = Annotated[float, Field(ge=1e-6, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 StopList = Annotated[list[StopText], Field(max_length=4)]
-VectorValue = Annotated[float, Field(ge=-MAX_VECTOR_VALUE, le=MAX_VECTOR_VALUE)]
+#: Checked on the whole array: a bound per number costs more than all the rest of a search body.
+VectorValue = Annotated[
+    float,
+    Field(json_schema_extra={"minimum": -MAX_VECTOR_VALUE, "maximum": MAX_VECTOR_VALUE}),
+]
 Vector = Annotated[list[VectorValue], Field(min_length=1, max_length=65_536)]
 
 
@@ -122,8 +127,20 @@ class SearchBody(Retrieval):
         return self
 
     def vector_array(self) -> F32 | None:
-        """float32 [dim]."""
-        return None if self.vector is None else np.asarray(self.vector, dtype=np.float32)
+        """float32 [dim]; raises InvalidInput for numbers out of bounds."""
+        if self.vector is None:
+            return None
+        values = np.array(self.vector, dtype=np.float64)
+        sizes = np.abs(values)
+        if sizes.max() > MAX_VECTOR_VALUE:
+            worst = int(sizes.argmax())
+            raise InvalidInput(
+                f"{self.vector[worst]!r} is not between {-MAX_VECTOR_VALUE:g}"
+                f" and {MAX_VECTOR_VALUE:g}",
+                field=f"vector.{worst}",
+                hint="scale the vector down",
+            )
+        return values.astype(np.float32)
 
 
 class QueryBody(Retrieval):

@@ -21,9 +21,9 @@ from coordinator.rest.encode import (
 )
 from coordinator.rest.filters import filter_terms
 from coordinator.rest.names import is_collection_name
+from coordinator.rest.openai_replies import ChatReply
 from coordinator.rest.operations.embeddings import generator_of
 from coordinator.rest.operations.models import MODEL_PREFIX
-from coordinator.rest.replies import ChatReply
 from coordinator.rest.route import NODE_ERRORS, add_operation
 from coordinator.rest.sse import EventStream, data_frame
 from coordinator.types import DoneEvent, QuerySpec, SearchSpec, TokenEvent, Usage

@@ -105,11 +105,13 @@ async def _read_upload(call: Call, folder: Path) -> list[ParsedDocument]:
             field="content-type",
             hint="send application/json, or multipart/form-data with a boundary",
         )
-    receiver = FileReceiver(boundary.encode("latin-1"), folder, limits.max_documents_per_upload)
-    body_parts = stream_body(exchange, call.receive, limits.max_upload_bytes)
-    files = await receiver.receive(body_parts)
-    with call.guard(call.context()):
-        return await parse_files(files, call.services.parse_limits)
+    with call.services.uploads.admitted():
+        receiver = FileReceiver(boundary.encode("latin-1"), folder, limits.max_documents_per_upload)
+        parts = stream_body(exchange, call.receive, limits.max_upload_bytes)
+        files = await receiver.receive(parts)
+        with call.guard(call.context()):
+            async with call.services.uploads.parsing:
+                return await parse_files(files, call.services.parse_limits)
 
 
 async def replace_document(

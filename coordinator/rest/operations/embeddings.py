@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import to_json, vector_base64
-from coordinator.rest.replies import EmbeddingsReply
+from coordinator.rest.openai_replies import EmbeddingsReply
 from coordinator.rest.route import NODE_ERRORS, add_operation
 from coordinator.rest.schemas import EmbeddingsBody
 from ragschema.errors import IncompatibleRequest, NotFound, Unavailable

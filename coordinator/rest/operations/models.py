@@ -10,7 +10,7 @@ from fastapi import APIRouter
 
 from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import to_json
-from coordinator.rest.replies import ModelsReply
+from coordinator.rest.openai_replies import ModelsReply
 from coordinator.rest.route import add_operation
 from ragschema.errors import RagrigError
 

@@ -68,7 +68,8 @@ async def query(call: Call, body: QueryBody) -> Reply | EventStream:
     context = call.context(body.timeout_ms)
     spec = _spec(body)
     if body.stream:
-        return EventStream(_frames(call, spec, context), context, lambda e: frame("error", {"error": e}))
+        frames = _frames(call, spec, context)
+        return EventStream(frames, context, lambda error: frame("error", {"error": error}))
     with call.guard(context):
         outcome, done = await collect_answer(call, spec, context)
     return Reply(to_json(answer_json(outcome, done, call.trace_id)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.rest.replies import ChatReply
+from coordinator.rest.openai_replies import ChatReply
 from coordinator.types import QuerySpec
 from ragschema.errors import Unavailable
 from ragschema.types import ChatMessage, Sampling

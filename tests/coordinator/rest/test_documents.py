@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from coordinator.jobs.runner import JobOptions
@@ -264,6 +266,30 @@ async def test_a_full_queue_is_429(tmp_path: Path) -> None:
         only = await rig.client.get("/v1/jobs", params={"collection": "other"})
         assert only.json() == {"jobs": []}
         assert len(spooled(tmp_path)) == 2
+
+
+async def test_too_many_uploads_at_once_are_429(rig: Rig, tmp_path: Path) -> None:
+    hold = asyncio.Event()
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nx'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield head
+        await hold.wait()
+
+    def upload() -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(rig.client.post(PATH, content=slow_body(), headers=headers))
+
+    held = [upload() for _ in range(8)]
+    async with asyncio.timeout(10):
+        while len(spooled(tmp_path)) < 8:
+            await asyncio.sleep(0.01)
+        refused = await upload()
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "5"
+    hold.set()
+    assert {response.status_code for response in await asyncio.gather(*held)} == {422}
+    assert spooled(tmp_path) == []
 
 
 async def test_an_unknown_job(rig: Rig) -> None:

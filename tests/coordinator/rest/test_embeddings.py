@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.rest.replies import EmbeddingsReply, ModelsReply
+from coordinator.rest.openai_replies import EmbeddingsReply, ModelsReply
 from ragschema.errors import CorruptData
 from tests.coordinator.rest.conftest import Rig
 
