@@ -6,6 +6,7 @@ file ``result``, and the answer is ``{"ok": true}`` or ``{"error": {...}}``.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from coordinator.ingest.document import documents_to_json
 from coordinator.ingest.faults import error_to_dict
 from coordinator.ingest.limits import ParseLimits
 from coordinator.ingest.parsers import parse_file
-from ragschema.errors import PayloadTooLarge, RagrigError, UnreadableDocument
+from ragschema.errors import PayloadTooLarge, RagrigError, Unavailable, UnreadableDocument
 
 #: A character of text in JSON, and room for offsets and names.
 _RESULT_BYTES_PER_CHAR = 8
@@ -71,7 +72,7 @@ def _limit_cpu(limits: ParseLimits) -> None:
 
 def _answer(path: Path, name: str, result: Path, limits: ParseLimits) -> dict[str, object]:
     try:
-        result.write_text(documents_to_json(parse_file(path, name, limits)), encoding="utf-8")
+        documents = documents_to_json(parse_file(path, name, limits))
     except RagrigError as error:
         return {"error": error_to_dict(error)}
     except MemoryError:
@@ -82,5 +83,21 @@ def _answer(path: Path, name: str, result: Path, limits: ParseLimits) -> dict[st
     except Exception as error:  # noqa: BLE001  parsers meet arbitrary bytes
         failure = UnreadableDocument(f"its parser failed with {type(error).__name__}")
     else:
-        return {"ok": True}
+        return _stored(documents, result)
     return {"error": error_to_dict(failure)}
+
+
+def _stored(documents: str, result: Path) -> dict[str, object]:
+    """Writes the result; only its size is the file's fault, a full disk is not."""
+    try:
+        result.write_text(documents, encoding="utf-8")
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            failure: RagrigError = PayloadTooLarge("holds more text than allowed", hint="split it")
+        else:
+            failure = Unavailable(
+                f"cannot store the text of a file in {result.parent}: {error.strerror}",
+                hint="free space in the folder for temporary files",
+            )
+        return {"error": error_to_dict(failure)}
+    return {"ok": True}

@@ -14,14 +14,15 @@ from coordinator.ingest.parsers.decode import read_text
 from coordinator.types import FilterScalar
 from ragschema.errors import PayloadTooLarge, UnreadableDocument
 
-_TEXT, _ID, _TITLE = "text", "id", "title"
+_TEXT, _ID, _TITLE, _METADATA = "text", "id", "title", "metadata"
 _HINT = 'give every record a string field "text"'
 _MAX_METADATA_FIELDS = 64
 _MAX_ID_CHARS = 512
 
 
 def parse(path: Path, name: str, limits: ParseLimits) -> tuple[ParsedDocument, ...]:
-    """A document per record; ``id`` and ``title`` are used, other scalars become metadata.
+    """A document per record; ``id`` and ``title`` are used, other scalars become metadata,
+    and so do those of an object ``metadata``.
 
     A document's id is the record's ``id``, after ``<name>#`` when the file is one
     of a folder; a record without one is ``<name>#<number>``, or just ``<name>``
@@ -118,8 +119,11 @@ def _document_id(where: str, prefix: str, given: object, name: str) -> str:
 
 
 def _metadata(prefix: str, record: dict[str, Any]) -> dict[str, FilterScalar]:
+    """Scalars of the record, and of an object ``metadata``, as the REST body has it."""
     metadata: dict[str, FilterScalar] = {}
-    for key, value in record.items():
+    nested = record.get(_METADATA)
+    inner = nested if isinstance(nested, dict) else {}
+    for key, value in (*inner.items(), *record.items()):
         if key in (_TEXT, _ID, _TITLE) or not isinstance(value, (str, int, float, bool)):
             continue
         if isinstance(value, float) and not math.isfinite(value):
