@@ -84,8 +84,11 @@ class Snapshot:
         self._bitmaps: WeightedLru[tuple[object, ...], U8] = WeightedLru(_BITMAP_CACHE_BYTES)
 
     @classmethod
-    def open(cls, directory: Path) -> Snapshot:
+    def open(cls, directory: Path, *, shards: bool = True) -> Snapshot:
         """Opens the committed state in ``directory`` after verifying every file of it.
+
+        Args:
+            shards: verify the shard files too; only who never looks at vectors may not.
 
         Raises:
             NotFound: there is no collection.
@@ -98,7 +101,7 @@ class Snapshot:
         opened: list[OpenSegment] = []
         try:
             for ref in manifest.segments:
-                for shard in ref.shards:
+                for shard in ref.shards if shards else ():
                     verify_file(directory, shard)
                 opened.append(OpenSegment(ref, _open_texts(directory, ref)))
         except CorruptData:

@@ -172,7 +172,10 @@ class CollectionStore:
         directory = self.directory(name)
         if self.generation(name) is None:
             read_manifest(directory)
-        with self._writing(name), contextlib.closing(Snapshot.open(directory)) as snapshot:
+        with (
+            self._writing(name),
+            contextlib.closing(Snapshot.open(directory, shards=False)) as snapshot,
+        ):
             rows = []
             wanted = dict.fromkeys(document_ids)
             for document_id in wanted:

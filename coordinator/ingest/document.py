@@ -142,10 +142,16 @@ def read_documents_file(path: Path) -> Iterator[ParsedDocument]:
     """Reads them back, one at a time. Lines without ``headings`` are taken as Markdown.
 
     Raises:
-        UnreadableDocument: a line that is no document, naming it.
+        UnreadableDocument: no such file, or a line that is no document, naming it.
     """
     adapter = TypeAdapter(ParsedDocument)
-    with path.open("r", encoding="utf-8") as lines:
+    try:
+        lines = path.open("r", encoding="utf-8")
+    except OSError as error:
+        raise UnreadableDocument(
+            f"cannot read {path}: {error.strerror}", field="documents_file"
+        ) from error
+    with lines:
         for number, line in enumerate(lines, start=1):
             try:
                 document = adapter.validate_json(line)

@@ -128,10 +128,13 @@ class Gatherer:
 
     async def take_documents_file(self, path: Path, progress: Progress) -> None:
         """Takes documents that were parsed before, such as an upload's."""
-        for done, document in enumerate(read_documents_file(path)):
+        done = 0
+        for document in read_documents_file(path):
             progress("read", done, done + 1)
             await self._take_document(document, Origin())
+            done += 1
         await self._flush()
+        progress("read", done, done)
 
     async def _take_file(self, file: SourceFile, worker: ParseWorker, prune: bool) -> None:
         origin = str(file.path)

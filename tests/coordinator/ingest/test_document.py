@@ -51,6 +51,11 @@ def test_bad_lines_are_named(tmp_path: Path, line: str) -> None:
         list(read_documents_file(tmp_path / "f"))
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableDocument, match="absent"):
+        list(read_documents_file(tmp_path / "absent"))
+
+
 def test_a_parser_that_answers_nonsense_is_not_believed() -> None:
     with pytest.raises(UnreadableDocument, match="no valid result"):
         documents_from_json('[{"document_id": 3}]')
