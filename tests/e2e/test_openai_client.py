@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -17,7 +16,7 @@ from tests.e2e.rigs import RunningRig
 @pytest.fixture
 def client(appliance: RunningRig) -> Iterator[openai.OpenAI]:
     with (
-        httpx.Client(trust_env=False) as transport,
+        openai.DefaultHttpxClient(trust_env=False) as transport,
         openai.OpenAI(
             base_url=f"{appliance.url}/v1",
             api_key="none",
