@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.corpus import animal_documents, sighting_documents
-from tests.e2e.rigs import RunningRig, finish_job, running_rig
+from tests.e2e.rigs import RunningRig, create_collection, running_rig
 from tests.llm_node.checkpoints import add_modules, save_tiny_bert, save_tiny_llama
 
 APPLIANCE: dict[str, Any] = {
@@ -28,20 +28,12 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRig]:
     sightings = folder / "sightings.jsonl"
     sightings.write_text("".join(json.dumps(d) + "\n" for d in sighting_documents()))
     with running_rig(folder, APPLIANCE) as rig:
-        _create(rig, "zoo", animal_documents())
+        create_collection(rig, "zoo", animal_documents())
         done = rig.command(
             "ingest", str(sightings), "--collection", "sightings", "-c", str(rig.config)
         )
         assert done.returncode == 0, done.stdout + done.stderr
         yield rig
-
-
-def _create(rig: RunningRig, name: str, documents: list[dict[str, Any]]) -> None:
-    with rig.client() as client:
-        client.post("/v1/collections", json={"name": name}).raise_for_status()
-        job = client.post(f"/v1/collections/{name}/documents", json={"documents": documents})
-        ended = finish_job(client, job.raise_for_status().json())
-        assert ended["state"] == "done", ended
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +61,7 @@ def babbler(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[
         "retrieval_nodes": [{"name": "ret", "backend": "faiss"}],
     }
     with running_rig(tmp_path_factory.mktemp("babbler"), rig) as running:
-        _create(running, "notes", [
+        create_collection(running, "notes", [
             {"id": "cat", "text": "the cat sat on the dog"},
             {"id": "dog", "text": "a dog ran"},
         ])  # fmt: skip

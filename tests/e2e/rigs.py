@@ -79,40 +79,47 @@ class RunningRig:
         )
 
 
-@contextmanager
-def running_rig(folder: Path, rig: dict[str, Any]) -> Iterator[RunningRig]:
-    """Starts a rig with ``ragrig up``, stops it with Ctrl-C, leaves no process behind."""
+def start_rig(folder: Path, rig: dict[str, Any]) -> RunningRig:
+    """``ragrig up``; returns at once."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "rig.yaml"
     config.write_text(yaml.safe_dump({"data_dir": "data", **rig}))
-    with (folder / "up.log").open("wb") as log:
+    with (folder / "up.log").open("ab") as log:
         process = subprocess.Popen(
             [str(RAGRIG), "up", "-c", str(config)],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    running = RunningRig(folder, config, process)
+    return RunningRig(folder, config, process)
+
+
+@contextmanager
+def running_rig(folder: Path, rig: dict[str, Any]) -> Iterator[RunningRig]:
+    """Starts a rig, stops it with Ctrl-C, leaves no process behind."""
+    running = start_rig(folder, rig)
     try:
-        _wait_ready(running)
+        wait_answers(running, "/readyz")
         yield running
-        assert process.poll() is None, running.logs()
+        assert running.process.poll() is None, running.logs()
     finally:
-        leftovers = _stop(running)
+        leftovers = stop_rig(running)
     assert leftovers == [], f"left behind: {leftovers}"
-    assert process.returncode == 0, running.logs()
+    assert running.process.returncode == 0, running.logs()
 
 
-def _wait_ready(rig: RunningRig) -> None:
+def wait_answers(rig: RunningRig, path: str) -> None:
+    """Waits until the coordinator answers 200 there."""
+
     def ready() -> bool:
         assert rig.process.poll() is None, rig.logs()
         try:
-            return httpx.get(f"{rig.url}/readyz", timeout=5, trust_env=False).status_code == 200
+            return httpx.get(f"{rig.url}{path}", timeout=5, trust_env=False).status_code == 200
         except (OSError, ValueError, httpx.TransportError):
             return False
 
     wait_for(ready, START_S, rig.logs)
 
 
-def _stop(rig: RunningRig) -> list[str]:
+def stop_rig(rig: RunningRig) -> list[str]:
     """Ctrl-C; returns what was still there after it, which is then killed."""
     if rig.process.poll() is not None:
         return []
@@ -152,3 +159,12 @@ def finish_job(
         time.sleep(0.1)
         job = client.get(f"/v1/jobs/{job['id']}").raise_for_status().json()
     return job
+
+
+def create_collection(rig: RunningRig, name: str, documents: list[dict[str, Any]]) -> None:
+    """Creates, uploads, and waits until it is searchable."""
+    with rig.client() as client:
+        client.post("/v1/collections", json={"name": name}).raise_for_status()
+        job = client.post(f"/v1/collections/{name}/documents", json={"documents": documents})
+        ended = finish_job(client, job.raise_for_status().json())
+        assert ended["state"] == "done", ended
