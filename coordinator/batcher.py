@@ -1,9 +1,9 @@
 """Requests that arrive together share one call.
 
-A batcher holds a bounded queue in front of one stage. Nothing waits for
-nothing: with ``max_wait_ms`` 0 a request is sent as soon as a slot is free,
-and what queued meanwhile forms the next batch. A request costs a future and a
-timer; only a batch costs a task.
+A batcher holds a bounded queue in front of one stage. With ``max_wait_ms`` 0 a
+request is sent as soon as a slot is free and the event loop brings no further
+ones, and what queued behind running calls forms the next batch. A request
+costs a future and a timer; only a batch costs a task.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic
 
+from coordinator.batch import Batched, Call, Member, Req, Res, shared_context
 from coordinator.metrics import Metrics
 from ragschema.errors import (
     Cancelled,
@@ -31,53 +31,16 @@ from ragschema.types import CallContext
 
 log = logging.getLogger(__name__)
 
-Req = TypeVar("Req")
-Res = TypeVar("Res")
-#: Trace ids named in one call's metadata; the rest is counted.
-_TRACE_IDS_NAMED = 16
+#: Turns of the event loop without a new request before a batch is sent: with
+#: no call under way, and with one that keeps the nodes busy meanwhile. A turn
+#: costs microseconds when nothing else is to be done, and when there is, more
+#: requests are likely on their way through it.
+_QUIET_TURNS_IDLE = 2
+_QUIET_TURNS_BUSY = 6
+#: Turns may be long when the loop has much else to do; nobody waits for more.
+_MOST_GATHERING_S = 0.01
 
 Run = Callable[[Sequence[Req], CallContext], Awaitable[Sequence[Res | RagrigError]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batched(Generic[Res]):
-    """A result and where its time went, in seconds."""
-
-    value: Res
-    queued_s: float
-    ran_s: float
-
-
-class _Member(Generic[Req, Res]):
-    """One waiting request."""
-
-    __slots__ = ("call", "context", "enqueued_s", "future", "key", "request", "timer")
-
-    def __init__(
-        self,
-        request: Req,
-        context: CallContext,
-        key: Hashable,
-        future: asyncio.Future[Batched[Res]],
-    ) -> None:
-        self.request = request
-        self.context = context
-        self.key = key
-        self.future = future
-        self.enqueued_s = time.perf_counter()
-        self.call: _Call[Req, Res] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-
-class _Call(Generic[Req, Res]):
-    """One batch under way."""
-
-    __slots__ = ("members", "present", "task")
-
-    def __init__(self, members: list[_Member[Req, Res]]) -> None:
-        self.members = members
-        self.present = len(members)
-        self.task: asyncio.Task[None] | None = None
 
 
 class Batcher(Generic[Req, Res]):
@@ -106,12 +69,14 @@ class Batcher(Generic[Req, Res]):
         self._metrics = metrics.batcher(name, lambda: self._waiting, lambda: len(self._calls))
         # Per key the waiting members in order of arrival; a dict is an
         # ordered set from which one can be dropped at no cost.
-        self._groups: dict[Hashable, dict[_Member[Req, Res], None]] = {}
+        self._groups: dict[Hashable, dict[Member[Req, Res], None]] = {}
         self._waiting = 0
-        self._calls: set[_Call[Req, Res]] = set()
+        self._calls: set[Call[Req, Res]] = set()
         self._wake: asyncio.Handle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._call_s = 0.01
+        self._quiet_turns = 0
+        self._gather_until_s = 0.0
         self._closed = False
 
     @property
@@ -136,16 +101,15 @@ class Batcher(Generic[Req, Res]):
         left_s = context.remaining_s()
         self._admit(context)
         loop = asyncio.get_running_loop()
-        member = _Member[Req, Res](request, context, self._key(request), loop.create_future())
+        member = Member[Req, Res](request, context, self._key(request), loop.create_future())
         member.timer = loop.call_later(left_s, self._expire, member)
         group = self._groups.get(member.key)
         if group is None:
             group = self._groups[member.key] = {}
         group[member] = None
         self._waiting += 1
-        if self._wake is None and len(self._calls) < self._config.max_concurrent:
-            # Not at once: what arrives in this turn of the loop goes along.
-            self._wake = loop.call_soon(self._flush)
+        self._quiet_turns = 0
+        self._schedule()
         try:
             return await member.future
         finally:
@@ -193,7 +157,7 @@ class Batcher(Generic[Req, Res]):
                 trace_id=context.trace_id,
             )
 
-    def _leave(self, member: _Member[Req, Res]) -> None:
+    def _leave(self, member: Member[Req, Res]) -> None:
         """Takes a member out of the queue or out of its call, wherever it is."""
         call = member.call
         if call is not None:
@@ -209,7 +173,7 @@ class Batcher(Generic[Req, Res]):
             if not group:
                 del self._groups[member.key]
 
-    def _expire(self, member: _Member[Req, Res]) -> None:
+    def _expire(self, member: Member[Req, Res]) -> None:
         what = "in the queue of" if member.call is None else "in"
         error = DeadlineExceeded(
             f"the deadline passed {what} the {self._name} stage",
@@ -218,7 +182,7 @@ class Batcher(Generic[Req, Res]):
         self._fail(member, error)
         self._leave(member)
 
-    def _fail(self, member: _Member[Req, Res], error: RagrigError) -> None:
+    def _fail(self, member: Member[Req, Res], error: RagrigError) -> None:
         if member.future.done():
             return
         # Members fail together but each error goes its own way with its own
@@ -227,6 +191,25 @@ class Batcher(Generic[Req, Res]):
         own.__cause__ = error.__cause__
         own.trace_id = member.context.trace_id
         member.future.set_exception(own)
+
+    def _schedule(self) -> None:
+        """Sends what is queued, once the event loop brings no more of it."""
+        if self._wake is None and len(self._calls) < self._config.max_concurrent:
+            self._quiet_turns = 0
+            self._gather_until_s = time.perf_counter() + _MOST_GATHERING_S
+            self._wake = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._quiet_turns += 1
+        enough = _QUIET_TURNS_BUSY if self._calls else _QUIET_TURNS_IDLE
+        if (
+            self._quiet_turns > enough
+            or self._waiting >= self._config.max_batch
+            or time.perf_counter() >= self._gather_until_s
+        ):
+            self._flush()
+        else:
+            self._wake = asyncio.get_running_loop().call_soon(self._turn)
 
     def _flush(self) -> None:
         self._wake = None
@@ -268,7 +251,7 @@ class Batcher(Generic[Req, Res]):
             self._groups[key] = group  # to the end: the other keys come first
         self._waiting -= len(members)
         self._metrics.size.observe(len(members))
-        call = _Call(members)
+        call = Call(members)
         for member in members:
             member.call = call
         self._calls.add(call)
@@ -277,10 +260,12 @@ class Batcher(Generic[Req, Res]):
         # its first step never enters it, and the slot would be lost.
         call.task.add_done_callback(lambda _: self._finish(call))
 
-    async def _execute(self, call: _Call[Req, Res]) -> None:
+    async def _execute(self, call: Call[Req, Res]) -> None:
         started_s = time.perf_counter()
         try:
-            results = await self._run([m.request for m in call.members], _shared(call.members))
+            results = await self._run(
+                [m.request for m in call.members], shared_context(call.members)
+            )
             assert len(results) == len(call.members), f"{self._name} lost a result"
             self._deliver(call, results, started_s)
             self._call_s += 0.2 * (time.perf_counter() - started_s - self._call_s)
@@ -290,14 +275,16 @@ class Batcher(Generic[Req, Res]):
             log.exception("defect in the %s stage", self._name)
             self._fail_all(call, InternalError(f"the {self._name} stage failed on this request"))
 
-    def _finish(self, call: _Call[Req, Res]) -> None:
+    def _finish(self, call: Call[Req, Res]) -> None:
         self._calls.discard(call)
         self._fail_all(call, Cancelled(f"the call of the {self._name} stage was cancelled"))
-        if self._groups:
+        if self._groups and self._closed:
             self._flush()
+        elif self._groups:
+            self._schedule()
 
     def _deliver(
-        self, call: _Call[Req, Res], results: Sequence[Res | RagrigError], started_s: float
+        self, call: Call[Req, Res], results: Sequence[Res | RagrigError], started_s: float
     ) -> None:
         ran_s = time.perf_counter() - started_s
         for member, result in zip(call.members, results, strict=True):
@@ -308,17 +295,7 @@ class Batcher(Generic[Req, Res]):
                 queued_s = started_s - member.enqueued_s
                 member.future.set_result(Batched(result, queued_s, ran_s))
 
-    def _fail_all(self, call: _Call[Req, Res], error: RagrigError) -> None:
+    def _fail_all(self, call: Call[Req, Res], error: RagrigError) -> None:
         for member in call.members:
             member.call = None
             self._fail(member, error)
-
-
-def _shared(members: Sequence[_Member[Req, Res]]) -> CallContext:
-    """The call's context: the latest deadline, and who it is for."""
-    if len(members) == 1:
-        return members[0].context
-    names = ",".join(m.context.trace_id for m in islice(members, _TRACE_IDS_NAMED))
-    if len(members) > _TRACE_IDS_NAMED:
-        names += f",+{len(members) - _TRACE_IDS_NAMED}"
-    return CallContext(names, max(m.context.deadline_s for m in members))

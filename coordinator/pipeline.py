@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from coordinator.batcher import Batched, Batcher
+from coordinator.batch import Batched
+from coordinator.batcher import Batcher
 from coordinator.catalog import Catalog, Live
 from coordinator.metrics import Metrics
 from coordinator.nodes.clients import Embedded

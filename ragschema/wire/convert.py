@@ -6,6 +6,7 @@ checked before an array is made of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def tensor_from_wire(
     shape = tuple(tensor.shape)
     if len(shape) != ndim:
         raise e.InvalidInput(f"has {len(shape)} dimensions, expected {ndim}", field=field)
-    need = int(np.prod(shape, dtype=object)) * want.itemsize
+    need = math.prod(shape) * want.itemsize
     if need != len(tensor.data):
         raise e.InvalidInput(
             f"shape {list(shape)} needs {need} bytes, got {len(tensor.data)}", field=field

@@ -66,7 +66,7 @@ async def start(batcher: Batcher[int, int], *requests: int) -> list[asyncio.Task
 
 
 async def settle() -> None:
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)
 
 
@@ -79,6 +79,26 @@ async def test_requests_of_one_moment_share_a_call() -> None:
     tasks = await start(make(run), 1, 2, 3)
     assert await values(tasks) == [2, 4, 6]
     assert run.calls == [[1, 2, 3]]
+
+
+async def test_requests_that_come_one_turn_after_another_share_a_call() -> None:
+    run = Recorder()
+    batcher = make(run)
+    tasks = []
+    for number in range(8):
+        tasks.append(asyncio.create_task(batcher.submit(number, context())))
+        await asyncio.sleep(0)
+    assert await values(tasks) == [2 * number for number in range(8)]
+    assert run.calls == [list(range(8))]
+
+
+async def test_a_busy_loop_does_not_hold_a_batch_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.batcher._MOST_GATHERING_S", 0.0)
+    run = Recorder()
+    batcher = make(run)
+    tasks = await start(batcher, 1)
+    assert run.calls == [[1]]
+    await values(tasks)
 
 
 async def test_a_request_alone_is_sent_without_company() -> None:
