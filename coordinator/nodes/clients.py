@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
+import grpc
 import numpy as np
 
 from ragschema.errors import RagrigError, Unavailable, UpstreamError
@@ -82,6 +83,15 @@ class PooledClient(NodeClient):
             hint="see /readyz for the state of every node",
             trace_id=context.trace_id,
         )
+
+
+def said_by_node(error: RagrigError) -> bool:
+    """Whether the node itself raised it; False: the connection failed."""
+    cause = error.__cause__
+    if not isinstance(cause, grpc.RpcError):
+        return False
+    trailers = getattr(cause, "trailing_metadata", lambda: None)() or ()
+    return any(key == convert.ERROR_METADATA_KEY for key, _ in trailers)
 
 
 def _told_to_stop() -> bool:

@@ -127,24 +127,19 @@ class NodePool:
             Unavailable: no node that embeds is up.
             IncompatibleRequest: none of them runs that model.
         """
-        nodes = self._usable(Role.EMBED, tried)
-        if fingerprint is not None:
-            fitting = [n for n in nodes if _fingerprint(n) == fingerprint]
-            if not fitting and any(_fingerprint(n) == fingerprint for n in self._llm):
-                raise Unavailable(
-                    "the LLM node that runs the collection's embedder is away",
-                    hint="see /readyz for the state of every node",
-                )
-            if not fitting:
-                running = ", ".join(sorted({m.name for n in nodes if (m := n.model(Role.EMBED))}))
-                raise IncompatibleRequest(
-                    f"the collection's vectors come from another embedder than {running}",
-                    field="collection",
-                    hint="ingest the collection again, run the embedder it was made with,"
-                    " or search by vector",
-                )
-            nodes = fitting
-        return self._least_busy(nodes)
+        nodes = self._usable(Role.EMBED, fingerprint, tried)
+        if nodes:
+            return self._least_busy(nodes)
+        up = self._usable(Role.EMBED, None, frozenset())
+        if fingerprint is None or not up or any(_runs(n, fingerprint) for n in self._llm):
+            raise _nobody("embeds")
+        running = ", ".join(sorted({m.name for n in up if (m := n.model(Role.EMBED))}))
+        raise IncompatibleRequest(
+            f"the collection's vectors come from another embedder than {running}",
+            field="collection",
+            hint="ingest the collection again, run the embedder it was made with,"
+            " or search by vector",
+        )
 
     def generator(self, *, tried: frozenset[str] = frozenset()) -> LlmNode:
         """The least busy node that generates.
@@ -152,19 +147,28 @@ class NodePool:
         Raises:
             Unavailable: none is up.
         """
-        return self._least_busy(self._usable(Role.GENERATE, tried))
-
-    def _usable(self, role: Role, tried: frozenset[str]) -> list[LlmNode]:
-        nodes = [
-            n for n in self._llm if n.ready and n.name not in tried and n.model(role) is not None
-        ]
+        nodes = self._usable(Role.GENERATE, None, tried)
         if not nodes:
-            verb = "embeds" if role is Role.EMBED else "generates"
-            raise Unavailable(
-                f"no LLM node that {verb} is up",
-                hint="see /readyz for the state of every node",
-            )
-        return nodes
+            raise _nobody("generates")
+        return self._least_busy(nodes)
+
+    def can_embed(self, fingerprint: str | None, tried: frozenset[str]) -> bool:
+        """Whether a node not tried yet could take over."""
+        return bool(self._usable(Role.EMBED, fingerprint, tried))
+
+    def can_generate(self, tried: frozenset[str]) -> bool:
+        """The same for generating."""
+        return bool(self._usable(Role.GENERATE, None, tried))
+
+    def _usable(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> list[LlmNode]:
+        return [
+            n
+            for n in self._llm
+            if n.ready
+            and n.name not in tried
+            and n.model(role) is not None
+            and (fingerprint is None or _runs(n, fingerprint))
+        ]
 
     def _least_busy(self, nodes: list[LlmNode]) -> LlmNode:
         least = min(n.inflight for n in nodes)
@@ -173,9 +177,16 @@ class NodePool:
         return idle[self._turn % len(idle)]
 
 
-def _fingerprint(node: LlmNode) -> str | None:
+def _nobody(verb: str) -> Unavailable:
+    return Unavailable(
+        f"no LLM node that {verb} is up", hint="see /readyz for the state of every node"
+    )
+
+
+def _runs(node: LlmNode, fingerprint: str) -> bool:
+    """Whether it embeds, or did when it was last seen, with that model."""
     model = node.model(Role.EMBED)
-    return model.fingerprint if model else None
+    return model is not None and model.fingerprint == fingerprint
 
 
 def _address(node: LlmNodeConfig | RetrievalNodeConfig) -> str:

@@ -13,10 +13,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.metrics import Metrics
-from coordinator.nodes.clients import LlmClient, RetrievalClient
+from coordinator.nodes.clients import LlmClient, RetrievalClient, said_by_node
 from coordinator.nodes.health import NodeHealth, NodeKind
 from ragschema.errors import (
     Cancelled,
@@ -134,7 +134,7 @@ class WatchedNode(ABC, Generic[Client]):
         After a broken connection it is not used again until a check succeeds.
         """
         self._metrics.node_failed(self.name, error)
-        if is_loss(error):
+        if is_loss(error) and not said_by_node(error):
             self._set_ready(False)
             self._error = error.message
         self.check_soon()
@@ -218,8 +218,22 @@ class WatchedNode(ABC, Generic[Client]):
 
 
 def is_loss(error: RagrigError) -> bool:
-    """Whether an error says that the node itself is away."""
+    """Whether an error says that the node, or what it needs, is away."""
     return isinstance(error, (Unavailable, Cancelled))
+
+
+def lost(node: WatchedNode[Any], error: Unavailable | Cancelled) -> RagrigError:
+    """What the caller is told when no other node can take over.
+
+    A cancellation that the caller did not ask for came from a node that ended.
+    """
+    if isinstance(error, Unavailable):
+        return error
+    return Unavailable(
+        f"node {node.name} was lost while it answered",
+        hint="try again; see /readyz for the state of every node",
+        trace_id=error.trace_id,
+    )
 
 
 def is_callers_fault(error: RagrigError) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from coordinator.nodes.clients import Embedded
 from coordinator.nodes.pool import NodePool
-from coordinator.nodes.watched import is_loss
-from ragschema.errors import RagrigError
+from coordinator.nodes.watched import lost
+from ragschema.errors import Cancelled, Unavailable
 from ragschema.types import CallContext, EmbedPurpose
 
 
@@ -63,10 +63,10 @@ class EmbedStage:
             node = self._pool.embedder(like.fingerprint, tried=tried)
             try:
                 return await node.embed(texts, like.purpose, context)
-            except RagrigError as error:
-                if not is_loss(error):
-                    raise
-            tried |= {node.name}
+            except (Unavailable, Cancelled) as error:
+                tried |= {node.name}
+                if not self._pool.can_embed(like.fingerprint, tried):
+                    raise lost(node, error) from error
 
 
 def share_out(total: int, weights: Sequence[int]) -> list[int]:

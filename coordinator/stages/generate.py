@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from coordinator.nodes.llm import LlmNode
 from coordinator.nodes.pool import NodePool
-from coordinator.nodes.watched import is_loss
+from coordinator.nodes.watched import lost
 from coordinator.stages.gate import Gate
-from ragschema.errors import RagrigError, UpstreamError
+from ragschema.errors import Cancelled, Unavailable, UpstreamError
 from ragschema.types import CallContext, GenerateEnd, GenerateEvent, GenerateSpec, Role
 
 
@@ -44,23 +45,23 @@ class GenerateStage:
         async with self._gate.enter(context) as queued_s:
             while True:
                 node = self._pool.generator(tried=tried)
-                model = node.model(Role.GENERATE)
                 silent = True
                 try:
                     async with aclosing(node.generate(spec, context)) as events:
                         async for event in events:
                             if silent:
-                                yield GenerateStart(model.name if model else "", queued_s)
+                                yield GenerateStart(_model_name(node), queued_s)
                                 silent = False
                             yield event
                             if isinstance(event, GenerateEnd):
                                 return
-                except RagrigError as error:
-                    if not (silent and is_loss(error)):
-                        raise
-                else:
-                    raise UpstreamError(
-                        f"node {node.name} ended its answer without saying why",
-                        trace_id=context.trace_id,
-                    )
-                tried |= {node.name}
+                    raise UpstreamError(f"node {node.name} ended its answer without saying why")
+                except (Unavailable, Cancelled) as error:
+                    tried |= {node.name}
+                    if not (silent and self._pool.can_generate(tried)):
+                        raise lost(node, error) from error
+
+
+def _model_name(node: LlmNode) -> str:
+    model = node.model(Role.GENERATE)
+    return model.name if model else ""

@@ -156,6 +156,9 @@ async def test_equal_filters_travel_once(stage: Stage) -> None:
     for node in stage.retrievals:
         node.pause_s = 0.05
     terms = [(FilterTerm("year", "in", (2000 + i % 2,)),) for i in range(6)]
+    for term in terms[:2]:
+        await pipeline.search(by_vector(0, filters=term), context())
+    stage.retrievals[0].batches.clear()
     blockers = [
         asyncio.create_task(pipeline.search(by_vector(0, k=1 + i), context())) for i in range(2)
     ]
@@ -166,7 +169,10 @@ async def test_equal_filters_travel_once(stage: Stage) -> None:
     for i, outcome in enumerate(outcomes[:6]):
         assert rows_of(outcome) == exact(VECTORS[i], 5, np.arange(i % 2, ROWS, 4))
     assert rows_of(outcomes[6]) == exact(VECTORS[6], 5)
-    assert max(len(b.filters) for b in stage.retrievals[0].batches) <= 2
+    batches = [b for b in stage.retrievals[0].batches if b.filters]
+    assert sum(len(b.queries) for b in batches) >= 6
+    for batch in batches:
+        assert len({f.tobytes() for f in batch.filters}) == len(batch.filters) <= 2
 
 
 async def test_k_beyond_the_collection_gives_all_of_it(stage: Stage) -> None:
@@ -455,6 +461,16 @@ async def test_the_generator_s_own_error_reaches_the_caller(stage: Stage) -> Non
     with pytest.raises(UpstreamError, match="answered 500") as failed:
         await anext(events)
     assert failed.value.hint == "look there"
+
+
+async def test_what_a_node_says_is_away_is_not_the_node(stage: Stage) -> None:
+    llm = stage.llms[0]
+    llm.failure = Unavailable("the server at http://x refuses connections", hint="start it")
+    with pytest.raises(Unavailable, match="http://x") as failed:
+        await collect(stage, QuerySpec(by_vector(0), "how?"))
+    assert failed.value.hint == "start it"
+    assert stage.runtime.pool.health()[0].ready
+    assert len(llm.generated) == 1
 
 
 async def test_another_generator_takes_over_before_the_first_word(tmp_path: Path) -> None:
