@@ -231,10 +231,13 @@ def scan(
             for i in range(count):
                 if (has_dead and alive[first + i] == 0) or (mask >= 0 and masks[mask + i] == 0):
                     continue
-                total = bias
-                for j in range(m):
-                    total += np.int64(table[j * _CODES + np.int64(codes[first + i, j])])
-                total = min(total, sum_max)
+                # Unsigned indices: a signed one is checked for being negative.
+                entries = np.uint32(0)
+                at = np.uintp(0)
+                for code in codes[first + i]:
+                    entries += np.uint32(table[at + np.uintp(code)])
+                    at += np.uintp(_CODES)
+                total = min(bias + np.int64(entries), sum_max)
                 if size < k or total <= sums[q, 0]:
                     size = offer(sums[q], rows[q], size, total, ids[first + i])
         sort_heap(sums[q], rows[q], size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -31,6 +31,18 @@ class WeightedLru(Generic[Key, Value]):
                 return None
             self._entries.move_to_end(key)
             return found[0]
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Value]:
+        """Those that are there, for the price of one lock."""
+        found: dict[Key, Value] = {}
+        entries = self._entries
+        with self._lock:
+            for key in keys:
+                entry = entries.get(key)
+                if entry is not None:
+                    entries.move_to_end(key)
+                    found[key] = entry[0]
+        return found
 
     def put(self, key: Key, value: Value, weight: int) -> None:
         """Keeps the value unless it alone is over the capacity."""

@@ -123,15 +123,11 @@ class Snapshot:
 
     def chunks(self, row_ids: Sequence[int]) -> list[Chunk | None]:
         """The chunk of each row; None for deleted and unknown rows."""
-        found: dict[int, Chunk] = {}
+        # Only live rows are ever put into the cache.
+        found = self._chunks.get_many(row_ids)
         missing: dict[int, list[int]] = {}
         for row in row_ids:
-            if not self.is_live(row):
-                continue
-            cached = self._chunks.get(row)
-            if cached is not None:
-                found[row] = cached
-            else:
+            if row not in found and self.is_live(row):
                 missing.setdefault(bisect.bisect_right(self._starts, row) - 1, []).append(row)
         for position, rows in missing.items():
             for stored in self.segments[position].texts.chunks(rows):

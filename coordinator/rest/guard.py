@@ -12,8 +12,9 @@ from starlette.types import Receive
 from ragschema.errors import Cancelled, DeadlineExceeded
 from ragschema.types import CallContext
 
-#: Most requests are answered sooner, and then no task has to be made for them.
-_WATCH_AFTER_S = 0.02
+#: Most requests are answered sooner, also under load, and then no task has to be
+#: made for them; work that nobody waits for any more goes on for this long.
+_WATCH_AFTER_S = 0.1
 #: Time for the pipeline to report the deadline itself, in better words.
 _DEADLINE_GRACE_S = 1.0
 
