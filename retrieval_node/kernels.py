@@ -171,6 +171,30 @@ def tables_mode_a(
 
 
 @compiled
+def _coarse_ip(query: F32, centroids: F32, lists: I64, out: F64) -> None:
+    """``fixedpoint.coarse_ip`` of several lists.
+
+    Each sum keeps its order; four side by side hide the latency of an addition.
+    """
+    count = lists.shape[0]
+    for p in range(0, count, 4):
+        # Past the end the last list is summed again, which changes nothing.
+        a, b = centroids[lists[p]], centroids[lists[min(p + 1, count - 1)]]
+        c, d = centroids[lists[min(p + 2, count - 1)]], centroids[lists[min(p + 3, count - 1)]]
+        w, x, y, z = 0.0, 0.0, 0.0, 0.0
+        for t in range(query.shape[0]):
+            value = np.float64(query[t])
+            w -= value * np.float64(a[t])
+            x -= value * np.float64(b[t])
+            y -= value * np.float64(c[t])
+            z -= value * np.float64(d[t])
+        out[p] = w
+        out[min(p + 1, count - 1)] = x
+        out[min(p + 2, count - 1)] = y
+        out[min(p + 3, count - 1)] = z
+
+
+@compiled
 def tables_mode_b(
     queries: F32, lists: I64, starts: I64, centroids: F32, codebooks: F32,
     limits: F64, sum_max: int, tables: U16, biases: I64, bases: F64, scales: F32,
@@ -190,12 +214,9 @@ def tables_mode_b(
         _fill_ip(queries[q], codebooks, floats)
         floor, spread, largest = _lift(floats, minima, work)
         coarse = np.empty(count, dtype=np.float64)
+        _coarse_ip(queries[q], centroids, lists[first : first + count], coarse)
         for p in range(count):
-            centroid = centroids[lists[first + p]]
-            total = 0.0
-            for t in range(centroid.shape[0]):
-                total -= np.float64(queries[q, t]) * np.float64(centroid[t])
-            coarse[p] = total + floor
+            coarse[p] += floor
         spreads = np.full(count, spread)
         bases[q], scales[q] = _finish(
             coarse, spreads, largest, limits, sum_max, biases[first : first + count]
