@@ -223,7 +223,7 @@ async def throughput(bench: Bench, loader: Loader, plan: Plan) -> dict[str, Any]
 def paired_ratio(rounds: Sequence[dict[str, Any]], against: Sequence[dict[str, Any]]) -> float:
     """Median of the rounds' ratios: a machine that changes its speed moves both."""
     pairs = zip(rounds, against, strict=True)
-    return round(statistics.median(a["rps"] / b["rps"] for a, b in pairs), 4)
+    return round(float(statistics.median(a["rps"] / b["rps"] for a, b in pairs)), 4)
 
 
 def median(rounds: Sequence[dict[str, Any]], key: str) -> float:

@@ -241,7 +241,6 @@ def scan(
         tables: uint16 [t, m * 256].
         sums, rows: out, int64 [n, k]; counts: out, int32 [n].
     """
-    m = codes.shape[1]
     k = sums.shape[1]
     has_dead = alive.shape[0] > 0
     for q in range(starts.shape[0] - 1):
