@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from ragschema import procs
@@ -16,3 +20,13 @@ settings.register_profile(
     suppress_health_check=(HealthCheck.too_slow,),
 )
 settings.load_profile("ragrig")
+
+
+@pytest.fixture(autouse=True)
+def _log_set_up_as_it_was() -> Iterator[None]:
+    """A command line that ran inside a test must not leave its log handlers behind."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers

@@ -54,7 +54,10 @@ def typed_error(error: grpc.RpcError, node: str, trace_id: str | None) -> e.Ragr
     cls = error_class_of(code)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (details or ""):
         cls = e.PayloadTooLarge  # gRPC's own size limit; trying again would not help
-    return cls(f"node {node}: {details or code.name.lower()}", trace_id=trace_id)
+    hint = None
+    if cls is e.Unavailable:
+        hint = "the node is away; try again soon, /readyz shows the state of every node"
+    return cls(f"node {node}: {details or code.name.lower()}", hint=hint, trace_id=trace_id)
 
 
 class NodeClient:
