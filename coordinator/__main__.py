@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import signal
-import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ import typer
 
 from coordinator.auth import ApiKey, check_listen, load_api_key
 from ragschema import procs
-from ragschema.errors import InvalidInput, RagrigError
+from ragschema.errors import InvalidInput
 from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig, load_rig
 
 if TYPE_CHECKING:
@@ -193,14 +192,7 @@ def _calm_collector() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; ``serve`` may be left out."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h")):
-        given = ["serve", *given]
-    try:
-        app(given, prog_name="python -m coordinator")
-    except RagrigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    procs.run_command_line(app, "python -m coordinator", arguments)
 
 
 if __name__ == "__main__":

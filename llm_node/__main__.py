@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from llm_node.config import LlmOptions
 from llm_node.libraries import prepare_environment
 from ragschema import procs
-from ragschema.errors import InvalidInput, RagrigError
+from ragschema.errors import InvalidInput
 from ragschema.types import Role
 from ragschema.wire.serving import ListenOptions
 
@@ -117,14 +116,7 @@ async def _run(options: LlmOptions, listen: ListenOptions) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; ``serve`` may be left out."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h")):
-        given = ["serve", *given]
-    try:
-        app(given, prog_name="python -m llm_node")
-    except RagrigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    procs.run_command_line(app, "python -m llm_node", arguments)
 
 
 if __name__ == "__main__":

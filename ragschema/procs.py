@@ -8,7 +8,10 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from ragschema.errors import RagrigError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -56,3 +59,25 @@ def calm_thread_pools(threads: int) -> None:
         os.environ[name] = str(threads)
     os.environ["NUMBA_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def run_command_line(
+    app: Callable[..., object], program: str, arguments: list[str] | None = None
+) -> None:
+    """Runs a node's command line, in which ``serve`` may be left out.
+
+    Args:
+        app: a typer application.
+        arguments: None for those of this process.
+
+    Raises:
+        SystemExit: with 1 after a RagrigError, which is printed in one line.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h")):
+        given = ["serve", *given]
+    try:
+        app(given, prog_name=program)
+    except RagrigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragschema.errors import InvalidInput, RagrigError
-from ragschema.procs import calm_thread_pools, exit_with_parent, setup_logging
+from ragschema.errors import InvalidInput
+from ragschema.procs import (
+    calm_thread_pools,
+    exit_with_parent,
+    run_command_line,
+    setup_logging,
+)
 from ragschema.wire.serving import LOOPBACK_HOSTS, ListenOptions
 
 if TYPE_CHECKING:
@@ -144,14 +149,7 @@ async def _run(listen: ListenOptions, servicer: RetrievalServicer) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; ``serve`` may be left out."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h")):
-        given = ["serve", *given]
-    try:
-        app(given, prog_name="python -m retrieval_node")
-    except RagrigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    run_command_line(app, "python -m retrieval_node", arguments)
 
 
 if __name__ == "__main__":
