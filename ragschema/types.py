@@ -101,6 +101,8 @@ class SearchBatch:
         filters: bitmaps over row ids, each uint8 [ceil(next_row_id / 8)], bit
             ``i & 7`` of byte ``i >> 3`` set when row i may be returned.
         filter_of: int32 [n], index into filters or -1; None when nothing is filtered.
+        exact: compare with every stored vector instead of scanning codes; list_ids
+            and refine_k are None then.
     """
 
     snapshot: SnapshotId
@@ -111,14 +113,22 @@ class SearchBatch:
     refine_k: int | None = None
     filters: tuple[U8, ...] = ()
     filter_of: I32 | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
 class SearchStats:
-    """Work one node did for one batch."""
+    """Work one node did for one batch.
+
+    Attributes:
+        survivors: codes that passed a backend's filter and were computed in full.
+        batch_queries: queries of all callers that shared the kernel call.
+    """
 
     codes_scanned: int = 0
     bytes_scanned: int = 0
+    survivors: int = 0
+    batch_queries: int = 0
     queue_us: int = 0
     scan_us: int = 0
     refine_us: int = 0

@@ -67,16 +67,40 @@ class ChunkingConfig:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """One measured setting of an index.
+
+    Attributes:
+        nprobe: lists scanned.
+        refine_factor: candidates rescored as a multiple of k; None: none.
+        recall_at_10: share of the true ten nearest that were found.
+        codes_per_query: codes scanned, on average.
+    """
+
+    __pydantic_config__ = _STRICT
+    nprobe: Annotated[int, Field(ge=1)]
+    refine_factor: Annotated[int, Field(ge=1)] | None
+    recall_at_10: Annotated[float, Field(ge=0, le=1)]
+    codes_per_query: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
 class IndexRef:
     """A trained IVF-PQ index: block file kind "ivfpq-index".
 
-    Its arrays: centroids float32 [nlist, dim]; codebooks float32 [m, 256, dim / m].
-    PQ codes are of residuals (vector minus its list's centroid).
+    Its arrays: centroids float32 [nlist, dim]; codebooks float32 [m, 256, dim / m];
+    shift float32 [dim], subtracted from queries and centroids where that makes
+    numbers smaller; and, when ``rotated``, rotation float32 [dim, input dim]
+    (``x -> rotation @ x``) and offset float32 [dim], added after it. Centroids
+    and codebooks live in the rotated space.
 
     Attributes:
+        residual: PQ codes are of residuals (vector minus its list's centroid);
+            false: of the vectors themselves.
         nprobe: lists to scan unless a request says otherwise.
         refine_factor: candidates rescored with stored vectors, as a multiple
             of k; None: results are those of the PQ scan.
+        curve: what was measured of this index, by codes_per_query ascending.
     """
 
     __pydantic_config__ = _STRICT
@@ -85,17 +109,26 @@ class IndexRef:
     m: Annotated[int, Field(ge=1)]
     nprobe: Annotated[int, Field(ge=1)]
     refine_factor: Annotated[int, Field(ge=1)] | None
+    residual: bool = True
+    rotated: bool = False
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass(frozen=True)
 class SegmentRef:
     """Rows ``row_start .. row_start + row_count - 1``, spread over the shards.
 
-    Shard file arrays, block file kind "shard":
-      exact:  ids int64 [n], vectors float32 [n, dim]
-      ivfpq:  list_offsets int64 [nlist + 1], ids int64 [n], codes uint8 [n, m],
-              and, when the index refines, vectors float16 [n, dim];
-              rows are grouped by list, ids ascend within a list.
+    Shard file arrays, block file kind "shard" (n rows, grouped by list, ids
+    ascending within a list):
+      ids           uint32 [n], row id minus row_start
+      list_offsets  int64 [nlist + 1], rows; absent when exact
+      codes         uint8, list by list, in groups (retrieval_node/layout.py)
+      bias          uint16 [padded rows], l2 only; see retrieval_node/layout.py
+      bias_affine   float32 [nlist, 2], l2 only
+      vectors       float32 or float16 [n, dim]: exact segments, and segments
+                    of an index that refines
+    A segment without list_offsets in an indexed collection is a fresh one:
+    few rows, every one of them compared exactly.
     """
 
     __pydantic_config__ = _STRICT
@@ -114,6 +147,8 @@ class Manifest:
         index: None while the collection keeps exact vectors.
         next_row_id: one past the largest row id ever used in this generation.
         live_rows: rows that are not deleted.
+        recall: what searches shall reach unless they say otherwise; None: the
+            index's own nprobe and refine_factor hold.
         tombstones: block file kind "tombstones", array rows int64 ascending.
     """
 
@@ -133,6 +168,7 @@ class Manifest:
     next_row_id: Count
     live_rows: Count
     live_documents: Count
+    recall: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 def check_collection_name(name: str) -> str:

@@ -145,12 +145,18 @@ class SearchRequest(_message.Message):
     REFINE_K_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
     FILTER_OF_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Rows wanted per query, 1 .. 4096."""
     refine_k: _builtins.int
     """Candidates per query and shard group to rescore with stored vectors;
     absent: distances are those of the PQ scan.
     """
+    exact: _builtins.bool
+    """Compare with every stored vector; list_ids and refine_k are absent then."""
+    request_id: _builtins.int
+    """Chosen by the caller, echoed in the reply; orders nothing. Only streams need it."""
     @_builtins.property
     def snapshot(self) -> Global___SnapshotRef: ...
     @_builtins.property
@@ -186,10 +192,12 @@ class SearchRequest(_message.Message):
         refine_k: _builtins.int | None = ...,
         filters: _abc.Iterable[_builtins.bytes] | None = ...,
         filter_of: _common_pb2.Tensor | None = ...,
+        exact: _builtins.bool = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "filter_of", b"filter_of", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "shards", b"shards", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "exact", b"exact", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "request_id", b"request_id", "shards", b"shards", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__filter_of: _TypeAlias = _typing.Literal["filter_of"]  # noqa: Y015
     _WhichOneofArgType__filter_of: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of"]  # noqa: Y015
@@ -215,8 +223,11 @@ class SearchReply(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     ROWS_COVERED_FIELD_NUMBER: _builtins.int
     STATS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     rows_covered: _builtins.int
     """Live rows in the scanned shards, the base of the coverage figure."""
+    request_id: _builtins.int
     @_builtins.property
     def distances(self) -> _common_pb2.Tensor:
         """float32 [n, k], ascending, smaller is nearer (squared L2, or minus the
@@ -233,6 +244,12 @@ class SearchReply(_message.Message):
 
     @_builtins.property
     def stats(self) -> Global___SearchStats: ...
+    @_builtins.property
+    def error(self) -> _common_pb2.ErrorDetail:
+        """Streams only: set instead of a result when this one request failed; a
+        stream outlives the failure of a request.
+        """
+
     def __init__(
         self,
         *,
@@ -241,12 +258,16 @@ class SearchReply(_message.Message):
         counts: _common_pb2.Tensor | None = ...,
         rows_covered: _builtins.int = ...,
         stats: Global___SearchStats | None = ...,
+        request_id: _builtins.int = ...,
+        error: _common_pb2.ErrorDetail | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "distances", b"distances", "row_ids", b"row_ids", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "counts", b"counts", "distances", b"distances", "error", b"error", "row_ids", b"row_ids", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "distances", b"distances", "row_ids", b"row_ids", "rows_covered", b"rows_covered", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "counts", b"counts", "distances", b"distances", "error", b"error", "request_id", b"request_id", "row_ids", b"row_ids", "rows_covered", b"rows_covered", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
 
 Global___SearchReply: _TypeAlias = SearchReply  # noqa: Y015
 
@@ -259,11 +280,17 @@ class SearchStats(_message.Message):
     QUEUE_US_FIELD_NUMBER: _builtins.int
     SCAN_US_FIELD_NUMBER: _builtins.int
     REFINE_US_FIELD_NUMBER: _builtins.int
+    SURVIVORS_FIELD_NUMBER: _builtins.int
+    BATCH_QUERIES_FIELD_NUMBER: _builtins.int
     codes_scanned: _builtins.int
     bytes_scanned: _builtins.int
     queue_us: _builtins.int
     scan_us: _builtins.int
     refine_us: _builtins.int
+    survivors: _builtins.int
+    """Codes that passed a filter and were computed in full."""
+    batch_queries: _builtins.int
+    """Queries, of all callers, that shared the kernel call."""
     def __init__(
         self,
         *,
@@ -272,10 +299,12 @@ class SearchStats(_message.Message):
         queue_us: _builtins.int = ...,
         scan_us: _builtins.int = ...,
         refine_us: _builtins.int = ...,
+        survivors: _builtins.int = ...,
+        batch_queries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_scanned", b"bytes_scanned", "codes_scanned", b"codes_scanned", "queue_us", b"queue_us", "refine_us", b"refine_us", "scan_us", b"scan_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_queries", b"batch_queries", "bytes_scanned", b"bytes_scanned", "codes_scanned", b"codes_scanned", "queue_us", b"queue_us", "refine_us", b"refine_us", "scan_us", b"scan_us", "survivors", b"survivors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,6 +368,11 @@ class RetrievalStatusReply(_message.Message):
     QUERIES_TOTAL_FIELD_NUMBER: _builtins.int
     CODES_SCANNED_TOTAL_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
+    BYTES_SCANNED_TOTAL_FIELD_NUMBER: _builtins.int
+    SURVIVORS_TOTAL_FIELD_NUMBER: _builtins.int
+    QUEUE_US_TOTAL_FIELD_NUMBER: _builtins.int
+    SCAN_US_TOTAL_FIELD_NUMBER: _builtins.int
+    BATCHES_TOTAL_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     device: _builtins.str
     running: _builtins.int
@@ -347,6 +381,11 @@ class RetrievalStatusReply(_message.Message):
     queries_total: _builtins.int
     codes_scanned_total: _builtins.int
     uptime_s: _builtins.float
+    bytes_scanned_total: _builtins.int
+    survivors_total: _builtins.int
+    queue_us_total: _builtins.int
+    scan_us_total: _builtins.int
+    batches_total: _builtins.int
     @_builtins.property
     def loaded(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedSnapshot]: ...
     def __init__(
@@ -361,10 +400,15 @@ class RetrievalStatusReply(_message.Message):
         queries_total: _builtins.int = ...,
         codes_scanned_total: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
+        bytes_scanned_total: _builtins.int = ...,
+        survivors_total: _builtins.int = ...,
+        queue_us_total: _builtins.int = ...,
+        scan_us_total: _builtins.int = ...,
+        batches_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "codes_scanned_total", b"codes_scanned_total", "device", b"device", "loaded", b"loaded", "queries_total", b"queries_total", "running", b"running", "searches_total", b"searches_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batches_total", b"batches_total", "bytes_scanned_total", b"bytes_scanned_total", "codes_scanned_total", b"codes_scanned_total", "device", b"device", "loaded", b"loaded", "queries_total", b"queries_total", "queue_us_total", b"queue_us_total", "running", b"running", "scan_us_total", b"scan_us_total", "searches_total", b"searches_total", "survivors_total", b"survivors_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

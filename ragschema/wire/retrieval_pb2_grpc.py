@@ -60,6 +60,11 @@ class RetrievalNodeStub:
                 request_serializer=ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.SerializeToString,
                 response_deserializer=ragschema_dot_wire_dot_retrieval__pb2.SearchReply.FromString,
                 _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/ragrig.wire.v1.RetrievalNode/SearchStream',
+                request_serializer=ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.SerializeToString,
+                response_deserializer=ragschema_dot_wire_dot_retrieval__pb2.SearchReply.FromString,
+                _registered_method=True)
 
 
 class RetrievalNodeServicer:
@@ -98,6 +103,14 @@ class RetrievalNodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchStream(self, request_iterator, context):
+        """The same for many requests in flight; replies come as they are ready, in
+        any order, each with its request's id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrievalNodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +136,11 @@ def add_RetrievalNodeServicer_to_server(servicer, server):
             ),
             'Search': grpc.unary_unary_rpc_method_handler(
                     servicer.Search,
+                    request_deserializer=ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.FromString,
+                    response_serializer=ragschema_dot_wire_dot_retrieval__pb2.SearchReply.SerializeToString,
+            ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
                     request_deserializer=ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.FromString,
                     response_serializer=ragschema_dot_wire_dot_retrieval__pb2.SearchReply.SerializeToString,
             ),
@@ -260,6 +278,33 @@ class RetrievalNode:
             request,
             target,
             '/ragrig.wire.v1.RetrievalNode/Search',
+            ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.SerializeToString,
+            ragschema_dot_wire_dot_retrieval__pb2.SearchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ragrig.wire.v1.RetrievalNode/SearchStream',
             ragschema_dot_wire_dot_retrieval__pb2.SearchRequest.SerializeToString,
             ragschema_dot_wire_dot_retrieval__pb2.SearchReply.FromString,
             options,

@@ -41,6 +41,10 @@ class RetrievalNodeStub:
     Status: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.RetrievalStatusRequest, _retrieval_pb2.RetrievalStatusReply]
     Search: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchReply]
     """Nearest rows among the loaded shards for a batch of query vectors."""
+    SearchStream: _grpc.StreamStreamMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchReply]
+    """The same for many requests in flight; replies come as they are ready, in
+    any order, each with its request's id.
+    """
 
 @_typing.type_check_only
 class RetrievalNodeAsyncStub(RetrievalNodeStub):
@@ -54,6 +58,10 @@ class RetrievalNodeAsyncStub(RetrievalNodeStub):
     Status: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.RetrievalStatusRequest, _retrieval_pb2.RetrievalStatusReply]  # type: ignore[assignment]
     Search: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchReply]  # type: ignore[assignment]
     """Nearest rows among the loaded shards for a batch of query vectors."""
+    SearchStream: _aio.StreamStreamMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchReply]  # type: ignore[assignment]
+    """The same for many requests in flight; replies come as they are ready, in
+    any order, each with its request's id.
+    """
 
 class RetrievalNodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -94,5 +102,15 @@ class RetrievalNodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_pb2.SearchReply, _abc.Awaitable[_retrieval_pb2.SearchReply]]:
         """Nearest rows among the loaded shards for a batch of query vectors."""
+
+    @_abc_1.abstractmethod
+    def SearchStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_retrieval_pb2.SearchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_retrieval_pb2.SearchReply], _abc.AsyncIterator[_retrieval_pb2.SearchReply]]:
+        """The same for many requests in flight; replies come as they are ready, in
+        any order, each with its request's id.
+        """
 
 def add_RetrievalNodeServicer_to_server(servicer: RetrievalNodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,177 @@
+"""The compiled scan. Arrays are C-contiguous; every call that works releases the GIL."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+Isa = Literal["avx512", "avx2", "portable"]
+
+def machine_isas() -> list[Isa]:
+    """Code paths this machine can run, best first; "portable" is always there."""
+
+class Pool:
+    """A fixed pool of worker threads; one search uses all of them.
+
+    The calling thread works too, so ``threads`` 1 starts none. Several callers
+    take turns by job. ``cpus`` pins worker i to cpus[i % len]; empty: no pinning.
+    """
+
+    def __init__(self, threads: int, cpus: list[int] = ...) -> None: ...
+    @property
+    def threads(self) -> int: ...
+
+class Cancel:
+    """Stops a search between pieces of work, from any thread."""
+
+    def __init__(self, deadline_s: float | None = ...) -> None:
+        """``deadline_s`` on time.monotonic()'s clock."""
+    def set(self) -> None: ...
+
+class Guard:
+    """Verifies a mapped file's blocks as they are first touched.
+
+    Args:
+        file: the whole mapping, uint8.
+        first: offset of the first checksummed byte.
+        block_bytes: block i is bytes first + i * block_bytes up to the next
+            block or the end of the file.
+        crcs: uint32, zlib.crc32 of each block.
+    """
+
+    def __init__(self, file: U8, first: int, block_bytes: int, crcs: U32) -> None: ...
+    def ensure(self, start: int, stop: int) -> int | None:
+        """None when bytes start..stop-1 are sound; else the offset of the first bad block."""
+    @property
+    def verified_blocks(self) -> int: ...
+
+class Index:
+    """Centroids and codebooks. ``residual`` false: codes are of the vectors themselves."""
+
+    def __init__(
+        self, metric: Literal["l2", "ip"], centroids: F32, codebooks: F32, shift: F32,
+        residual: bool = ..., isa: Isa | None = ...,
+    ) -> None:
+        """centroids [nlist, dim], codebooks [m, 256, dim / m], shift [dim].
+
+        ``isa``: force a code path, for tests; None: the machine's best.
+        """
+    @property
+    def isa(self) -> Isa: ...
+    def coarse(self, queries: F32, nprobe: int, pool: Pool) -> I32:
+        """Nearest lists, nearest first, ties by number: [n, min(nprobe, nlist)]. Exact float32."""
+
+class Segment:
+    """One shard's rows of one segment, mapped or in memory; keeps its arrays alive.
+
+    Args:
+        list_offsets: int64 [nlist + 1] in rows; [0, n] for an exact segment.
+        codes: uint8, grouped as layout.hpp says; None for an exact segment.
+        bias: uint16 [padded rows]; bias_affine: float32 [nlist, 2] (base, step); l2 only.
+        ids: uint32 [n], relative to row_start; every id is below row_count.
+        vectors: float32 or float16 [n, dim] or None.
+        guard: None: the arrays are known to be sound.
+    """
+
+    def __init__(
+        self, index: Index | None, list_offsets: I64, codes: U8 | None, bias: U16 | None,
+        bias_affine: F32 | None, ids: U32, row_start: int, row_count: int,
+        vectors: NDArray[np.float32] | NDArray[np.float16] | None, guard: Guard | None,
+    ) -> None: ...
+    @property
+    def rows(self) -> int: ...
+
+class Found:
+    """distances float32 [n, k], rows int64 [n, k], counts int32 [n]; zero past counts.
+
+    ``stopped``: "" when it ran to its end, else "cancelled", "deadline" or
+    "corrupt"; then the arrays mean nothing. ``corrupt_segment`` and
+    ``corrupt_offset`` say where (position in ``segments``, byte in its file).
+    """
+
+    distances: F32
+    rows: I64
+    counts: I32
+    codes_scanned: int
+    survivors: int
+    stopped: Literal["", "cancelled", "deadline", "corrupt"]
+    corrupt_segment: int
+    corrupt_offset: int
+
+def search(
+    index: Index, segments: list[Segment], queries: F32, lists: I32, k: int, pool: Pool, *,
+    refine_k: int = ..., refine_queries: F32 | None = ...,
+    live: U8 | None = ..., filters: U8 | None = ...,
+    filter_of: I32 | None = ..., cancel: Cancel | None = ...,
+    order: Literal["auto", "query", "list"] = ...,
+) -> Found:
+    """Mode ``fast``: float IVF-PQ, exactly; nearest by (distance, row id).
+
+    Args:
+        queries: [n, dim], rotated already. lists: [n, nprobe], -1 is padding.
+        refine_k: 0: PQ distances; else the best refine_k are rescored with the
+            segments' vectors (fixedpoint.exact_distances), by (distance, row id).
+        refine_queries: the queries before rotation; None: ``queries`` are those.
+        live: bitmap over row ids, bit set: not deleted; filters: [f, bytes];
+            filter_of: [n], -1 none.
+    """
+
+def contract_search(
+    index: Index, segments: list[Segment], queries: F32, lists: I32, k: int, pool: Pool, *,
+    table_bits: int = ..., sum_bits: int = ...,
+    refine_k: int = ..., refine_queries: F32 | None = ...,
+    live: U8 | None = ..., filters: U8 | None = ...,
+    filter_of: I32 | None = ..., cancel: Cancel | None = ...,
+) -> Found:
+    """Mode ``contract16``: the bits of fixedpoint.py, whatever the code path and threads."""
+
+def contract_tables(
+    index: Index, queries: F32, lists: I64, starts: I64, table_bits: int, sum_bits: int,
+    tables: U16, biases: I64, bases: F64, scales: F32,
+) -> None:
+    """Tables and biases of a batch (the host's half); see kernels of the same contract.
+
+    lists[starts[q]:starts[q + 1]] are query q's. tables: out, uint16
+    [len(lists), m * 256] for l2, [n, m * 256] for ip.
+    """
+
+def contract_scan(
+    jobs: I64, starts: I64, codes: U8, ids: U32, row_start: int, alive: U8, tables: U16,
+    m: int, sum_max: int, sums: I64, rows: I64, counts: I32, isa: Isa | None = ...,
+) -> int:
+    """The device's half: k smallest per query by (sum, row id); returns codes scanned.
+
+    jobs: int64 [j, 6]: byte offset in codes, rows, first row (into ids), table,
+    bias, offset of the job's lane mask in ``alive`` in bits (-1: all lanes valid).
+    starts: int64 [n + 1]. sums, rows: out [n, k]; counts: out [n].
+    """
+
+def rescore(
+    segments: list[Segment], queries: F32, rows: I64, counts: I32, k: int,
+    metric: Literal["l2", "ip"], pool: Pool, isa: Isa | None = ...,
+) -> Found:
+    """Exact distances of found rows (fixedpoint.exact_distances), the best k of them."""
+
+def exact_search(
+    segments: list[Segment], queries: F32, k: int, metric: Literal["l2", "ip"], pool: Pool, *,
+    live: U8 | None = ..., filters: U8 | None = ..., filter_of: I32 | None = ...,
+    cancel: Cancel | None = ..., isa: Isa | None = ...,
+) -> Found:
+    """Every live row against every query; bits of fixedpoint.exact_distances."""
+
+def group_codes(codes: U8, offsets: I64) -> U8:
+    """Row-major uint8 [n, m], by list, to the grouped layout."""
+
+def ungroup_codes(grouped: U8, offsets: I64, m: int) -> U8:
+    """The way back: uint8 [n, m]."""
+
+def crc32(data: U8) -> int:
+    """zlib.crc32."""
