@@ -2,56 +2,80 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+NATIVE := .venv/.native
+NATIVE_SOURCES := setup.py $(wildcard retrieval_node/native/*.cpp retrieval_node/native/*.hpp)
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml requirements/constraints.txt scripts/setup_venv.sh
 	PYTHON="$(PYTHON)" sh scripts/setup_venv.sh
-	@touch $(STAMP)
+	@touch $(STAMP) $(NATIVE)
+
+# Compiled anew when a source changes; without a compiler this only warns.
+$(NATIVE): $(STAMP) $(NATIVE_SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $(NATIVE)
 
 .PHONY: setup
-setup: $(STAMP) ## Create .venv and install everything into it
+setup: $(NATIVE) ## Create .venv and install everything into it
 
 .PHONY: demo
-demo: $(STAMP) ## Set up, then ask three questions of this machine's own Python documentation
+demo: $(NATIVE) ## Set up, then ask three questions of this machine's own Python documentation
 	$(BIN)/ragrig demo
 
 .PHONY: test
-test: $(STAMP) ## Set up, then run the whole test suite
+test: $(NATIVE) ## Set up, then run the whole test suite
 	$(BIN)/python -m pytest
 
+.PHONY: native
+native: $(NATIVE) ## Compile the native scan where its sources changed
+
+.PHONY: native-sanitize
+native-sanitize: $(NATIVE) ## Run the native tests under address and undefined-behaviour sanitizers
+	PYTHON=$(BIN)/python sh scripts/native_sanitize.sh
+
 .PHONY: lint
-lint: $(STAMP) ## Check format, style and types
+lint: $(NATIVE) ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 .PHONY: format
-format: $(STAMP) ## Rewrite the sources in the house format
+format: $(NATIVE) ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: proto
-proto: $(STAMP) ## Generate ragschema/wire/ from proto/
+proto: $(NATIVE) ## Generate ragschema/wire/ from proto/
 	$(BIN)/python scripts/generate_wire.py
 
 .PHONY: bench
-bench: $(STAMP) ## Run every benchmark and print its JSON
+bench: $(NATIVE) ## Run every benchmark and print its JSON
+	$(BIN)/python -m bench.pq_scan --json
+	$(BIN)/python -m bench.retrieval --json
+	$(BIN)/python -m bench.node_overhead --json
+	$(BIN)/python -m bench.scale --json
+	$(BIN)/python -m bench.coarse --json
 	$(BIN)/python -m bench.demo_quality --json
 	$(BIN)/python -m bench.overhead --json
 
+.PHONY: bench-peers
+bench-peers: $(NATIVE) ## Install the libraries that benchmarks compare with
+	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e '.[bench]'
+
 .PHONY: up
-up: $(STAMP) ## Start the default rig until Ctrl-C
+up: $(NATIVE) ## Start the default rig until Ctrl-C
 	$(BIN)/ragrig up
 
 .PHONY: doctor
-doctor: $(STAMP) ## Say what this machine can do and what to install
+doctor: $(NATIVE) ## Say what this machine can do and what to install
 	$(BIN)/ragrig doctor
 
 .PHONY: clean
 clean: ## Remove caches and build products, keep .venv and collections
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f retrieval_node/native/*.so .venv/.native
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

