@@ -57,7 +57,12 @@ class StagesConfig:
 
 @dataclass(frozen=True)
 class LimitsConfig:
-    """Bounds on what one request may ask and what the server may hold."""
+    """Bounds on what one request may ask and what the server may hold.
+
+    Attributes:
+        max_filter_probe_share: share of an index's lists to which a filter may
+            grow a search; 1.0: all of them, so that rare rows are always found.
+    """
 
     __pydantic_config__ = _STRICT
     max_inflight: Annotated[int, Field(ge=1, le=65536)] = 512
@@ -69,6 +74,21 @@ class LimitsConfig:
     max_timeout_ms: Annotated[int, Field(ge=10)] = 600_000
     default_timeout_ms: Annotated[int, Field(ge=10)] = 60_000
     prompt_tokens: Annotated[int, Field(ge=64)] = 3000
+    max_filter_probe_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
+class RecallSamplingConfig:
+    """Live searches that are compared with exact ones in the background.
+
+    Attributes:
+        share: of all searches; 0: none.
+        max_per_s: comparisons beyond which searches are left out.
+    """
+
+    __pydantic_config__ = _STRICT
+    share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_per_s: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,7 @@ class CoordinatorConfig:
     api_key_file: str | None = None
     stages: StagesConfig = field(default_factory=StagesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    recall_sampling: RecallSamplingConfig = field(default_factory=RecallSamplingConfig)
 
 
 @dataclass(frozen=True)
@@ -244,7 +265,7 @@ def _first_problem(error: ValidationError, source: str) -> dict[str, Any]:
 
 def _known_keys() -> list[str]:
     classes = (
-        RigConfig, CoordinatorConfig, LimitsConfig, StagesConfig,
+        RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
         BatchConfig, LlmNodeConfig, RetrievalNodeConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})
