@@ -160,6 +160,7 @@ class ErrorDetail(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """Stable snake_case name of the error class, e.g. "invalid_input"."""
     message: _builtins.str
@@ -168,6 +169,8 @@ class ErrorDetail(_message.Message):
     hint: _builtins.str
     """What the caller can do about it."""
     trace_id: _builtins.str
+    retry_after_ms: _builtins.int
+    """When a retry may succeed; 0: the node gave no estimate."""
     def __init__(
         self,
         *,
@@ -176,10 +179,11 @@ class ErrorDetail(_message.Message):
         field: _builtins.str = ...,
         hint: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        retry_after_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "hint", b"hint", "message", b"message", "trace_id", b"trace_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "hint", b"hint", "message", b"message", "retry_after_ms", b"retry_after_ms", "trace_id", b"trace_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,16 +99,22 @@ class UnloadShardsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___SnapshotRef: ...
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which to forget; empty: all of them. Searches under way finish."""
+
     def __init__(
         self,
         *,
         snapshot: Global___SnapshotRef | None = ...,
+        shards: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shards", b"shards", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,6 +126,7 @@ class UnloadShardsReply(_message.Message):
 
     WAS_LOADED_FIELD_NUMBER: _builtins.int
     was_loaded: _builtins.bool
+    """Whether any of them was held."""
     def __init__(
         self,
         *,
@@ -147,6 +154,8 @@ class SearchRequest(_message.Message):
     FILTER_OF_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Rows wanted per query, 1 .. 4096."""
     refine_k: _builtins.int
@@ -157,6 +166,14 @@ class SearchRequest(_message.Message):
     """Compare with every stored vector; list_ids and refine_k are absent then."""
     request_id: _builtins.int
     """Chosen by the caller, echoed in the reply; orders nothing. Only streams need it."""
+    timeout_ms: _builtins.int
+    """Streams only, where a call's own deadline spans many requests: how long
+    after its arrival somebody still waits for this one; 0: as long as the stream.
+    """
+    cancel: _builtins.bool
+    """Streams only: nobody waits any more for the request with this request_id.
+    Every other field is ignored, and nothing is answered.
+    """
     @_builtins.property
     def snapshot(self) -> Global___SnapshotRef: ...
     @_builtins.property
@@ -194,10 +211,12 @@ class SearchRequest(_message.Message):
         filter_of: _common_pb2.Tensor | None = ...,
         exact: _builtins.bool = ...,
         request_id: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "filter_of", b"filter_of", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "exact", b"exact", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "request_id", b"request_id", "shards", b"shards", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "cancel", b"cancel", "exact", b"exact", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "request_id", b"request_id", "shards", b"shards", "snapshot", b"snapshot", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__filter_of: _TypeAlias = _typing.Literal["filter_of"]  # noqa: Y015
     _WhichOneofArgType__filter_of: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of"]  # noqa: Y015
