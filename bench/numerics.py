@@ -93,7 +93,7 @@ def _collection(directory: Path, stored: F32, given: argparse.Namespace) -> None
     shard = m.file_ref(directory, directory / result.shards[0])
     segment = m.SegmentRef("seg-000001", 0, len(stored), (shard,), m.file_ref(directory, texts))
     manifest = m.Manifest(
-        format=1, collection=directory.name, generation=1, created_at="", metric=given.metric,
+        format=2, collection=directory.name, generation=1, created_at="", metric=given.metric,
         dim=stored.shape[1], num_shards=1, embedder=None, chunking=m.ChunkingConfig(),
         index=index, segments=(segment,), tombstones=None, next_row_id=len(stored),
         live_rows=len(stored), live_documents=1,

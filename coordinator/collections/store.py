@@ -239,7 +239,7 @@ class CollectionStore:
 def empty_manifest(name: str, spec: CollectionSpec, generation: int) -> Manifest:
     """A collection without rows."""
     return Manifest(
-        format=1,
+        format=2,
         collection=name,
         generation=generation,
         created_at=utc_now(),

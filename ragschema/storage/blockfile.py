@@ -1,23 +1,13 @@
-"""A file of named, checksummed arrays.
+"""A file of named, checksummed arrays: read whole, or mapped and verified as touched.
 
-Layout (all integers little-endian)::
-
-    0   8  magic  b"RAGBLK\\x00\\x01"   (last byte: format version)
-    8   4  header length H in bytes
-    12  4  crc32 of the header
-    16  H  header: JSON {"kind": str, "meta": {...}, "arrays": [
-               {"name", "dtype", "shape", "offset", "bytes", "crc32"}, ...]}
-    ..     arrays, each at a multiple of 64 bytes, zero padding between
-
-Nothing is trusted before it is verified: sizes are checked against the file,
-checksums against the bytes. A file of a newer version is refused by name.
+``blockhead`` tells the layout, ``blockwrite`` writes. Nothing is trusted before
+it is verified: the head when a file is opened, the rest block by block. Files
+are never changed in place; whoever replaces one renames another over it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import struct
+import mmap
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,19 +18,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragschema.errors import CorruptData
+from ragschema.storage.blockhead import (
+    BLOCK_BYTES,
+    FORMAT_VERSION,
+    U32,
+    Head,
+    blocks_in,
+    corrupt,
+    read_head,
+)
+from ragschema.storage.blockwrite import StreamedArray, write_blockfile, write_streamed
 
-_MAGIC = b"RAGBLK\x00"
-FORMAT_VERSION = 1
-_ALIGN = 64
-_PREFIX = struct.Struct("<8sII")
-_DTYPES = frozenset({"<f4", "<f2", "<i4", "<i8", "|u1", "<u2"})
-_MAX_HEADER_BYTES = 1 << 20
-_MAX_DIMENSIONS = 8
+__all__ = [
+    "BLOCK_BYTES",
+    "FORMAT_VERSION",
+    "BlockFile",
+    "MappedBlockFile",
+    "StreamedArray",
+    "map_blockfile",
+    "read_blockfile",
+    "write_blockfile",
+    "write_streamed",
+]
+
+U8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class BlockFile:
-    """An opened and verified file."""
+    """A file that was read and verified whole."""
 
     path: Path
     kind: str
@@ -48,52 +54,109 @@ class BlockFile:
     arrays: Mapping[str, NDArray[Any]]
 
 
-def write_blockfile(
-    path: Path, kind: str, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> None:
-    """Writes and fsyncs the file. The caller makes it visible (rename, manifest)."""
-    plain = {name: _little_endian(array) for name, array in arrays.items()}
-    entries = [_entry(name, array) for name, array in plain.items()]
-    header = _placed_header(kind, meta, entries)
-    with path.open("wb") as out:
-        out.write(_PREFIX.pack(_MAGIC + bytes([FORMAT_VERSION]), len(header), zlib.crc32(header)))
-        out.write(header)
-        for entry in entries:
-            out.write(b"\0" * (entry["offset"] - out.tell()))
-            out.write(plain[entry["name"]].data)
-        out.flush()
-        os.fsync(out.fileno())
+class MappedBlockFile:
+    """A mapped file whose head is verified; its blocks are on demand.
+
+    Reading an array before ``ensure`` of its bytes reads what nobody vouches for.
+
+    Attributes:
+        path: where it lies.
+        kind: what it is.
+        meta: what its writer noted.
+        arrays: read-only views of the mapping.
+        data: uint8 [file bytes], the whole mapping.
+    """
+
+    def __init__(self, path: Path, head: Head, mapping: mmap.mmap) -> None:
+        self.path = path
+        self.kind = head.kind
+        self.meta = head.meta
+        self.data: U8 = np.frombuffer(mapping, dtype=np.uint8)
+        self._head = head
+        self._mapping = mapping
+        self._places = {e.name: (e.offset, e.stop) for e in head.entries}
+        self.arrays: Mapping[str, NDArray[Any]] = {
+            e.name: self.data[e.offset : e.stop].view(e.dtype).reshape(e.shape)
+            for e in head.entries
+        }
+        # Threads may race here; the worst is that a block is verified twice.
+        self._sound = np.zeros(len(head.crcs), dtype=np.bool_)
+
+    @property
+    def guard_arguments(self) -> tuple[U8, int, int, U32]:
+        """(file, first, block_bytes, crcs), as the native Guard takes them."""
+        return self.data, self._head.first, BLOCK_BYTES, self._head.crcs
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Offsets of an array's first byte and of the one past its last."""
+        return self._places[name]
+
+    def ensure(self, start: int, stop: int) -> None:
+        """Verifies the blocks that bytes start..stop-1 of the file lie in.
+
+        Raises:
+            CorruptData: naming the file and the offset of the first bad block.
+        """
+        first = self._head.first
+        low = max(0, start - first) // BLOCK_BYTES
+        high = min(len(self._sound), blocks_in(max(0, stop - first)))
+        for block in np.flatnonzero(~self._sound[low:high]) + low:
+            at = first + int(block) * BLOCK_BYTES
+            if zlib.crc32(self.data[at : at + BLOCK_BYTES].data) != self._head.crcs[block]:
+                raise corrupt(self.path, f"checksum of the block at offset {at} does not match")
+            self._sound[block] = True
+
+    def ensure_array(self, name: str) -> None:
+        """Verifies all of an array; see ``ensure``."""
+        self.ensure(*self.span(name))
+
+    def verify_all(self) -> None:
+        """Verifies every block; see ``ensure``."""
+        self.ensure(0, len(self.data))
+
+    def will_need(self, name: str) -> None:
+        """Asks the kernel to read an array in the background."""
+        start, stop = self.span(name)
+        self._advise(mmap.MADV_WILLNEED, start, stop)
+
+    def at_random(self, name: str) -> None:
+        """Tells the kernel that an array is read here and there: no read-ahead."""
+        start, stop = self.span(name)
+        self._advise(mmap.MADV_RANDOM, start, stop)
+
+    def _advise(self, advice: int, start: int, stop: int) -> None:
+        low = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if stop > low:
+            self._mapping.madvise(advice, low, stop - low)
 
 
-def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+def map_blockfile(path: Path, kind: str, verify_up_to_bytes: int = 0) -> MappedBlockFile:
+    """Maps a file; its head, length and arrays' places are verified, its data is not.
 
+    Args:
+        kind: what the file must be; another kind is refused.
+        verify_up_to_bytes: smaller files are verified whole at once.
 
-def _entry(name: str, array: NDArray[Any]) -> dict[str, Any]:
-    assert array.dtype.str in _DTYPES, f"dtype {array.dtype} cannot be stored"
-    return {
-        "name": name,
-        "dtype": array.dtype.str,
-        "shape": list(array.shape),
-        "offset": 0,
-        "bytes": array.nbytes,
-        "crc32": zlib.crc32(array.data),
-    }
-
-
-def _placed_header(kind: str, meta: Mapping[str, Any], entries: list[dict[str, Any]]) -> bytes:
-    """Fixes offsets; they change the header's length, so repeat until stable."""
-    header = b""
-    while True:
-        position = _PREFIX.size + len(header)
-        for entry in entries:
-            position = -(-position // _ALIGN) * _ALIGN
-            entry["offset"] = position
-            position += entry["bytes"]
-        text = json.dumps({"kind": kind, "meta": dict(meta), "arrays": entries}, sort_keys=True)
-        if len(text) == len(header):
-            return text.encode("ascii")
-        header = text.encode("ascii")
+    Raises:
+        CorruptData: naming the file and the offset or array at fault.
+    """
+    head = read_head(path)
+    if head.kind != kind:
+        raise corrupt(path, f"holds {head.kind!r}, expected {kind!r}")
+    try:
+        with path.open("rb") as source:
+            mapping = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise CorruptData(f"cannot map {path}: {error}", field=str(path)) from error
+    if len(mapping) != head.file_bytes:
+        raise corrupt(path, "changed while it was opened")
+    try:
+        file = MappedBlockFile(path, head, mapping)
+    except ValueError as error:  # a side of 0 beside others too large for any array
+        raise corrupt(path, "an array has a shape that no array can have") from error
+    if head.file_bytes <= verify_up_to_bytes:
+        file.verify_all()
+    return file
 
 
 def read_blockfile(path: Path, kind: str) -> BlockFile:
@@ -105,97 +168,7 @@ def read_blockfile(path: Path, kind: str) -> BlockFile:
     Raises:
         CorruptData: naming the file and the offset or array at fault.
     """
-    try:
-        raw = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise CorruptData(f"cannot read {path}: {error.strerror}", field=str(path)) from error
-    header = _read_header(path, raw)
-    if header.get("kind") != kind:
-        raise _corrupt(path, f"holds {header.get('kind')!r}, expected {kind!r}")
-    listed = header.get("arrays")
-    if not isinstance(listed, list) or not isinstance(header.get("meta"), dict):
-        raise _corrupt(path, "its header has no arrays or no meta")
-    entries = [_check_entry(path, entry) for entry in listed]
-    _check_layout(path, entries, _header_end(raw))
-    arrays = dict(_read_array(path, raw, entry) for entry in entries)
-    return BlockFile(path=path, kind=kind, meta=header["meta"], arrays=arrays)
-
-
-def _corrupt(path: Path, what: str) -> CorruptData:
-    return CorruptData(
-        f"{path}: {what}",
-        field=str(path),
-        hint="restore the file from a backup or ingest the collection again",
-    )
-
-
-def _header_end(raw: NDArray[np.uint8]) -> int:
-    return _PREFIX.size + int(_PREFIX.unpack(raw[: _PREFIX.size].tobytes())[1])
-
-
-def _read_header(path: Path, raw: NDArray[np.uint8]) -> dict[str, Any]:
-    if len(raw) < _PREFIX.size:
-        raise _corrupt(path, f"is {len(raw)} bytes long, too short for a header")
-    magic, length, crc = _PREFIX.unpack(raw[: _PREFIX.size].tobytes())
-    if magic[:7] != _MAGIC:
-        raise _corrupt(path, "does not start with the block file magic (offset 0)")
-    if magic[7] != FORMAT_VERSION:
-        raise _corrupt(path, f"has format version {magic[7]}, this release reads {FORMAT_VERSION}")
-    if length > _MAX_HEADER_BYTES or _PREFIX.size + length > len(raw):
-        raise _corrupt(path, f"header length {length} does not fit (offset 8)")
-    text = raw[_PREFIX.size : _PREFIX.size + length].tobytes()
-    if zlib.crc32(text) != crc:
-        raise _corrupt(path, f"header checksum does not match (offset {_PREFIX.size})")
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, f"header is not JSON (offset {_PREFIX.size})") from error
-    if not isinstance(header, dict):
-        raise _corrupt(path, "header is not an object")
-    return header
-
-
-def _check_entry(path: Path, entry: object) -> dict[str, Any]:
-    """A checksum proves that bytes are unchanged, not that they were sane."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise _corrupt(path, "an array of its header has no name")
-    name = entry["name"]
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
-        raise _corrupt(path, f"array {name} has no shape of at most {_MAX_DIMENSIONS} dimensions")
-    for value in (*shape, entry.get("offset"), entry.get("bytes"), entry.get("crc32")):
-        if type(value) is not int or not 0 <= value < 1 << 63:
-            raise _corrupt(path, f"array {name} has {value!r} where a count belongs")
-    dtype = entry.get("dtype")
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise _corrupt(path, f"array {name} has unknown dtype {dtype!r}")
-    return entry
-
-
-def _check_layout(path: Path, entries: list[dict[str, Any]], header_end: int) -> None:
-    """Arrays have names of their own and do not overlap."""
-    end = header_end
-    for entry in sorted(entries, key=lambda e: (e["offset"], e["bytes"])):
-        if entry["offset"] < end:
-            raise _corrupt(path, f"array {entry['name']} at offset {entry['offset']} overlaps")
-        end = entry["offset"] + entry["bytes"]
-    if len({entry["name"] for entry in entries}) != len(entries):
-        raise _corrupt(path, "two arrays have the same name")
-
-
-def _read_array(
-    path: Path, raw: NDArray[np.uint8], entry: dict[str, Any]
-) -> tuple[str, NDArray[Any]]:
-    name, dtype, shape = entry["name"], entry["dtype"], tuple(entry["shape"])
-    start, size = entry["offset"], entry["bytes"]
-    if start % _ALIGN or start + size > len(raw):
-        raise _corrupt(path, f"array {name} at offset {start} does not fit in the file")
-    if int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize != size:
-        raise _corrupt(path, f"array {name}: shape {list(shape)} does not match {size} bytes")
-    body = raw[start : start + size]
-    if size and zlib.crc32(body.data) != entry["crc32"]:
-        raise _corrupt(path, f"checksum of array {name} at offset {start} does not match")
-    try:
-        return name, body.view(dtype).reshape(shape)
-    except ValueError as error:  # a side of 0 beside others too large for any array
-        raise _corrupt(path, f"array {name}: shape {list(shape)} is too large") from error
+    file = map_blockfile(path, kind)
+    file.verify_all()
+    arrays = {name: array.copy() for name, array in file.arrays.items()}
+    return BlockFile(path=path, kind=kind, meta=file.meta, arrays=arrays)

@@ -28,11 +28,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from ragschema.errors import CorruptData, InvalidInput, NotFound
+from ragschema.storage.blockhead import read_head
 from ragschema.types import Metric
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+BLOCKFILE_SUFFIX = ".rag"
+FORMAT_VERSION = 2
 COLLECTION_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 Count = Annotated[int, Field(ge=0)]
@@ -40,7 +42,12 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class FileRef:
-    """A file of the collection, by path relative to its directory."""
+    """A file of the collection, by path relative to its directory.
+
+    Attributes:
+        crc32: of a block file's head, which covers the rest block by block; of
+            all bytes of any other file.
+    """
 
     __pydantic_config__ = _STRICT
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")]
@@ -153,7 +160,7 @@ class Manifest:
     """
 
     __pydantic_config__ = _STRICT
-    format: Literal[1]
+    format: Literal[2]
     collection: str
     generation: Annotated[int, Field(ge=1)]
     created_at: str
@@ -237,14 +244,25 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         outer = json.loads(text)
         body, digest = outer["manifest"], outer["digest"]
-        newer = isinstance(body.get("format"), int) and body["format"] > FORMAT_VERSION
-        fits = _digest(body) == digest
-        if fits and not newer:
+        _check_format(path, body.get("format"))
+        if _digest(body) == digest:
             return TypeAdapter(Manifest).validate_json(json.dumps(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptData(f"{path}: not a manifest", field=str(path)) from error
-    why = "was written by a newer release" if newer else "digest does not match its content"
-    raise CorruptData(f"{path}: {why}", field=str(path))
+    raise CorruptData(f"{path}: digest does not match its content", field=str(path))
+
+
+def _check_format(path: Path, version: object) -> None:
+    """Refuses manifests of other releases; what is no number is left to validation."""
+    if type(version) is not int or version == FORMAT_VERSION:
+        return
+    older = version < FORMAT_VERSION
+    raise CorruptData(
+        f"{path}: was written by {'an older' if older else 'a newer'} release"
+        f" (format {version}, this release reads {FORMAT_VERSION})",
+        field=str(path),
+        hint="drop the collection and ingest it again" if older else "install a newer release",
+    )
 
 
 def file_ref(directory: Path, path: Path) -> FileRef:
@@ -274,6 +292,10 @@ def verify_file(directory: Path, ref: FileRef) -> Path:
 
 
 def _measure(path: Path) -> tuple[int, int]:
+    """Length and checksum as a FileRef records them; of a block file without its data."""
+    if path.suffix == BLOCKFILE_SUFFIX:
+        head = read_head(path)
+        return head.file_bytes, head.crc32
     size = crc = 0
     with path.open("rb") as source:
         while block := source.read(1 << 20):

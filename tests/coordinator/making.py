@@ -82,7 +82,7 @@ def write_collection(data_dir: Path, name: str, content: Content) -> Manifest:
     rows = len(content.vectors)
     segments = (_write_segment(directory, f"seg-{generation:06d}", content),) if rows else ()
     manifest = Manifest(
-        format=1,
+        format=2,
         collection=name,
         generation=generation,
         created_at=utc_now(),

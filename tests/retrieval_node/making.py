@@ -97,7 +97,7 @@ def make(directory: Path, plan: Plan) -> Made:
         segments.append(segment_ref(directory, spec, result, rows))
         start += rows
     manifest = Manifest(
-        format=1,
+        format=2,
         collection=directory.name,
         generation=1,
         created_at="2026-11-20T00:00:00Z",

@@ -10,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragschema.errors import CorruptData, InvalidInput, NotFound
 from ragschema.storage import manifest as m
+from ragschema.storage.blockfile import write_blockfile
 from ragschema.types import Metric
 
 REF = m.FileRef("segments/seg-000001/shard-0.rag", 128, 7)
 MANIFEST = m.Manifest(
-    format=1,
+    format=2,
     collection="docs",
     generation=3,
     created_at="2026-01-01T00:00:00Z",
@@ -131,11 +133,19 @@ def test_the_forger_of_these_tests_is_able(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
-    body = good_body(tmp_path) | {"format": 2, "something": "new"}
+    body = good_body(tmp_path) | {"format": 3, "something": "new"}
     path = forge(tmp_path, body)
     with pytest.raises(CorruptData, match="newer release") as caught:
         m.read_manifest(tmp_path)
     assert caught.value.field == str(path)
+
+
+def test_the_first_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = forge(tmp_path, good_body(tmp_path) | {"format": 1})
+    with pytest.raises(CorruptData, match="older release") as caught:
+        m.read_manifest(tmp_path)
+    assert caught.value.field == str(path)
+    assert "ingest" in (caught.value.hint or "")
 
 
 FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -150,7 +160,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "path with a space": lambda b: b["segments"][0]["texts"].update(path="a b"),
     "nlist zero": lambda b: b["index"].update(nlist=0),
     "format absent": lambda b: b.pop("format"),
-    "format text": lambda b: b.update(format="1"),
+    "format text": lambda b: b.update(format="2"),
 }
 
 
@@ -202,24 +212,41 @@ def test_absence_is_not_found(tmp_path: Path) -> None:
 
 def test_a_file_ref_finds_its_file(tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
-    (tmp_path / "index" / "a.rag").write_bytes(b"abc")
-    ref = m.file_ref(tmp_path, tmp_path / "index" / "a.rag")
-    assert (ref.path, ref.bytes) == ("index/a.rag", 3)
-    assert m.verify_file(tmp_path, ref) == (tmp_path / "index" / "a.rag").resolve()
+    (tmp_path / "index" / "a.sqlite").write_bytes(b"abc")
+    ref = m.file_ref(tmp_path, tmp_path / "index" / "a.sqlite")
+    assert (ref.path, ref.bytes) == ("index/a.sqlite", 3)
+    assert m.verify_file(tmp_path, ref) == (tmp_path / "index" / "a.sqlite").resolve()
 
 
 @pytest.mark.parametrize("content", [b"ab", b"abcd", b"abd"])
 def test_a_changed_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.rag").write_bytes(b"abc")
-    ref = m.file_ref(tmp_path, tmp_path / "a.rag")
-    (tmp_path / "a.rag").write_bytes(content)
-    with pytest.raises(CorruptData, match=r"a\.rag"):
+    (tmp_path / "a.sqlite").write_bytes(b"abc")
+    ref = m.file_ref(tmp_path, tmp_path / "a.sqlite")
+    (tmp_path / "a.sqlite").write_bytes(content)
+    with pytest.raises(CorruptData, match=r"a\.sqlite"):
+        m.verify_file(tmp_path, ref)
+
+
+def test_a_block_file_is_known_by_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "a.rag"
+    write_blockfile(path, "shard", {}, {"codes": np.arange(99_999, dtype=np.int64)})
+    ref = m.file_ref(tmp_path, path)
+    raw = path.read_bytes()
+    assert ref.bytes == len(raw)
+    path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert m.verify_file(tmp_path, ref) == path.resolve()  # data is verified where it is read
+    for broken in (raw[:-1], raw + b"x", b"", raw[:40] + b"x" + raw[41:]):
+        path.write_bytes(broken)
+        with pytest.raises(CorruptData, match=r"a\.rag"):
+            m.verify_file(tmp_path, ref)
+    write_blockfile(path, "shard", {}, {"codes": np.arange(1, 100_000, dtype=np.int64)})
+    with pytest.raises(CorruptData, match=r"a\.rag: checksum"):
         m.verify_file(tmp_path, ref)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(CorruptData, match=r"gone\.rag"):
-        m.verify_file(tmp_path, m.FileRef("gone.rag", 0, 0))
+    with pytest.raises(CorruptData, match=r"gone\.sqlite"):
+        m.verify_file(tmp_path, m.FileRef("gone.sqlite", 0, 0))
 
 
 @pytest.mark.parametrize("path", ["../secret", "a/../../secret", "/etc/hostname", "..", "."])
