@@ -166,7 +166,8 @@ class Pipeline:
         """Probe, retrieve and merge for requests of one snapshot."""
         first = requests[0]
         start_s = time.perf_counter()
-        lists = await self._probe(first.coarse, stack_vectors(requests), first.nprobe)
+        widths = [r.nprobe for r in requests]
+        lists = await self._probe(first.coarse, stack_vectors(requests), widths)
         probed_s = time.perf_counter()
         answers = await self._retrieve(requests, lists, context)
         scanned_s = time.perf_counter()
