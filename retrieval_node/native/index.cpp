@@ -1,0 +1,24 @@
+#include "index.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+namespace ragrig {
+
+Metric parse_metric(const std::string& name) {
+  if (name == "l2") return Metric::l2;
+  if (name == "ip" || name == "cosine") return Metric::ip;
+  throw std::invalid_argument("metric: " + name + " is not l2 or ip");
+}
+
+Index::Index(Metric metric_, IndexArrays arrays, bool residual_, Isa isa_)
+    : metric(metric_), residual(residual_), isa(isa_), nlist(arrays.nlist), dim(arrays.dim),
+      m(arrays.m), sub(arrays.sub), centroids(arrays.centroids), codebooks(arrays.codebooks),
+      shift(arrays.shift), owner_(std::move(arrays.owner)) {
+  if (nlist < 1 || nlist > INT32_MAX) throw std::invalid_argument("centroids: no lists");
+  if (dim < 1 || dim > (1 << 20)) throw std::invalid_argument("centroids: dim out of range");
+  if (m < 1 || m > 4096) throw std::invalid_argument("codebooks: m is not in 1..4096");
+  if (m * sub != dim) throw std::invalid_argument("codebooks: m * sub is not the dim of centroids");
+}
+
+}  // namespace ragrig
