@@ -15,12 +15,8 @@ import grpc
 from ragschema.errors import PayloadTooLarge
 from ragschema.types import SearchBatch, SearchResult
 from ragschema.wire import common_pb2, retrieval_pb2, retrieval_pb2_grpc
-from ragschema.wire.convert import (
-    result_to_wire,
-    search_from_wire,
-    snapshot_from_wire,
-    snapshot_to_wire,
-)
+from ragschema.wire.convert import snapshot_from_wire, snapshot_to_wire
+from ragschema.wire.searches import result_to_wire, search_from_wire
 from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES, Greeter
 from retrieval_node import flat, kernels
 from retrieval_node.backends.base import Backend, Checkpoint

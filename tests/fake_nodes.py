@@ -32,6 +32,7 @@ from ragschema.wire import (
     llm_pb2_grpc,
     retrieval_pb2,
     retrieval_pb2_grpc,
+    searches,
 )
 from ragschema.wire.convert import tensor_to_wire
 from ragschema.wire.serving import ErrorInterceptor, Greeter, trace_id_of
@@ -142,7 +143,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         return retrieval_pb2.RetrievalStatusReply(backend="fpga", device="emulator", loaded=loaded)
 
     async def Search(self, request: retrieval_pb2.SearchRequest, context: Any) -> Any:
-        batch = convert.search_from_wire(request, 4096)
+        batch = searches.search_from_wire(request, 4096)
         self.batches.append(batch)
         self.trace_ids.append(trace_id_of(context))
         if self.failure is not None:
@@ -157,7 +158,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         parts = [self.loaded[batch.snapshot][number] for number in batch.shards]
         ids = np.concatenate([ids for ids, _ in parts])
         vectors = np.concatenate([vectors for _, vectors in parts])
-        return convert.result_to_wire(brute_force(batch, ids, vectors))
+        return searches.result_to_wire(brute_force(batch, ids, vectors))
 
 
 def brute_force(batch: SearchBatch, ids: Any, vectors: Any) -> SearchResult:

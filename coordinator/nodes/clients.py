@@ -24,7 +24,14 @@ from ragschema.types import (
     SearchResult,
     SnapshotId,
 )
-from ragschema.wire import convert, llm_pb2, llm_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
+from ragschema.wire import (
+    convert,
+    llm_pb2,
+    llm_pb2_grpc,
+    retrieval_pb2,
+    retrieval_pb2_grpc,
+    searches,
+)
 from ragschema.wire.client import NodeClient
 
 
@@ -185,8 +192,8 @@ class RetrievalClient(PooledClient):
         Raises:
             UpstreamError: the answer does not fit the question.
         """
-        reply = await self.call(self.stub.Search, convert.search_to_wire(batch), context)
-        result = convert.result_from_wire(reply)
+        reply = await self.call(self.stub.Search, searches.search_to_wire(batch), context)
+        result = searches.result_from_wire(reply)
         if result.distances.shape != (batch.queries.shape[0], batch.k) or (
             result.counts.size and not 0 <= result.counts.min() <= result.counts.max() <= batch.k
         ):

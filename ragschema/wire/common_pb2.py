@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bragschema/wire/common.proto\x12\x0eragrig.wire.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.ragrig.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"t\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x11\n\tpeer_name\x18\x03 \x01(\t\x12\x1d\n\x15required_capabilities\x18\x04 \x03(\t\"\x91\x01\n\nHelloReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x11\n\tnode_name\x18\x03 \x01(\t\x12\x11\n\tnode_kind\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x13\n\x0binstance_id\x18\x06 \x01(\t\"s\n\x0b\x45rrorDetail\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x10\n\x08trace_id\x18\x05 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\r*w\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\r\n\tDTYPE_F32\x10\x01\x12\r\n\tDTYPE_F16\x10\x02\x12\r\n\tDTYPE_I32\x10\x03\x12\r\n\tDTYPE_I64\x10\x04\x12\x0c\n\x08\x44TYPE_U8\x10\x05\x12\r\n\tDTYPE_U16\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bragschema/wire/common.proto\x12\x0eragrig.wire.v1\"\\\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.ragrig.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07padding\x18\x04 \x01(\x0c\"t\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x11\n\tpeer_name\x18\x03 \x01(\t\x12\x1d\n\x15required_capabilities\x18\x04 \x03(\t\"\x91\x01\n\nHelloReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x11\n\tnode_name\x18\x03 \x01(\t\x12\x11\n\tnode_kind\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x13\n\x0binstance_id\x18\x06 \x01(\t\"s\n\x0b\x45rrorDetail\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x10\n\x08trace_id\x18\x05 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\r*w\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\r\n\tDTYPE_F32\x10\x01\x12\r\n\tDTYPE_F16\x10\x02\x12\r\n\tDTYPE_I32\x10\x03\x12\r\n\tDTYPE_I64\x10\x04\x12\x0c\n\x08\x44TYPE_U8\x10\x05\x12\r\n\tDTYPE_U16\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ragschema.wire.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=507
-  _globals['_DTYPE']._serialized_end=626
+  _globals['_DTYPE']._serialized_start=524
+  _globals['_DTYPE']._serialized_end=643
   _globals['_TENSOR']._serialized_start=47
-  _globals['_TENSOR']._serialized_end=122
-  _globals['_HELLOREQUEST']._serialized_start=124
-  _globals['_HELLOREQUEST']._serialized_end=240
-  _globals['_HELLOREPLY']._serialized_start=243
-  _globals['_HELLOREPLY']._serialized_end=388
-  _globals['_ERRORDETAIL']._serialized_start=390
-  _globals['_ERRORDETAIL']._serialized_end=505
+  _globals['_TENSOR']._serialized_end=139
+  _globals['_HELLOREQUEST']._serialized_start=141
+  _globals['_HELLOREQUEST']._serialized_end=257
+  _globals['_HELLOREPLY']._serialized_start=260
+  _globals['_HELLOREPLY']._serialized_end=405
+  _globals['_ERRORDETAIL']._serialized_start=407
+  _globals['_ERRORDETAIL']._serialized_end=522
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,4 @@
-"""The only place where protobuf messages and ragrig's own types meet.
+"""Where protobuf messages and ragrig's own types meet; searches: see ``searches``.
 
 Everything that arrives is untrusted: shapes, dtypes and byte counts are
 checked before an array is made of them.
@@ -7,7 +7,8 @@ checked before an array is made of them.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +28,22 @@ _DTYPES: tuple[tuple[int, str], ...] = (
     (common_pb2.DTYPE_U8, "|u1"),
     (common_pb2.DTYPE_U16, "<u2"),
 )
+_NAMES: dict[int, str] = dict(_DTYPES)
+_CODES: dict[str, int] = {name: code for code, name in _DTYPES}
 
 
 def tensor_to_wire(array: NDArray[Any]) -> common_pb2.Tensor:
     """Packs an array; it must have one of the six wire dtypes."""
-    wanted = array.dtype.newbyteorder("<").str
-    for code, name in _DTYPES:
-        if name == wanted:
-            data = np.ascontiguousarray(array, dtype=name).tobytes()
-            return common_pb2.Tensor(dtype=code, shape=list(array.shape), data=data)  # type: ignore[arg-type]
-    raise AssertionError(f"dtype {array.dtype} has no wire type")
+    code, packed = pack_array(array)
+    return common_pb2.Tensor(dtype=code, shape=list(array.shape), data=packed.tobytes())  # type: ignore[arg-type]
+
+
+def pack_array(array: NDArray[Any]) -> tuple[int, NDArray[Any]]:
+    """The wire's code of its dtype, and its values contiguous and little-endian."""
+    name = array.dtype.newbyteorder("<").str
+    code = _CODES.get(name)
+    assert code is not None, f"dtype {array.dtype} has no wire type"
+    return code, np.ascontiguousarray(array, dtype=name)
 
 
 def tensor_from_wire(
@@ -47,24 +54,48 @@ def tensor_from_wire(
     Raises:
         InvalidInput: wrong dtype, rank or byte count, naming ``field``.
     """
-    name = next((n for code, n in _DTYPES if code == tensor.dtype), None)
+    return unpack_tensor(tensor.dtype, tensor.shape, Span(tensor.data), dtype, ndim, field)
+
+
+class Span(NamedTuple):
+    """Bytes ``start`` .. ``stop - 1`` of a longer message; ``stop`` None: all of it."""
+
+    source: bytes
+    start: int = 0
+    stop: int | None = None
+
+
+def unpack_tensor(
+    code: int, shape: Sequence[int], data: Span, dtype: type[np.generic], ndim: int, field: str
+) -> NDArray[Any]:
+    """A tensor's parts as a read-only array over the bytes they came in.
+
+    Copies only where the bytes are not aligned to the dtype.
+
+    Raises:
+        InvalidInput: wrong dtype, rank or byte count, naming ``field``.
+    """
     want = np.dtype(dtype).newbyteorder("<")
-    if name is None or np.dtype(name) != want:
+    if _NAMES.get(code) != want.str:
+        known = common_pb2.DType.Name(code) if code in _NAMES else code  # type: ignore[arg-type]
         raise e.InvalidInput(
-            f"dtype {common_pb2.DType.Name(tensor.dtype) if name else tensor.dtype} is not"
-            f" {np.dtype(dtype).name}",
+            f"dtype {known} is not {np.dtype(dtype).name}",
             field=field,
             hint="send little-endian packed values of the documented dtype",
         )
-    shape = tuple(tensor.shape)
     if len(shape) != ndim:
         raise e.InvalidInput(f"has {len(shape)} dimensions, expected {ndim}", field=field)
-    need = math.prod(shape) * want.itemsize
-    if need != len(tensor.data):
+    count = math.prod(shape)
+    stop = len(data.source) if data.stop is None else data.stop
+    if count * want.itemsize != stop - data.start:
         raise e.InvalidInput(
-            f"shape {list(shape)} needs {need} bytes, got {len(tensor.data)}", field=field
+            f"shape {list(shape)} needs {count * want.itemsize} bytes, got {stop - data.start}",
+            field=field,
         )
-    return np.frombuffer(tensor.data, dtype=want).reshape(shape)
+    if not count:
+        return np.zeros(shape, want)
+    array = np.frombuffer(data.source, want, count, data.start).reshape(shape)
+    return array if array.flags.aligned else array.copy()
 
 
 def require_finite(array: NDArray[Any], field: str) -> None:
@@ -93,18 +124,22 @@ def error_to_wire(error: e.RagrigError) -> common_pb2.ErrorDetail:
         field=wire_text(error.field or "", 200),
         hint=wire_text(error.hint or "", 800),
         trace_id=wire_text(error.trace_id or "", 64),
+        retry_after_ms=round(error.retry_after_s * 1e3) if isinstance(error, e.Overloaded) else 0,
     )
 
 
 def error_from_wire(detail: common_pb2.ErrorDetail) -> e.RagrigError:
     """Rebuilds the typed error a peer raised."""
     cls = e.all_error_types().get(detail.type, e.InternalError)
-    return cls(
+    error = cls(
         detail.message,
         field=detail.field or None,
         hint=detail.hint or None,
         trace_id=detail.trace_id or None,
     )
+    if isinstance(error, e.Overloaded) and detail.retry_after_ms:
+        error.retry_after_s = detail.retry_after_ms / 1e3
+    return error
 
 
 def snapshot_to_wire(snapshot: t.SnapshotId) -> retrieval_pb2.SnapshotRef:
@@ -113,112 +148,6 @@ def snapshot_to_wire(snapshot: t.SnapshotId) -> retrieval_pb2.SnapshotRef:
 
 def snapshot_from_wire(ref: retrieval_pb2.SnapshotRef) -> t.SnapshotId:
     return t.SnapshotId(ref.collection, ref.generation)
-
-
-def search_to_wire(batch: t.SearchBatch) -> retrieval_pb2.SearchRequest:
-    message = retrieval_pb2.SearchRequest(
-        snapshot=snapshot_to_wire(batch.snapshot),
-        shards=list(batch.shards),
-        queries=tensor_to_wire(batch.queries),
-        k=batch.k,
-        filters=[bitmap.tobytes() for bitmap in batch.filters],
-    )
-    if batch.refine_k is not None:
-        message.refine_k = batch.refine_k
-    if batch.list_ids is not None:
-        message.list_ids.CopyFrom(tensor_to_wire(batch.list_ids))
-    if batch.filter_of is not None:
-        message.filter_of.CopyFrom(tensor_to_wire(batch.filter_of))
-    return message
-
-
-def search_from_wire(message: retrieval_pb2.SearchRequest, max_k: int) -> t.SearchBatch:
-    """Checks everything that does not need the loaded collection.
-
-    Raises:
-        InvalidInput: naming the field, when a value is out of its range.
-    """
-    queries = tensor_from_wire(message.queries, np.float32, 2, "queries")
-    require_finite(queries, "queries")
-    n = queries.shape[0]
-    for name, value in (("k", message.k), ("refine_k", message.refine_k)):
-        if name == "refine_k" and not message.HasField("refine_k"):
-            continue
-        if not 1 <= value <= max_k:
-            raise e.InvalidInput(f"{value} is not in 1..{max_k}", field=name)
-    lists = None
-    if message.HasField("list_ids"):
-        lists = tensor_from_wire(message.list_ids, np.int32, 2, "list_ids")
-        if lists.shape[0] != n:
-            raise e.InvalidInput(f"{lists.shape[0]} rows for {n} queries", field="list_ids")
-    return t.SearchBatch(
-        snapshot=snapshot_from_wire(message.snapshot),
-        shards=tuple(message.shards),
-        queries=queries,
-        list_ids=lists,
-        k=message.k,
-        refine_k=message.refine_k if message.HasField("refine_k") else None,
-        filters=tuple(np.frombuffer(raw, dtype=np.uint8) for raw in message.filters),
-        filter_of=_filter_of_from_wire(message, n),
-    )
-
-
-def _filter_of_from_wire(message: retrieval_pb2.SearchRequest, n: int) -> t.I32 | None:
-    if not message.HasField("filter_of"):
-        return None
-    chosen = tensor_from_wire(message.filter_of, np.int32, 1, "filter_of")
-    if chosen.shape[0] != n:
-        raise e.InvalidInput(f"{chosen.shape[0]} entries for {n} queries", field="filter_of")
-    if n and not (int(chosen.min()) >= -1 and int(chosen.max()) < len(message.filters)):
-        raise e.InvalidInput(
-            f"an index is outside -1..{len(message.filters) - 1}", field="filter_of"
-        )
-    return chosen
-
-
-def result_to_wire(result: t.SearchResult) -> retrieval_pb2.SearchReply:
-    stats = result.stats
-    return retrieval_pb2.SearchReply(
-        distances=tensor_to_wire(result.distances),
-        row_ids=tensor_to_wire(result.row_ids),
-        counts=tensor_to_wire(result.counts),
-        rows_covered=result.rows_covered,
-        stats=retrieval_pb2.SearchStats(
-            codes_scanned=stats.codes_scanned,
-            bytes_scanned=stats.bytes_scanned,
-            queue_us=stats.queue_us,
-            scan_us=stats.scan_us,
-            refine_us=stats.refine_us,
-        ),
-    )
-
-
-def result_from_wire(message: retrieval_pb2.SearchReply) -> t.SearchResult:
-    """Raises UpstreamError when the node's arrays are not what was agreed."""
-    stats = message.stats
-    try:
-        distances = tensor_from_wire(message.distances, np.float32, 2, "distances")
-        row_ids = tensor_from_wire(message.row_ids, np.int64, 2, "row_ids")
-        counts = tensor_from_wire(message.counts, np.int32, 1, "counts")
-        require_finite(distances, "distances")
-    except e.InvalidInput as error:
-        raise e.UpstreamError(f"a retrieval node answered with a bad array: {error}") from error
-    fits = distances.shape == row_ids.shape and counts.shape == distances.shape[:1]
-    if not fits or not ((counts >= 0) & (counts <= distances.shape[1])).all():
-        raise e.UpstreamError("a retrieval node answered with arrays that do not fit together")
-    return t.SearchResult(
-        distances=distances,
-        row_ids=row_ids,
-        counts=counts,
-        rows_covered=message.rows_covered,
-        stats=t.SearchStats(
-            codes_scanned=stats.codes_scanned,
-            bytes_scanned=stats.bytes_scanned,
-            queue_us=stats.queue_us,
-            scan_us=stats.scan_us,
-            refine_us=stats.refine_us,
-        ),
-    )
 
 
 def role_to_wire(role: t.Role) -> llm_pb2.Role.ValueType:

@@ -17,7 +17,8 @@ from ragschema import errors as e
 from ragschema.types import CallContext, SearchBatch, SearchResult, SnapshotId
 from ragschema.wire import common_pb2, retrieval_pb2, retrieval_pb2_grpc
 from ragschema.wire.client import NodeClient, say_hello
-from ragschema.wire.convert import result_from_wire, search_to_wire, snapshot_to_wire
+from ragschema.wire.convert import snapshot_to_wire
+from ragschema.wire.searches import result_from_wire, search_to_wire
 from retrieval_node.local import LocalSearcher
 from retrieval_node.node import SERVICE_NAME
 from tests.retrieval_node.making import Made, Plan, make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,15 @@ from numpy.typing import NDArray
 
 from ragschema import errors as e
 from ragschema import types as t
-from ragschema.wire import common_pb2, llm_pb2, retrieval_pb2
+from ragschema.wire import common_pb2, llm_pb2
 from ragschema.wire import convert as c
+from tests.ragschema.wire.making import U32, U64, Words, same, through_bytes
 
 WIRE_DTYPES = ["<f4", "<f2", "<i4", "<i8", "|u1", "<u2"]
-U32 = st.integers(0, (1 << 32) - 1)
-U64 = st.integers(0, (1 << 64) - 1)
-Words = st.text(max_size=20)
 
 any_array = st.sampled_from(WIRE_DTYPES).flatmap(
     lambda d: hnp.arrays(np.dtype(d), hnp.array_shapes(min_dims=1, max_dims=3, min_side=0))
 )
-
-
-def through_bytes(message: Any) -> Any:
-    """What a peer parses."""
-    return type(message).FromString(message.SerializeToString())
-
-
-def same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @given(any_array)
@@ -100,142 +86,6 @@ def test_the_row_that_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(e.InvalidInput, match="vector 2") as caught:
         c.require_finite(array, "queries")
     assert caught.value.field == "queries"
-
-
-@st.composite
-def search_batches(draw: st.DrawFn) -> t.SearchBatch:
-    n, dim, probes = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(1, 3))
-    finite = st.floats(-1e6, 1e6, width=32)
-    filters = draw(st.lists(hnp.arrays(np.uint8, st.integers(0, 4)), max_size=3))
-    chosen = hnp.arrays(np.int32, n, elements=st.integers(-1, len(filters) - 1))
-    lists = hnp.arrays(np.int32, (n, probes), elements=st.integers(-1, 99))
-    return t.SearchBatch(
-        snapshot=t.SnapshotId(draw(Words), draw(U64)),
-        shards=tuple(draw(st.lists(U32, max_size=4))),
-        queries=draw(hnp.arrays(np.float32, (n, dim), elements=finite)),
-        list_ids=draw(st.none() | lists),
-        k=draw(st.integers(1, 4096)),
-        refine_k=draw(st.none() | st.integers(1, 4096)),
-        filters=tuple(filters),
-        filter_of=draw(st.none() | chosen),
-    )
-
-
-@given(search_batches())
-def test_searches_round_trip(batch: t.SearchBatch) -> None:
-    back = c.search_from_wire(through_bytes(c.search_to_wire(batch)), 4096)
-    assert (back.snapshot, back.shards, back.k, back.refine_k) == (
-        batch.snapshot, batch.shards, batch.k, batch.refine_k,
-    )  # fmt: skip
-    assert same(batch.queries, back.queries)
-    assert same(batch.list_ids, back.list_ids)
-    assert same(batch.filter_of, back.filter_of)
-    assert len(back.filters) == len(batch.filters)
-    assert all(same(a, b) for a, b in zip(batch.filters, back.filters, strict=True))
-
-
-def a_search() -> retrieval_pb2.SearchRequest:
-    return c.search_to_wire(
-        t.SearchBatch(
-            snapshot=t.SnapshotId("docs", 1),
-            shards=(0,),
-            queries=np.ones((2, 4), np.float32),
-            list_ids=np.zeros((2, 3), np.int32),
-            k=5,
-            refine_k=10,
-            filters=(np.zeros(2, np.uint8),),
-            filter_of=np.array([0, -1], np.int32),
-        )
-    )
-
-
-def put(name: str, array: NDArray[Any]) -> Callable[[retrieval_pb2.SearchRequest], None]:
-    return lambda message: getattr(message, name).CopyFrom(c.tensor_to_wire(array))
-
-
-def nan_query() -> NDArray[Any]:
-    array = np.ones((2, 4), np.float32)
-    array[1, 3] = np.nan
-    return array
-
-
-BAD_SEARCHES: dict[str, tuple[Callable[[retrieval_pb2.SearchRequest], Any], str]] = {
-    "no queries": (lambda m: m.ClearField("queries"), "queries"),
-    "a NaN": (put("queries", nan_query()), "queries"),
-    "float16 queries": (put("queries", np.ones((2, 4), np.float16)), "queries"),
-    "one query without rows": (put("queries", np.ones(4, np.float32)), "queries"),
-    "k of 0": (lambda m: setattr(m, "k", 0), "k"),
-    "k too large": (lambda m: setattr(m, "k", 101), "k"),
-    "refine_k of 0": (lambda m: setattr(m, "refine_k", 0), "refine_k"),
-    "refine_k too large": (lambda m: setattr(m, "refine_k", 101), "refine_k"),
-    "lists of another count": (put("list_ids", np.zeros((3, 3), np.int32)), "list_ids"),
-    "lists of int64": (put("list_ids", np.zeros((2, 3), np.int64)), "list_ids"),
-    "filter past the end": (put("filter_of", np.array([0, 1], np.int32)), "filter_of"),
-    "filter below -1": (put("filter_of", np.array([0, -2], np.int32)), "filter_of"),
-    "filters of another count": (put("filter_of", np.array([0], np.int32)), "filter_of"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SEARCHES)
-def test_a_bad_search_names_the_field(name: str) -> None:
-    change, field = BAD_SEARCHES[name]
-    message = a_search()
-    c.search_from_wire(message, 100)
-    change(message)
-    with pytest.raises(e.InvalidInput) as caught:
-        c.search_from_wire(message, 100)
-    assert caught.value.field == field
-
-
-@st.composite
-def search_results(draw: st.DrawFn) -> t.SearchResult:
-    n, k = draw(st.integers(0, 4)), draw(st.integers(1, 5))
-    return t.SearchResult(
-        distances=draw(hnp.arrays(np.float32, (n, k), elements=st.floats(-9, 9, width=32))),
-        row_ids=draw(hnp.arrays(np.int64, (n, k))),
-        counts=draw(hnp.arrays(np.int32, n, elements=st.integers(0, k))),
-        rows_covered=draw(U64),
-        stats=t.SearchStats(draw(U64), draw(U64), draw(U32), draw(U32), draw(U32)),
-    )
-
-
-@given(search_results())
-def test_results_round_trip(result: t.SearchResult) -> None:
-    back = c.result_from_wire(through_bytes(c.result_to_wire(result)))
-    assert same(result.distances, back.distances)
-    assert same(result.row_ids, back.row_ids)
-    assert same(result.counts, back.counts)
-    assert (back.rows_covered, back.stats) == (result.rows_covered, result.stats)
-
-
-def a_result() -> retrieval_pb2.SearchReply:
-    return c.result_to_wire(
-        t.SearchResult(
-            np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64), np.full(2, 3, np.int32), 9
-        )
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [
-        ("row_ids", np.zeros((2, 4), np.int64)),
-        ("row_ids", np.zeros((2, 3), np.int32)),
-        ("distances", np.zeros((1, 3), np.float32)),
-        ("distances", np.full((2, 3), np.nan, np.float32)),
-        ("counts", np.zeros(3, np.int32)),
-        ("counts", np.array([0, 4], np.int32)),
-        ("counts", np.array([-1, 0], np.int32)),
-        ("counts", np.zeros((2, 1), np.int32)),
-    ],
-)
-def test_a_reply_that_does_not_fit_is_the_upstreams_fault(name: str, array: NDArray[Any]) -> None:
-    """A node's mistake must not look like the user's."""
-    message = a_result()
-    c.result_from_wire(message)
-    getattr(message, name).CopyFrom(c.tensor_to_wire(array))
-    with pytest.raises(e.UpstreamError):
-        c.result_from_wire(message)
 
 
 samplings = st.builds(
