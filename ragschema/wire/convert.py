@@ -28,8 +28,8 @@ _DTYPES: tuple[tuple[int, str], ...] = (
     (common_pb2.DTYPE_U8, "|u1"),
     (common_pb2.DTYPE_U16, "<u2"),
 )
-_NAMES: dict[int, str] = dict(_DTYPES)
-_CODES: dict[str, int] = {name: code for code, name in _DTYPES}
+_WIRE: dict[int, np.dtype[Any]] = {code: np.dtype(name) for code, name in _DTYPES}
+_CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in _WIRE.items()}
 
 
 def tensor_to_wire(array: NDArray[Any]) -> common_pb2.Tensor:
@@ -40,10 +40,9 @@ def tensor_to_wire(array: NDArray[Any]) -> common_pb2.Tensor:
 
 def pack_array(array: NDArray[Any]) -> tuple[int, NDArray[Any]]:
     """The wire's code of its dtype, and its values contiguous and little-endian."""
-    name = array.dtype.newbyteorder("<").str
-    code = _CODES.get(name)
+    code = _CODES.get(array.dtype) or _CODES.get(array.dtype.newbyteorder("<"))
     assert code is not None, f"dtype {array.dtype} has no wire type"
-    return code, np.ascontiguousarray(array, dtype=name)
+    return code, np.ascontiguousarray(array, dtype=_WIRE[code])
 
 
 def tensor_from_wire(
@@ -75,9 +74,9 @@ def unpack_tensor(
     Raises:
         InvalidInput: wrong dtype, rank or byte count, naming ``field``.
     """
-    want = np.dtype(dtype).newbyteorder("<")
-    if _NAMES.get(code) != want.str:
-        known = common_pb2.DType.Name(code) if code in _NAMES else code  # type: ignore[arg-type]
+    want = _WIRE.get(code)
+    if want is None or want.type is not dtype:
+        known = common_pb2.DType.Name(code) if want else code  # type: ignore[arg-type]
         raise e.InvalidInput(
             f"dtype {known} is not {np.dtype(dtype).name}",
             field=field,

@@ -152,9 +152,13 @@ class MessageWriter:
         shape = b"".join(map(varint, array.shape))
         head = b"\x08%c\x12%c%b" % (code, len(shape), shape)
         tail = b"\x1a" + varint(packed.nbytes)
-        for padding in (b"", *_PADDINGS):
-            inner = len(head) + len(padding) + len(tail) + packed.nbytes
-            start = varint(number << 3 | BYTES) + varint(inner) + head + padding + tail
+        outer = varint(number << 3 | BYTES)
+        inner = len(head) + len(tail) + packed.nbytes
+        start = outer + varint(inner) + head + tail
+        missing = -(self._size_bytes + len(start)) % _ALIGNMENT_BYTES
+        # The second choice is for a padding that makes the length itself longer.
+        for padding in _PADDINGS[missing] if missing else ():
+            start = outer + varint(inner + len(padding)) + head + padding + tail
             if (self._size_bytes + len(start)) % _ALIGNMENT_BYTES == 0:
                 break
         self._add(start)
@@ -169,8 +173,11 @@ class MessageWriter:
         self._size_bytes += len(piece)
 
 
-# A padding field takes two bytes or more; ten choices cover every remainder,
-# also where a longer message needs a longer length.
+def _padding(size_bytes: int) -> bytes:
+    """A field of that size, tag and length included; at least 2."""
+    return bytes((_PADDING_FIELD << 3 | BYTES, size_bytes - 2)) + bytes(size_bytes - 2)
+
+
 _PADDINGS: Final = tuple(
-    bytes((_PADDING_FIELD << 3 | BYTES, size)) + bytes(size) for size in range(10)
+    (_padding(missing + 8), _padding(missing + 7)) for missing in range(_ALIGNMENT_BYTES)
 )

@@ -8,13 +8,13 @@ reads, except that it refuses fields of a wrong wire type and groups.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from ragschema import errors as e
 from ragschema import types as t
-from ragschema.wire import common_pb2
+from ragschema.wire import common_pb2, retrieval_pb2
 from ragschema.wire.convert import error_to_wire
 from ragschema.wire.fields import (
     BYTES,
@@ -29,11 +29,19 @@ from ragschema.wire.fields import (
     read_uint32s,
     varint,
 )
-from ragschema.wire.searches import STATS_FIELDS, ReplyParts, SearchParts, TensorParts
+from ragschema.wire.searches import (
+    ReplyParts,
+    SearchParts,
+    TensorParts,
+    stats_from_wire,
+    stats_to_wire,
+)
 
 SEARCH_METHOD = "/ragrig.wire.v1.RetrievalNode/Search"
 STREAM_METHOD = "/ragrig.wire.v1.RetrievalNode/SearchStream"
 _UINT32 = 0xFFFF_FFFF
+
+Small = TypeVar("Small", common_pb2.ErrorDetail, retrieval_pb2.SearchStats)
 
 
 def read_search(data: bytes) -> SearchParts:
@@ -163,6 +171,7 @@ def read_reply(data: bytes) -> ReplyParts:
 
 def _read_reply(data: bytes) -> ReplyParts:
     parts = ReplyParts()
+    stats: retrieval_pb2.SearchStats | None = None
     for field in read_fields(data, 0, len(data)):
         number = field[0]
         if number == 1:
@@ -175,52 +184,35 @@ def _read_reply(data: bytes) -> ReplyParts:
             expect(field, VARINT)
             parts.rows_covered = field[2]
         elif number == 5:
-            parts.stats = _stats(data, field, parts.stats)
+            stats = _merged(data, field, stats or retrieval_pb2.SearchStats())
         elif number == 6:
             expect(field, VARINT)
             parts.request_id = field[2]
         elif number == 7:
-            parts.error = _error(data, field, parts.error)
+            parts.error = _merged(data, field, parts.error or common_pb2.ErrorDetail())
+    if stats is not None:
+        parts.stats = stats_from_wire(stats)
     return parts
 
 
-def _stats(data: bytes, outer: Field, before: t.SearchStats) -> t.SearchStats:
-    expect(outer, BYTES)
-    found: dict[str, int] = {}
-    for field in read_fields(data, outer[2], outer[3]):
-        if field[0] <= len(STATS_FIELDS):
-            expect(field, VARINT)
-            name = STATS_FIELDS[field[0] - 1]
-            found[name] = field[2] & _UINT32 if name in _STATS_UINT32 else field[2]
-    return replace(before, **found)
-
-
-_STATS_UINT32 = frozenset({"queue_us", "scan_us", "refine_us", "batch_queries"})
-
-
-def _error(
-    data: bytes, field: Field, before: common_pb2.ErrorDetail | None
-) -> common_pb2.ErrorDetail:
+def _merged(data: bytes, field: Field, message: Small) -> Small:
+    """Small messages without tensors are left to the library."""
     expect(field, BYTES)
-    detail = common_pb2.ErrorDetail() if before is None else before
     try:
-        detail.MergeFromString(data[field[2] : field[3]])
+        message.MergeFromString(data[field[2] : field[3]])
     except DecodeError as error:
-        raise malformed("an error detail", field[2]) from error
-    return detail
+        raise malformed("a message that cannot be parsed", field[2]) from error
+    return message
 
 
 def write_reply(result: t.SearchResult, request_id: int = 0) -> bytes:
     """A SearchReply with a result."""
-    stats = MessageWriter()
-    for number, name in enumerate(STATS_FIELDS, start=1):
-        stats.uint(number, getattr(result.stats, name))
     writer = MessageWriter()
     writer.tensor(1, result.distances)
     writer.tensor(2, result.row_ids)
     writer.tensor(3, result.counts)
     writer.uint(4, result.rows_covered)
-    writer.raw(5, stats.message())
+    writer.raw(5, stats_to_wire(result.stats).SerializeToString())
     writer.uint(6, request_id)
     return writer.message()
 

@@ -7,7 +7,6 @@ checked by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,13 +203,12 @@ def _tensor_parts(tensor: common_pb2.Tensor) -> TensorParts:
 
 def result_to_wire(result: t.SearchResult) -> retrieval_pb2.SearchReply:
     """For servers that speak protobuf; ``raw.write_reply`` gives the bytes at once."""
-    stats = {name: getattr(result.stats, name) for name in STATS_FIELDS}
     return retrieval_pb2.SearchReply(
         distances=tensor_to_wire(result.distances),
         row_ids=tensor_to_wire(result.row_ids),
         counts=tensor_to_wire(result.counts),
         rows_covered=result.rows_covered,
-        stats=retrieval_pb2.SearchStats(**stats),
+        stats=stats_to_wire(result.stats),
     )
 
 
@@ -226,14 +224,31 @@ def reply_parts(message: retrieval_pb2.SearchReply) -> ReplyParts:
         row_ids=_tensor_parts(message.row_ids),
         counts=_tensor_parts(message.counts),
         rows_covered=message.rows_covered,
-        stats=t.SearchStats(**{name: getattr(message.stats, name) for name in STATS_FIELDS}),
+        stats=stats_from_wire(message.stats),
         request_id=message.request_id,
         error=message.error if message.HasField("error") else None,
     )
 
 
-#: Fields of SearchStats, here and on the wire, by their number there less one.
-STATS_FIELDS: Sequence[str] = (
-    "codes_scanned", "bytes_scanned", "queue_us", "scan_us", "refine_us", "survivors",
-    "batch_queries",
-)  # fmt: skip
+def stats_to_wire(stats: t.SearchStats) -> retrieval_pb2.SearchStats:
+    return retrieval_pb2.SearchStats(
+        codes_scanned=stats.codes_scanned,
+        bytes_scanned=stats.bytes_scanned,
+        survivors=stats.survivors,
+        batch_queries=stats.batch_queries,
+        queue_us=stats.queue_us,
+        scan_us=stats.scan_us,
+        refine_us=stats.refine_us,
+    )
+
+
+def stats_from_wire(message: retrieval_pb2.SearchStats) -> t.SearchStats:
+    return t.SearchStats(
+        codes_scanned=message.codes_scanned,
+        bytes_scanned=message.bytes_scanned,
+        survivors=message.survivors,
+        batch_queries=message.batch_queries,
+        queue_us=message.queue_us,
+        scan_us=message.scan_us,
+        refine_us=message.refine_us,
+    )

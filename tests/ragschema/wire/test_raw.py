@@ -83,8 +83,8 @@ def test_tensors_written_here_are_used_in_place(
         assert array is None or not array.size or np.shares_memory(array, np.frombuffer(data, "u1"))
     data = raw.write_reply(result)
     back = s.result_from_parts(raw.read_reply(data))
-    for array in (back.distances, back.row_ids, back.counts):
-        assert not array.size or np.shares_memory(array, np.frombuffer(data, np.uint8))
+    for found in (back.distances, back.row_ids, back.counts):
+        assert not found.size or np.shares_memory(found, np.frombuffer(data, np.uint8))
 
 
 def test_data_that_are_not_aligned_are_copied_and_right() -> None:
@@ -172,7 +172,7 @@ def test_any_bytes_are_refused_or_read_as_protobuf_reads_them(data: bytes) -> No
     other = s.reply_parts(message)
     for name in ("distances", "row_ids", "counts"):
         assert_same_tensor(getattr(parts, name), getattr(other, name))
-    assert replace(parts.stats) == other.stats
+    assert parts.stats == other.stats
     assert (parts.rows_covered, parts.request_id) == (other.rows_covered, other.request_id)
     assert parts.error == other.error
 
