@@ -36,6 +36,8 @@ class Index {
   const float* const centroids;
   const float* const codebooks;
   const float* const shift;
+  // Codebooks as [m][sub][256]: all entries of a component side by side.
+  const std::vector<float> book;
 
   const float* centroid(int64_t list) const { return centroids + list * dim; }
 

@@ -1,0 +1,53 @@
+// What each code path implements for the numeric contract, and how to choose one.
+//
+// Split tables: per sub-quantiser 256 low bytes, then 256 high bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "contract_top.hpp"
+
+namespace ragrig {
+
+constexpr int64_t kSplitColumn = 512;
+
+// One run of codes in the grouped layout, scanned with one table.
+struct SumScan {
+  const uint8_t* codes;
+  int64_t rows;
+  const uint32_t* ids;
+  int64_t row_start;      // added to ids
+  const uint8_t* split;   // m * kSplitColumn bytes
+  int m;
+  bool high;              // whether any high byte is not zero
+  uint32_t bias;
+  uint32_t sum_max;
+  const uint8_t* lanes;   // bitmap, bit i: lane i is valid; null: all are
+  const uint8_t* live;    // bitmaps over row ids; null: all rows pass
+  const uint8_t* filter;
+};
+
+struct ContractOps {
+  // Tables of several lists at once: values [lists, m * sub] are residuals (l2)
+  // or queries (ip), book is [m, sub, 256]; out [lists, m * 256], lows and highs
+  // (smallest and largest entry of each column) [lists, m].
+  void (*tables_l2)(const float* values, int64_t lists, const float* book, int m, int sub,
+                    float* out, float* lows, float* highs);
+  void (*tables_ip)(const float* values, int64_t lists, const float* book, int m, int sub,
+                    float* out, float* lows, float* highs);
+  // Integer entries, split into bytes; returns whether any high byte is set.
+  bool (*quantize_split)(const float* table, const float* lows, float scale, uint32_t table_max,
+                         int m, uint8_t* split);
+  void (*quantize)(const float* table, const float* lows, float scale, uint32_t table_max, int m,
+                   uint16_t* out);
+  bool (*split)(const uint16_t* table, int m, uint8_t* split);
+  void (*scan)(const SumScan& job, TopSums& top);
+};
+
+extern const ContractOps kContractPortable;
+#if defined(__x86_64__)
+extern const ContractOps kContractAvx2;
+extern const ContractOps kContractAvx512;
+#endif
+
+}  // namespace ragrig

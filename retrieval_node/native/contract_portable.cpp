@@ -1,0 +1,56 @@
+// The numeric contract in plain C++: any machine, and the measure of the others.
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "contract_kernels.hpp"
+#include "layout.hpp"
+
+namespace ragrig {
+namespace portable {
+
+constexpr int kVectorBytes = 16;
+constexpr int kTileLists = 2;
+constexpr int kTileColumns = 4;
+#include "contract_tables_body.hpp"
+
+constexpr int kPassBlocks = 1;
+
+struct BlockSums {
+  uint16_t low[kLanes];
+  uint16_t high[kLanes];
+};
+
+inline int slot(int lane) { return lane; }
+
+template <bool High>
+void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* split, int m, int limit,
+          uint64_t* masks, BlockSums* sums) {
+  uint16_t* low = sums->low;
+  uint16_t* high = sums->high;
+  std::memset(sums, 0, sizeof(BlockSums));
+  for (int j = 0; j < m; j++) {
+    const uint8_t* row = codes + j * stride;
+    const uint8_t* column = split + j * kSplitColumn;
+    for (int i = 0; i < kLanes; i++) {
+      low[i] = static_cast<uint16_t>(low[i] + column[row[i]]);
+      if (High) high[i] = static_cast<uint16_t>(high[i] + column[kEntries + row[i]]);
+    }
+  }
+  uint64_t mask = 0;
+  for (int i = 0; i < kLanes; i++) {
+    mask |= static_cast<uint64_t>(high[i] + (low[i] >> 8) <= limit) << i;
+  }
+  masks[0] = mask;
+}
+
+#include "contract_scan_body.hpp"
+
+}  // namespace portable
+
+const ContractOps kContractPortable = {
+    portable::tables<true>,   portable::tables<false>, portable::quantize_split,
+    portable::quantize,       portable::split_bytes,   portable::scan,
+};
+
+}  // namespace ragrig

@@ -1,0 +1,80 @@
+// The integer scan of the numeric contract, compiled once per code path.
+//
+// Included inside the path's namespace, after its `#pragma GCC target`. The path
+// defines first:
+//   kPassBlocks: blocks summed side by side;
+//   slot(lane): where BlockSums keeps a lane;
+//   pass<High>(codes, stride, blocks, split, m, limit, masks, sums): sums `blocks`
+//     blocks; masks[b] gets the lanes whose sum >> 8 is at most `limit`, sums[b] is
+//     filled where masks[b] is not 0.
+
+inline bool bit(const uint8_t* bitmap, int64_t at) { return (bitmap[at >> 3] >> (at & 7)) & 1; }
+
+// Lanes of a block that are rows, and marked valid.
+inline uint64_t valid_lanes(const SumScan& job, int64_t block) {
+  const int64_t left = job.rows - block * kLanes;
+  uint64_t valid = left >= kLanes ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+  if (job.lanes != nullptr) {
+    uint64_t marked;
+    std::memcpy(&marked, job.lanes + block * (kLanes / 8), sizeof(marked));
+    valid &= marked;
+  }
+  return valid;
+}
+
+inline void take(const SumScan& job, int64_t block, uint64_t mask, const BlockSums& sums,
+                 TopSums& top) {
+  for (; mask != 0; mask &= mask - 1) {
+    const int lane = __builtin_ctzll(mask);
+    const int at = slot(lane);
+    const uint32_t entries = sums.low[at] + 256u * sums.high[at];
+    const uint32_t total = entries < job.sum_max - job.bias ? job.bias + entries : job.sum_max;
+    if (total > top.worst_sum()) continue;
+    const int64_t row = job.row_start + job.ids[block * kLanes + lane];
+    const uint64_t key = pack_sum(total, row);
+    if (key >= top.worst()) continue;
+    if (job.live != nullptr && !bit(job.live, row)) continue;
+    if (job.filter != nullptr && !bit(job.filter, row)) continue;
+    top.push(key);
+  }
+}
+
+// The largest sum >> 8 of entries that may still matter; below 0: none does.
+inline int limit_of(const SumScan& job, const TopSums& top) {
+  const uint32_t worst = top.worst_sum();
+  if (worst >= job.sum_max) return 0xFFFF;
+  if (worst < job.bias) return -1;
+  return static_cast<int>((worst - job.bias) >> 8);
+}
+
+template <bool High>
+void scan_with(const SumScan& job, TopSums& top) {
+  const int64_t blocks = blocks_of(job.rows);
+  uint64_t masks[kPassBlocks];
+  BlockSums sums[kPassBlocks];
+  const uint8_t* group = job.codes;
+  for (int64_t first = 0; first < blocks; first += kGroupBlocks) {
+    const int64_t width = blocks - first < kGroupBlocks ? blocks - first : kGroupBlocks;
+    for (int64_t at = 0; at < width; at += kPassBlocks) {
+      // Sums only grow: once the bias alone is too much the list is done.
+      const int limit = limit_of(job, top);
+      if (limit < 0) return;
+      const int here = static_cast<int>(width - at < kPassBlocks ? width - at : kPassBlocks);
+      pass<High>(group + at * kLanes, width * kLanes, here, job.split, job.m, limit, masks, sums);
+      for (int b = 0; b < here; b++) {
+        if (masks[b] == 0) continue;
+        const int64_t block = first + at + b;
+        take(job, block, masks[b] & valid_lanes(job, block), sums[b], top);
+      }
+    }
+    group += width * kLanes * job.m;
+  }
+}
+
+void scan(const SumScan& job, TopSums& top) {
+  if (job.high) {
+    scan_with<true>(job, top);
+  } else {
+    scan_with<false>(job, top);
+  }
+}

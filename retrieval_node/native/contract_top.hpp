@@ -1,0 +1,49 @@
+// The k smallest (sum, row id) of a scan, kept with few comparisons.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace ragrig {
+
+// A sum and a row id in one word whose order is that of the pair.
+constexpr int kRowBits = 40;
+constexpr int64_t kMaxRow = (int64_t{1} << kRowBits) - 1;
+
+constexpr uint64_t pack_sum(uint32_t sum, int64_t row) {
+  return static_cast<uint64_t>(sum) << kRowBits | static_cast<uint64_t>(row);
+}
+constexpr uint32_t sum_of(uint64_t key) { return static_cast<uint32_t>(key >> kRowBits); }
+constexpr int64_t row_of(uint64_t key) { return static_cast<int64_t>(key) & kMaxRow; }
+
+// Takes keys in a buffer a little longer than k and cuts it when it is full, so a
+// key costs one store and the threshold lags behind the true one by a few keys.
+class TopSums {
+ public:
+  void reset(int64_t k);
+
+  // Keys that are not below this cannot be among the k smallest.
+  uint64_t worst() const { return worst_; }
+  // Sums above this cannot.
+  uint32_t worst_sum() const { return sum_of(worst_); }
+
+  void push(uint64_t key) {
+    keys_[size_++] = key;
+    if (size_ == capacity_) cut();
+  }
+  void merge(const TopSums& other);
+  // The keys in ascending order; at most k.
+  const std::vector<uint64_t>& finish();
+
+ private:
+  void cut();
+
+  std::vector<uint64_t> keys_;
+  int64_t k_ = 0;
+  int64_t size_ = 0;
+  int64_t capacity_ = 0;
+  uint64_t worst_ = std::numeric_limits<uint64_t>::max();
+};
+
+}  // namespace ragrig
