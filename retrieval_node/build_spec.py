@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -22,7 +22,11 @@ class TrainSpec:
         id: names ``index/<id>.rag``.
         nlist: IVF lists, None to choose from the data.
         m: bytes per code, a divisor of the dimension; None to choose.
-        refine: store float16 vectors and rescore with them.
+        refine: store vectors and rescore with them.
+        rotate: learn a rotation (OPQ) that makes codes more faithful.
+        residual: codes are of a vector minus its list's centroid.
+        measure: measure the index's recall and choose nprobe and the refine
+            factor by it; false: by rule of thumb.
     """
 
     __pydantic_config__ = _STRICT
@@ -31,15 +35,23 @@ class TrainSpec:
     m: Annotated[int, Field(ge=1, le=4096)] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     refine: bool = True
+    rotate: bool = False
+    residual: bool = True
+    measure: bool = True
 
 
 @dataclass(frozen=True)
 class IndexChoice:
-    """Exactly one: an index file of the collection, or a new one to train."""
+    """Exactly one: an index file of the collection, or a new one to train.
+
+    Attributes:
+        residual: how the existing index encodes; for a new one ``train`` says so.
+    """
 
     __pydantic_config__ = _STRICT
     existing: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] | None = None
     train: TrainSpec | None = None
+    residual: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,11 @@ class BuildSpec:
     Attributes:
         vectors: path of a float32 [n, dim] .npy file, unit length if cosine.
         index: None for exact vectors.
-        refine: store float16 vectors beside the codes of an existing index;
-            for a new one ``index.train.refine`` decides.
+        refine: store vectors beside the codes of an existing index; for a new
+            one ``index.train.refine`` decides.
+        vector_type: of stored vectors. None: float32 in exact segments; beside
+            codes float16 where it holds the vectors to three digits, else float32.
+        threads: that encode; None: one per core this process may use.
     """
 
     __pydantic_config__ = _STRICT
@@ -62,6 +77,8 @@ class BuildSpec:
     num_shards: Annotated[int, Field(ge=1, le=4096)]
     index: IndexChoice | None = None
     refine: bool = False
+    vector_type: Literal["float16", "float32"] | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
 def load_spec(path: Path) -> BuildSpec:

@@ -87,6 +87,11 @@ class MappedBlockFile:
         """(file, first, block_bytes, crcs), as the native Guard takes them."""
         return self.data, self._head.first, BLOCK_BYTES, self._head.crcs
 
+    @property
+    def sound(self) -> bool:
+        """Whether every block was verified already."""
+        return bool(self._sound.all())
+
     def span(self, name: str) -> tuple[int, int]:
         """Offsets of an array's first byte and of the one past its last."""
         return self._places[name]
@@ -123,6 +128,11 @@ class MappedBlockFile:
         """Tells the kernel that an array is read here and there: no read-ahead."""
         start, stop = self.span(name)
         self._advise(mmap.MADV_RANDOM, start, stop)
+
+    def forget(self, name: str) -> None:
+        """Tells the kernel that an array is not needed again soon."""
+        start, stop = self.span(name)
+        self._advise(mmap.MADV_DONTNEED, start, stop)
 
     def _advise(self, advice: int, start: int, stop: int) -> None:
         low = start // mmap.PAGESIZE * mmap.PAGESIZE
