@@ -19,7 +19,9 @@ from weakref import WeakValueDictionary
 from coordinator.collections.snapshot import Snapshot
 from coordinator.collections.store import CollectionStore
 from coordinator.nodes.pool import NodePool
+from coordinator.stages.effort import Planner
 from coordinator.stages.probe import CoarseIndex
+from coordinator.stages.row_filter import RowFilters
 from ragschema.errors import InternalError, NotFound, RagrigError
 from ragschema.types import SnapshotId
 
@@ -47,13 +49,17 @@ class Live:
 
     Attributes:
         coarse: its centroids ready to be searched; None for exact collections.
+        planner: turns what requests ask for into settings of its index.
+        filters: its rows by metadata.
     """
 
-    __slots__ = ("coarse", "retired_s", "snapshot", "users")
+    __slots__ = ("coarse", "filters", "planner", "retired_s", "snapshot", "users")
 
     def __init__(self, snapshot: Snapshot, coarse: CoarseIndex | None) -> None:
         self.snapshot = snapshot
         self.coarse = coarse
+        self.planner = Planner(snapshot.manifest)
+        self.filters = RowFilters(snapshot)
         self.users = 0
         self.retired_s: float | None = None
 

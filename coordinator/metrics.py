@@ -1,20 +1,23 @@
 """What the coordinator measures, for Prometheus.
 
 One registry per coordinator, so that two in one process do not mix. Every
-label has few values: stages, node names and error types, never names that a
-user chooses. Children are looked up once, because ``labels()`` costs more
-than the observation itself.
+label has few values: stages, node names and error types. Collections, whose
+names users choose, label the estimates of their recall and nothing else; those
+are collected afresh, so that a dropped one leaves no series behind. Children
+are looked up once, because ``labels()`` costs more than the observation itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from coordinator.recall.collector import RecallCollector
+from coordinator.recall.window import RecallEstimate
 from coordinator.types import Coverage, Timings, Usage
 from ragschema.errors import InternalError, RagrigError, all_error_types
 
@@ -82,6 +85,9 @@ class Metrics:
         self._node_up = self._gauge("node_up", "1 while a node may be used", ("node", "kind"))
         self._tokens = self._counter("tokens", "Tokens read and written", ("kind",))
         self._fraction = self._histogram("coverage", "Share of rows searched", (), _SHARES)
+        self._recall_samples = self._counter(
+            "recall_samples", "Searches drawn for comparison with exact search", ("outcome",)
+        )
         self._error_types = frozenset(all_error_types())
         self._doing = {name: self._inflight.labels(name) for name in OPERATIONS}
         self._ok = {name: self._outcomes.labels(name, "ok") for name in OPERATIONS}
@@ -140,6 +146,14 @@ class Metrics:
 
     def node_up(self, node: str, kind: str, up: bool) -> None:
         self._node_up.labels(node, kind).set(1.0 if up else 0.0)
+
+    def recall_sample(self, outcome: str) -> None:
+        """A search was drawn; ``outcome`` tells what became of its comparison."""
+        self._recall_samples.labels(outcome).inc()
+
+    def watch_recall(self, estimates: Callable[[], Mapping[str, RecallEstimate]]) -> None:
+        """Exports what ``estimates`` tells by collection whenever somebody scrapes."""
+        self.registry.register(RecallCollector(estimates))
 
     def batcher(
         self, stage: str, waiting: Callable[[], float], running: Callable[[], float]

@@ -1,20 +1,20 @@
 """A question's way, in order. Start reading here.
 
-    search:  check -> embed -> probe -> retrieve -> merge
+    search:  check -> effort -> embed -> find (probe -> retrieve -> merge)
     query:   search -> prompt -> generate -> citations
 
 Each stage is a small class in ``coordinator/stages/``. Requests that arrive
 together share one embedding call, one probe and one call to each retrieval
-node; the two batchers below decide what "together" means.
+node; the two batchers below decide what "together" means. Afterwards the
+sampler may compare a search with an exact one, when nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from coordinator.batch import Batched
 from coordinator.batcher import Batcher
@@ -22,15 +22,19 @@ from coordinator.catalog import Catalog, Live
 from coordinator.metrics import Metrics
 from coordinator.nodes.clients import Embedded
 from coordinator.nodes.pool import NodePool
+from coordinator.recall.sampler import RecallSampler
+from coordinator.recall.window import RecallEstimate
 from coordinator.stages.answer import Answer
-from coordinator.stages.check import check_coverage, check_search, list_count, refine_count
+from coordinator.stages.check import check_coverage, check_search
+from coordinator.stages.effort import Effort
 from coordinator.stages.embed import EmbedRequest, EmbedStage
+from coordinator.stages.find import FindStage, Found, report_of
 from coordinator.stages.gate import Gate
 from coordinator.stages.generate import GenerateStage
-from coordinator.stages.merge import MergeStage, to_hits
-from coordinator.stages.probe import ProbeStage
+from coordinator.stages.merge import to_hits
 from coordinator.stages.prompt import PromptStage
-from coordinator.stages.retrieve import RetrieveRequest, RetrieveStage, stack_vectors
+from coordinator.stages.retrieve import RetrieveRequest
+from coordinator.stages.row_filter import Reach, RowFilter, reach_of
 from coordinator.stages.vectors import query_vector
 from coordinator.types import (
     Coverage,
@@ -44,19 +48,8 @@ from coordinator.types import (
     Usage,
 )
 from ragschema.rig import CoordinatorConfig
-from ragschema.types import F32, U8, CallContext, EmbedPurpose
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One request's rows out of a shared retrieval; times are the batch's."""
-
-    distances: list[float]
-    row_ids: list[int]
-    coverage: Coverage
-    probe_s: float
-    scan_s: float
-    merge_s: float
+from ragschema.storage.manifest import Manifest
+from ragschema.types import F32, CallContext, EmbedPurpose
 
 
 class Pipeline:
@@ -72,14 +65,15 @@ class Pipeline:
         self._embed = Batcher[EmbedRequest, Embedded](
             EmbedStage(pool), stages.embed, "embed", metrics, EmbedRequest.key
         )
-        self._probe = ProbeStage()
-        self._retrieve = RetrieveStage(pool)
-        self._merge = MergeStage()
         self._find = Batcher[RetrieveRequest, Found](
-            self._find_together, stages.retrieve, "retrieve", metrics, RetrieveRequest.key
+            FindStage(pool), stages.retrieve, "retrieve", metrics, RetrieveRequest.key
         )
+        metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
         self._generate = GenerateStage(pool, Gate(stages.generate, "generate", metrics))
+        self._sampler = RecallSampler(
+            config.recall_sampling, pool, metrics, lambda: self._find.waiting > 0
+        )
 
     async def search(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         """The nearest chunks of a collection.
@@ -128,102 +122,96 @@ class Pipeline:
 
     async def close(self) -> None:
         """Lets accepted requests end for a few seconds, then fails them."""
+        await self._sampler.close()
         await asyncio.gather(self._embed.close(), self._find.close())
+
+    def recall_estimates(self) -> dict[str, RecallEstimate]:
+        """What sampled searches of the served collections reached, by collection."""
+        return self._sampler.estimates(self._catalog.names())
 
     async def _search(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         started_s = time.perf_counter()
         with self._catalog.use(spec.collection) as live:
-            snapshot = live.snapshot
-            manifest = snapshot.manifest
+            manifest = live.snapshot.manifest
             check_search(spec, manifest, self._limits.max_k)
-            embedded: Batched[Embedded] | None = None
-            if spec.vector is not None:
-                vector = query_vector(spec.vector, manifest.dim, manifest.metric)
-            if spec.text is not None and manifest.live_rows:
-                assert manifest.embedder is not None, "check_search saw to it"
-                wanted = EmbedRequest(
-                    (spec.text,), EmbedPurpose.QUERY, manifest.embedder.fingerprint
-                )
-                embedded = await self._embed.submit(wanted, context)
-                vector = query_vector(embedded.value.vectors[0], manifest.dim, manifest.metric)
+            effort = live.planner.effort(spec)
             if not manifest.live_rows:
-                return _nothing(snapshot.id.generation, spec.collection, started_s)
+                if spec.vector is not None:
+                    query_vector(spec.vector, manifest.dim, manifest.metric)
+                return _nothing(live.snapshot.id.generation, spec.collection, started_s)
+            vector, embedded = await self._vector(spec, manifest, context)
+            row_filter = await _row_filter(live, spec.filters)
             request = RetrieveRequest(
-                snapshot=snapshot,
+                snapshot=live.snapshot,
                 coarse=live.coarse,
                 vector=vector,
                 k=spec.k,
-                nprobe=list_count(spec, manifest),
-                refine_k=refine_count(spec, manifest),
-                bitmap=await _bitmap(live, spec.filters),
+                effort=effort,
+                reach=self._reach(effort, manifest, row_filter),
+                row_filter=row_filter,
             )
             found = await self._find.submit(request, context)
-            return self._outcome(spec, live, embedded, found, started_s)
+            outcome = self._outcome(spec, request, embedded, found, started_s)
+            self._sampler.offer(live, request, found.value)
+            return outcome
 
-    async def _find_together(
-        self, requests: Sequence[RetrieveRequest], context: CallContext
-    ) -> list[Found]:
-        """Probe, retrieve and merge for requests of one snapshot."""
-        first = requests[0]
-        start_s = time.perf_counter()
-        widths = [r.nprobe for r in requests]
-        lists = await self._probe(first.coarse, stack_vectors(requests), widths)
-        probed_s = time.perf_counter()
-        answers = await self._retrieve(requests, lists, context)
-        scanned_s = time.perf_counter()
-        ranking = self._merge(answers.results, len(requests), max(r.k for r in requests))
-        distances, row_ids = ranking.distances.tolist(), ranking.row_ids.tolist()
-        counts = ranking.counts.tolist()
-        merged_s = time.perf_counter()
-        return [
-            Found(
-                distances=distances[i][: min(count, request.k)],
-                row_ids=row_ids[i][: min(count, request.k)],
-                coverage=answers.coverage,
-                probe_s=probed_s - start_s,
-                scan_s=scanned_s - probed_s,
-                merge_s=merged_s - scanned_s,
-            )
-            for i, (request, count) in enumerate(zip(requests, counts, strict=True))
-        ]
+    async def _vector(
+        self, spec: SearchSpec, manifest: Manifest, context: CallContext
+    ) -> tuple[F32, Batched[Embedded] | None]:
+        """The query's vector, and the call that embedded it."""
+        if spec.vector is not None:
+            return query_vector(spec.vector, manifest.dim, manifest.metric), None
+        assert spec.text is not None, "check_search saw to it"
+        assert manifest.embedder is not None, "check_search saw to it"
+        wanted = EmbedRequest((spec.text,), EmbedPurpose.QUERY, manifest.embedder.fingerprint)
+        embedded = await self._embed.submit(wanted, context)
+        vector = query_vector(embedded.value.vectors[0], manifest.dim, manifest.metric)
+        return vector, embedded
+
+    def _reach(self, effort: Effort, manifest: Manifest, row_filter: RowFilter | None) -> Reach:
+        if manifest.index is None or effort.nprobe is None:
+            return Reach(0, 0)
+        share = self._limits.max_filter_probe_share
+        return reach_of(effort.nprobe, manifest.index.nlist, row_filter, share)
 
     def _outcome(
         self,
         spec: SearchSpec,
-        live: Live,
+        request: RetrieveRequest,
         embedded: Batched[Embedded] | None,
         found: Batched[Found],
         started_s: float,
     ) -> SearchOutcome:
-        rows = found.value
+        snapshot, rows = request.snapshot, found.value
         check_coverage(rows.coverage, spec.min_coverage)
         self._metrics.observe_coverage(rows.coverage)
         lookup_s = time.perf_counter()
-        hits = to_hits(live.snapshot, rows.distances, rows.row_ids, live.snapshot.manifest.metric)
+        hits = to_hits(snapshot, rows.distances, rows.row_ids, snapshot.manifest.metric)
         now_s = time.perf_counter()
         queued_s = found.queued_s + (embedded.queued_s if embedded else 0.0)
         return SearchOutcome(
             collection=spec.collection,
-            generation=live.snapshot.id.generation,
+            generation=snapshot.id.generation,
             hits=hits,
             coverage=rows.coverage,
             timings=Timings(
                 queue_ms=queued_s * 1e3,
                 embed_ms=embedded.ran_s * 1e3 if embedded else None,
-                probe_ms=rows.probe_s * 1e3 if live.coarse is not None else None,
+                probe_ms=rows.probe_s * 1e3 if request.coarse is not None else None,
                 scan_ms=rows.scan_s * 1e3,
                 merge_ms=(rows.merge_s + now_s - lookup_s) * 1e3,
                 total_ms=(now_s - started_s) * 1e3,
             ),
             usage=Usage(embed_tokens=embedded.value.tokens if embedded else 0),
+            retrieval=report_of(request, rows),
         )
 
 
-async def _bitmap(live: Live, terms: tuple[FilterTerm, ...]) -> U8 | None:
+async def _row_filter(live: Live, terms: tuple[FilterTerm, ...]) -> RowFilter | None:
     if not terms:
         return None
-    # A filter that is not in the cache reads the metadata of every row.
-    return await asyncio.to_thread(live.snapshot.filter_bitmap, terms)
+    # A filter that is not known yet reads the metadata of every row.
+    return live.filters.known(terms) or await asyncio.to_thread(live.filters.find, terms)
 
 
 def _nothing(generation: int, collection: str, started_s: float) -> SearchOutcome:

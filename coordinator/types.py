@@ -35,6 +35,7 @@ class SearchSpec:
         min_coverage: share of the collection's rows that must have been
             searched, else InsufficientCoverage.
         nprobe: lists to scan, None for the collection's own setting.
+        recall: share of the true nearest to reach, instead of nprobe; in (0, 1].
     """
 
     collection: str
@@ -44,6 +45,7 @@ class SearchSpec:
     filters: tuple[FilterTerm, ...] = ()
     min_coverage: float = 0.0
     nprobe: int | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,34 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class RetrievalReport:
+    """How a search looked, and what that is worth.
+
+    Attributes:
+        nprobe: lists to scan before the filter grew them; None: the collection
+            keeps exact vectors.
+        refine_k: candidates rescored with stored vectors; None: none.
+        recall_expected: as measured of the index without filters; None:
+            nothing was measured that tells.
+        recall_reached: whether the wanted recall is expected; None: none was
+            wanted.
+        lists_probed: lists that were scanned.
+        filter_selectivity: rows that pass the filter over live rows; None: no
+            filter.
+        filter_limited: the rig's limit ended the search before the filter was
+            given all the lists it needs.
+    """
+
+    nprobe: int | None = None
+    refine_k: int | None = None
+    recall_expected: float | None = None
+    recall_reached: bool | None = None
+    lists_probed: int = 0
+    filter_selectivity: float | None = None
+    filter_limited: bool = False
+
+
+@dataclass(frozen=True)
 class SearchOutcome:
     """The answer to a search."""
 
@@ -136,6 +166,7 @@ class SearchOutcome:
     coverage: Coverage
     timings: Timings
     usage: Usage
+    retrieval: RetrievalReport = field(default_factory=RetrievalReport)
 
 
 @dataclass(frozen=True)
@@ -185,6 +216,7 @@ class DoneEvent:
     coverage: Coverage
     timings: Timings
     usage: Usage
+    retrieval: RetrievalReport = field(default_factory=RetrievalReport)
 
 
 QueryEvent = RetrievalEvent | TokenEvent | CitationEvent | DoneEvent

@@ -15,7 +15,7 @@ import numpy as np
 
 from ragschema import errors as e
 from ragschema.storage.blockfile import read_blockfile
-from ragschema.storage.manifest import collection_dir, read_manifest
+from ragschema.storage.manifest import Manifest, collection_dir, read_manifest
 from ragschema.types import (
     GenerateEnd,
     ModelInfo,
@@ -75,7 +75,7 @@ class FakeServer:
 
 
 class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
-    """Searches exact collections by brute force, as they lie on disk.
+    """Searches by brute force, as vectors lie on disk; lists are those of the nearest centroid.
 
     Attributes:
         pause_s: every search takes at least that long.
@@ -97,7 +97,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
 
     def reset(self) -> None:
         self.greeter = Greeter(self.name, "retrieval", self.capabilities)
-        self.loaded: dict[SnapshotId, dict[int, tuple[Any, Any]]] = {}
+        self.loaded: dict[SnapshotId, dict[int, tuple[Any, Any, Any]]] = {}
 
     def register(self, server: grpc.aio.Server) -> None:
         retrieval_pb2_grpc.add_RetrievalNodeServicer_to_server(self, server)
@@ -123,7 +123,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
                 path = directory / manifest.tombstones.path
                 live = ~np.isin(ids, read_blockfile(path, "tombstones").arrays["rows"])
                 ids, vectors = ids[live], vectors[live]
-            shards[number] = (ids, vectors)
+            shards[number] = (ids, vectors, _lists_of(directory, manifest, vectors))
         rows = [len(shards[number][0]) for number in request.shards]
         return retrieval_pb2.LoadShardsReply(rows=rows)
 
@@ -136,7 +136,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
             retrieval_pb2.LoadedSnapshot(
                 snapshot=convert.snapshot_to_wire(snapshot),
                 shards=list(shards),
-                rows=sum(len(ids) for ids, _ in shards.values()),
+                rows=sum(len(ids) for ids, _, _ in shards.values()),
             )
             for snapshot, shards in self.loaded.items()
         ]
@@ -156,13 +156,20 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         if batch.snapshot not in self.loaded:
             raise e.NotFound(f"{batch.snapshot} is not loaded", field="snapshot")
         parts = [self.loaded[batch.snapshot][number] for number in batch.shards]
-        ids = np.concatenate([ids for ids, _ in parts])
-        vectors = np.concatenate([vectors for _, vectors in parts])
-        return searches.result_to_wire(brute_force(batch, ids, vectors))
+        ids, vectors, lists = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return searches.result_to_wire(brute_force(batch, ids, vectors, lists))
 
 
-def brute_force(batch: SearchBatch, ids: Any, vectors: Any) -> SearchResult:
-    """Minus the inner product, ties by row id."""
+def _lists_of(directory: Path, manifest: Manifest, vectors: Any) -> Any:
+    """The list of each vector by inner product; all in list 0 without an index."""
+    if manifest.index is None:
+        return np.zeros(len(vectors), np.int32)
+    arrays = read_blockfile(directory / manifest.index.file.path, "ivfpq-index").arrays
+    return (vectors @ arrays["centroids"].T).argmax(axis=1).astype(np.int32)
+
+
+def brute_force(batch: SearchBatch, ids: Any, vectors: Any, lists: Any) -> SearchResult:
+    """Minus the inner product within the batch's lists, ties by row id."""
     n, k = len(batch.queries), batch.k
     distances = np.zeros((n, k), np.float32)
     row_ids = np.zeros((n, k), np.int64)
@@ -172,6 +179,8 @@ def brute_force(batch: SearchBatch, ids: Any, vectors: Any) -> SearchResult:
         if batch.filter_of is not None and batch.filter_of[row] >= 0:
             bits = np.unpackbits(batch.filters[batch.filter_of[row]], bitorder="little")
             allowed = bits[ids].astype(bool)
+        if batch.list_ids is not None and not batch.exact:
+            allowed &= np.isin(lists, batch.list_ids[row])
         far = -(vectors[allowed] @ query)
         order = np.lexsort((ids[allowed], far))[:k]
         counts[row] = len(order)

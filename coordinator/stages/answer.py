@@ -63,6 +63,7 @@ class Answer:
             model=self._model,
             citations=self._citations.all(),
             coverage=self._outcome.coverage,
+            retrieval=self._outcome.retrieval,
             timings=replace(self._timings, total_ms=self._elapsed_ms()),
             usage=replace(
                 self._outcome.usage,

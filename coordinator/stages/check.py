@@ -6,9 +6,6 @@ from coordinator.types import Coverage, SearchSpec
 from ragschema.errors import IncompatibleRequest, InsufficientCoverage, InvalidInput
 from ragschema.storage.manifest import Manifest
 
-#: What a retrieval node takes at most, for k and for refinement.
-MAX_NODE_K = 4096
-
 
 def check_search(spec: SearchSpec, manifest: Manifest, max_k: int) -> None:
     """
@@ -25,6 +22,7 @@ def check_search(spec: SearchSpec, manifest: Manifest, max_k: int) -> None:
         raise InvalidInput(f"{spec.k} is not in 1..{max_k}", field="k")
     if spec.nprobe is not None and spec.nprobe < 1:
         raise InvalidInput(f"{spec.nprobe} is less than 1", field="nprobe")
+    _check_recall(spec)
     if not 0.0 <= spec.min_coverage <= 1.0:
         raise InvalidInput(f"{spec.min_coverage} is not in 0..1", field="min_coverage")
     if spec.text is None:
@@ -36,6 +34,21 @@ def check_search(spec: SearchSpec, manifest: Manifest, max_k: int) -> None:
             f"collection {manifest.collection!r} holds vectors of no known model",
             field="text",
             hint="search it by vector",
+        )
+
+
+def _check_recall(spec: SearchSpec) -> None:
+    if spec.recall is None:
+        return
+    if spec.nprobe is not None:
+        raise InvalidInput(
+            f"both nprobe ({spec.nprobe}) and recall ({spec.recall:g}) were given",
+            field="recall",
+            hint="give nprobe or recall; recall sets nprobe",
+        )
+    if not 0.0 < spec.recall <= 1.0:
+        raise InvalidInput(
+            f"{spec.recall} is not above 0 and at most 1", field="recall", hint="such as 0.95"
         )
 
 
@@ -54,17 +67,3 @@ def check_coverage(coverage: Coverage, wanted: float) -> None:
         field="min_coverage",
         hint="try again when the node is back (see /readyz), or lower min_coverage",
     )
-
-
-def list_count(spec: SearchSpec, manifest: Manifest) -> int:
-    """Lists to scan, at most all of them; 0 for exact collections."""
-    if manifest.index is None:
-        return 0
-    return min(spec.nprobe or manifest.index.nprobe, manifest.index.nlist)
-
-
-def refine_count(spec: SearchSpec, manifest: Manifest) -> int | None:
-    """Candidates to rescore; None where the collection does not refine."""
-    if manifest.index is None or manifest.index.refine_factor is None:
-        return None
-    return min(MAX_NODE_K, spec.k * manifest.index.refine_factor)

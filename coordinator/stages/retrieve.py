@@ -1,4 +1,9 @@
-"""Retrieve: one Search call to each group of replicas for a whole batch."""
+"""Retrieve: one Search call to each group of replicas for a whole batch.
+
+Requests that want different numbers of lists share a call: rows of its list
+ids are padded. Only much fewer lists than others want get a call of their own,
+as do requests that may come back for more.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,9 @@ import numpy as np
 from coordinator.collections.snapshot import Snapshot
 from coordinator.nodes.pool import NodePool, Route
 from coordinator.nodes.watched import is_callers_fault
+from coordinator.stages.effort import Effort
 from coordinator.stages.probe import CoarseIndex
+from coordinator.stages.row_filter import Reach, RowFilter
 from coordinator.types import Coverage
 from ragschema.errors import Overloaded, RagrigError
 from ragschema.types import F32, I32, U8, CallContext, SearchBatch, SearchResult
@@ -28,21 +35,28 @@ class RetrieveRequest:
         snapshot: held open by the request until it is answered.
         coarse: the snapshot's centroids; None for exact collections.
         vector: float32 [dim], unit length where the metric is cosine.
-        nprobe: lists to scan, at most nlist.
-        bitmap: rows that may be returned, uint8 [ceil(next_row_id / 8)].
+        effort: what the request asked for, as settings.
+        reach: lists to scan, with the filter thought of; none of an exact
+            collection.
+        row_filter: rows that may be returned; None: all.
     """
 
     snapshot: Snapshot
     coarse: CoarseIndex | None
     vector: F32
     k: int
-    nprobe: int
-    refine_k: int | None
-    bitmap: U8 | None
+    effort: Effort
+    reach: Reach
+    row_filter: RowFilter | None
 
     def key(self) -> Hashable:
-        """Requests with equal keys may share a call; k and filters may differ."""
-        return (self.snapshot, self.nprobe, self.refine_k)
+        """Requests with equal keys may share a call; k and filters may differ.
+
+        List counts may too, within a factor of four. Who may go on for a second
+        round does not keep others waiting for it.
+        """
+        size = (self.reach.first.bit_length() + 1) // 2
+        return (self.snapshot, self.effort.refine_k, size, self.reach.first < self.reach.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +74,25 @@ class RetrieveStage:
         self._pool = pool
 
     async def __call__(
-        self, requests: Sequence[RetrieveRequest], lists: I32 | None, context: CallContext
+        self,
+        requests: Sequence[RetrieveRequest],
+        lists: I32 | None,
+        context: CallContext,
+        *,
+        exact: bool = False,
     ) -> Answers:
         """Searches for requests of one key together.
+
+        Args:
+            lists: int32 [n, lists], padded with -1; None: all there is.
+            exact: compare every stored vector, whatever the index.
 
         Raises:
             Overloaded: a node's queue is full and no replica can help.
             InvalidInput, DeadlineExceeded: what every node would say.
         """
         manifest = requests[0].snapshot.manifest
-        batch = to_batch(requests, lists)
+        batch = to_batch(requests, lists, exact=exact)
         routes = self._pool.routes(manifest.num_shards)
         answers = await asyncio.gather(*(self._ask(route, batch, context) for route in routes))
         results = tuple(a for a in answers if a is not None)
@@ -102,7 +125,9 @@ class RetrieveStage:
         return None
 
 
-def to_batch(requests: Sequence[RetrieveRequest], lists: I32 | None) -> SearchBatch:
+def to_batch(
+    requests: Sequence[RetrieveRequest], lists: I32 | None, *, exact: bool = False
+) -> SearchBatch:
     """One message for all: the largest k, and each filter once."""
     first = requests[0]
     filters, filter_of = _shared_filters(requests)
@@ -112,9 +137,10 @@ def to_batch(requests: Sequence[RetrieveRequest], lists: I32 | None) -> SearchBa
         queries=stack_vectors(requests),
         list_ids=lists,
         k=max(r.k for r in requests),
-        refine_k=first.refine_k,
+        refine_k=None if exact else first.effort.refine_k,
         filters=filters,
         filter_of=filter_of,
+        exact=exact,
     )
 
 
@@ -134,10 +160,11 @@ def _shared_filters(
     bitmaps: list[U8] = []
     filter_of = np.full(len(requests), -1, dtype=np.int32)
     for row, request in enumerate(requests):
-        if request.bitmap is None:
+        if request.row_filter is None:
             continue
-        index = seen.setdefault(id(request.bitmap), len(bitmaps))
+        bitmap = request.row_filter.bitmap
+        index = seen.setdefault(id(bitmap), len(bitmaps))
         if index == len(bitmaps):
-            bitmaps.append(request.bitmap)
+            bitmaps.append(bitmap)
         filter_of[row] = index
     return tuple(bitmaps), (filter_of if bitmaps else None)

@@ -113,7 +113,7 @@ async def test_a_broken_collection_is_reported_and_disturbs_no_other(tmp_path: P
     write_collection(tmp_path, "bad", content(4))
     (shard,) = (tmp_path / "collections/bad/segments").glob("*/shard-0.rag")
     raw = bytearray(shard.read_bytes())
-    raw[-1] ^= 1
+    raw[20] ^= 1  # in the head, which is read before anything is served
     shard.write_bytes(raw)
     async with running_stage(tmp_path) as stage:
         catalog = stage.runtime.catalog
@@ -123,7 +123,7 @@ async def test_a_broken_collection_is_reported_and_disturbs_no_other(tmp_path: P
             catalog.current("bad")
         assert raised.value is not catalog.errors()["bad"]
         assert await count(stage, "good") == 4
-        raw[-1] ^= 1
+        raw[20] ^= 1  # in the head, which is read before anything is served
         shard.write_bytes(raw)
         await until(lambda: "bad" in catalog.names(), "the mended collection")
         assert catalog.errors() == {}

@@ -1,13 +1,16 @@
-"""Coverage that a caller asks for."""
+"""What a caller may ask for, and the coverage of what comes back."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from coordinator.stages.check import check_coverage, list_count, refine_count
+from coordinator.stages.check import check_coverage, check_search
 from coordinator.types import Coverage, SearchSpec
-from ragschema.errors import InsufficientCoverage
-from ragschema.storage.manifest import ChunkingConfig, FileRef, IndexRef, Manifest
+from ragschema.errors import InsufficientCoverage, InvalidInput
+from ragschema.storage.manifest import ChunkingConfig, Manifest
 from ragschema.types import Metric
 
 
@@ -23,28 +26,29 @@ def test_too_little_names_what_is_missing(fraction: float, wanted: float) -> Non
     assert refused.value.field == "min_coverage"
 
 
-def manifest(index: IndexRef | None) -> Manifest:
+def manifest() -> Manifest:
     return Manifest(
-        1, "c", 1, "now", Metric.L2, 4, 1, None, ChunkingConfig(), index, (), None, 9, 9, 9
+        2, "c", 1, "now", Metric.L2, 4, 1, None, ChunkingConfig(), None, (), None, 9, 9, 9
     )
 
 
-def index(refine_factor: int | None) -> IndexRef:
-    return IndexRef(FileRef("index/a.rag", 1, 1), 16, 2, 4, refine_factor)
+def spec(**more: Any) -> SearchSpec:
+    return SearchSpec("c", 5, vector=np.ones(4, np.float32), **more)
 
 
-@pytest.mark.parametrize(("asked", "scanned"), [(None, 4), (1, 1), (16, 16), (500, 16)])
-def test_lists_are_bounded_by_those_there_are(asked: int | None, scanned: int) -> None:
-    assert list_count(SearchSpec("c", 5, nprobe=asked), manifest(index(None))) == scanned
+def test_nprobe_and_recall_together_are_refused_by_both_names() -> None:
+    with pytest.raises(InvalidInput, match=r"nprobe .*recall") as refused:
+        check_search(spec(nprobe=3, recall=0.9), manifest(), 100)
+    assert refused.value.field == "recall"
 
 
-def test_an_exact_collection_neither_probes_nor_refines() -> None:
-    spec = SearchSpec("c", 5, nprobe=3)
-    assert list_count(spec, manifest(None)) == 0
-    assert refine_count(spec, manifest(None)) is None
-    assert refine_count(spec, manifest(index(None))) is None
+@pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan")])
+def test_a_recall_out_of_range_is_refused(recall: float) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_search(spec(recall=recall), manifest(), 100)
+    assert refused.value.field == "recall"
 
 
-@pytest.mark.parametrize(("k", "candidates"), [(1, 8), (10, 80), (1000, 4096)])
-def test_refinement_is_bounded_by_what_a_node_takes(k: int, candidates: int) -> None:
-    assert refine_count(SearchSpec("c", k), manifest(index(8))) == candidates
+@pytest.mark.parametrize("more", [{"recall": 1.0}, {"recall": 1e-9}, {"nprobe": 1}, {}])
+def test_one_of_them_is_fine(more: dict[str, Any]) -> None:
+    check_search(spec(**more), manifest(), 100)

@@ -1,0 +1,1 @@
+"""What live searches reach, measured in the background."""
