@@ -1,53 +1,43 @@
 """Builds one segment of a collection, and its index when asked to train one.
 
-Writes ``segments/<segment_id>/shard-<s>.rag`` and ``index/<id>.rag`` and
-nothing else; each file appears whole or not at all, and a second run over a
-half-written folder replaces what is there. The caller commits the manifest.
+Writes ``segments/<segment_id>/shard-<s>.rag`` and ``index/<id>.rag``; each file
+appears whole or not at all, and a second run over a half-written folder replaces
+what is there. What a killed run had trained and encoded lies in
+``staging/build`` until a later run over the same vectors takes it over. The
+caller commits the manifest.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragschema.errors import CorruptData, InvalidInput, NotFound
-from ragschema.storage.blockfile import read_blockfile, write_blockfile
-from ragschema.storage.manifest import sync_directory
-from ragschema.types import F32, I64, U8, Metric
-from retrieval_node import training, tuning
-from retrieval_node.build_spec import BuildSpec, TrainSpec
+from ragschema.errors import Conflict, InternalError, InvalidInput, NotFound, Unavailable
+from ragschema.storage.blockfile import StreamedArray
+from ragschema.types import F32, Metric
+from retrieval_node.build_spec import BuildSpec
+from retrieval_node.build_train import BuiltIndex, describe, open_index, trained, write_index
+from retrieval_node.build_write import Stored, coded_arrays, exact_arrays, write_shard
+from retrieval_node.encode import Progress, encode_all
 from retrieval_node.fixedpoint import check_magnitude
 from retrieval_node.layout import ShardLayout, deal
-from retrieval_node.shard_files import INDEX_KIND, SHARD_KIND, IvfIndex, index_from_file
+from retrieval_node.shard_files import IvfIndex
 
-#: Called with (phase, done, total).
-Progress = Callable[[str, int, int], None]
+__all__ = ["BuildResult", "BuiltIndex", "Progress", "build"]
 
 _BLOCK_ROWS = 16_384
-_TUNE_ROWS = 100_000
-_TRAIN_STEPS = 3
 _FLOAT16_MAX = 65504.0
-
-
-@dataclass(frozen=True)
-class BuiltIndex:
-    """A new index, for the manifest; ``path`` is relative to the collection.
-
-    ``recall_at_10`` is what was measured while nprobe and refine_factor were chosen.
-    """
-
-    path: str
-    nlist: int
-    m: int
-    nprobe: int
-    refine_factor: int | None
-    recall_at_10: float
+_FLOAT16_ERROR = 1e-3
+#: Row ids are stored in four bytes, relative to the segment.
+_MOST_ROWS = 1 << 32
+_FULL_ERRNOS = frozenset({27, 28, 122})  # EFBIG, ENOSPC, EDQUOT
 
 
 @dataclass(frozen=True)
@@ -66,42 +56,55 @@ def build(spec: BuildSpec, progress: Progress) -> BuildResult:
         InvalidInput: vectors that are not float32 [n, dim], not finite, not of
             unit length (cosine), or settings that do not fit them.
         NotFound: there is no vectors file or no collection directory.
+        Conflict: another builder works on this collection.
+        Unavailable: the disk is full, naming the file.
         CorruptData: the existing index file is damaged.
     """
     directory = Path(spec.collection_dir)
     if not directory.is_dir():
         raise NotFound(f"there is no directory {directory}", field="collection_dir")
     vectors = _open_vectors(Path(spec.vectors))
-    _check_vectors(vectors, spec.metric)
-    if spec.index is None:
-        return _build_exact(spec, directory, vectors, progress)
-    if spec.index.train is not None:
-        index, built = _train(spec, spec.index.train, directory, vectors, progress)
-        refine = built.refine_factor is not None
-    else:
-        assert spec.index.existing is not None, "checked when the spec was read"
-        index, built = _open_index(directory, spec.index.existing, vectors.shape[1]), None
-        refine = spec.refine
-        if refine and not _float16_holds(vectors):
-            raise InvalidInput(
-                "vectors too large or too small for float16",
-                field="vectors",
-                hint="scale the vectors, or rebuild the collection without refinement",
-            )
-    list_of, codes = _encode(vectors, index, spec.metric, progress)
-    layouts = deal(list_of, index.nlist, spec.num_shards, spec.row_start)
+    float16_holds = _check_vectors(vectors, spec.metric, spec.vector_type)
+    try:
+        with _alone(directory):
+            if spec.index is None:
+                return _build_exact(spec, directory, vectors, progress)
+            return _build_coded(spec, directory, vectors, float16_holds, progress)
+    except OSError as error:
+        raise _write_error(error) from error
 
-    def arrays(layout: ShardLayout) -> dict[str, NDArray[Any]]:
-        found: dict[str, NDArray[Any]] = {
-            "list_offsets": layout.list_offsets,
-            "ids": layout.rows + spec.row_start,
-            "codes": codes[layout.rows],
-        }
-        if refine:
-            found["vectors"] = _gather(vectors, layout.rows, np.float16)
-        return found
 
-    return _write_shards(spec, directory, layouts, arrays, built, progress)
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One builder per collection; the kernel frees the lock of one that dies."""
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"another index builder works in {directory}",
+                field="collection_dir",
+                hint="wait until it ends, then build again",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_error(error: OSError) -> Unavailable | InternalError:
+    where = error.filename or "the collection"
+    if error.errno in _FULL_ERRNOS:
+        return Unavailable(
+            f"no space left to write {where}",
+            field="collection_dir",
+            hint="free disk space or raise the limit, then build again; it goes on from there",
+        )
+    return InternalError(
+        f"cannot write {where}: {error.strerror or error}",
+        field="collection_dir",
+        hint="check that the directory exists and that you may write there",
+    )
 
 
 def _open_vectors(path: Path) -> F32:
@@ -115,146 +118,113 @@ def _open_vectors(path: Path) -> F32:
         raise InvalidInput(f"{path} does not hold float32 [n, dim]", field="vectors")
     if array.shape[1] < 1:
         raise InvalidInput(f"{path} holds vectors of dimension 0", field="vectors")
+    if len(array) > _MOST_ROWS:
+        raise InvalidInput(
+            f"{path} holds {len(array)} vectors, a segment takes {_MOST_ROWS}",
+            field="vectors",
+            hint="build several segments",
+        )
     return array
 
 
-def _blocks(n: int) -> list[tuple[int, int]]:
-    return [(a, min(n, a + _BLOCK_ROWS)) for a in range(0, n, _BLOCK_ROWS)]
+def _check_vectors(vectors: F32, metric: Metric, wanted: str | None) -> bool:
+    """Whether float16 keeps every vector to about three digits.
 
-
-def _check_vectors(vectors: F32, metric: Metric) -> None:
-    for first, last in _blocks(len(vectors)):
-        block = np.array(vectors[first:last])
+    Raises:
+        InvalidInput: naming a vector that cannot be stored.
+    """
+    holds = True
+    for first in range(0, len(vectors), _BLOCK_ROWS):
+        block = np.array(vectors[first : first + _BLOCK_ROWS])
         check_magnitude(block, "vectors")
         if metric is Metric.COSINE:
-            lengths = np.linalg.norm(block, axis=1)
-            wrong = np.flatnonzero(np.abs(lengths - 1.0) > 1e-3)
-            if len(wrong):
-                raise InvalidInput(
-                    f"vector {first + int(wrong[0])} has length {lengths[wrong[0]]:.4g}",
-                    field="vectors",
-                    hint="normalise vectors to unit length for cosine",
-                )
+            _check_unit_length(block, first)
+        holds = holds and _float16_holds(block)
+    if wanted == "float16" and not holds:
+        raise InvalidInput(
+            "vectors too large or too small for float16",
+            field="vectors",
+            hint='scale the vectors, or ask for vector_type "float32"',
+        )
+    return holds
 
 
-def _float16_holds(vectors: F32) -> bool:
-    """Whether float16 keeps every vector to about three digits."""
-    for first, last in _blocks(len(vectors)):
-        # float64: squares of tiny components must not vanish.
-        block = np.array(vectors[first:last], dtype=np.float64)
-        if np.abs(block).max(initial=0.0) > _FLOAT16_MAX:
-            return False
-        error = np.linalg.norm(block - block.astype(np.float16), axis=1)
-        if (error > 1e-3 * np.linalg.norm(block, axis=1)).any():
-            return False
-    return True
+def _check_unit_length(block: F32, first: int) -> None:
+    lengths = np.linalg.norm(block, axis=1)
+    wrong = np.flatnonzero(np.abs(lengths - 1.0) > 1e-3)
+    if len(wrong):
+        raise InvalidInput(
+            f"vector {first + int(wrong[0])} has length {lengths[wrong[0]]:.4g}",
+            field="vectors",
+            hint="normalise vectors to unit length for cosine",
+        )
+
+
+def _float16_holds(block: F32) -> bool:
+    # float64: squares of tiny components must not vanish.
+    exact = block.astype(np.float64)
+    if np.abs(exact).max(initial=0.0) > _FLOAT16_MAX:
+        return False
+    error = np.linalg.norm(exact - exact.astype(np.float16), axis=1)
+    return not (error > _FLOAT16_ERROR * np.linalg.norm(exact, axis=1)).any()
 
 
 def _build_exact(spec: BuildSpec, directory: Path, vectors: F32, progress: Progress) -> BuildResult:
     layouts = deal(np.zeros(len(vectors), dtype=np.int64), 1, spec.num_shards, spec.row_start)
-
-    def arrays(layout: ShardLayout) -> dict[str, NDArray[Any]]:
-        return {
-            "ids": layout.rows + spec.row_start,
-            "vectors": _gather(vectors, layout.rows, np.float32),
-        }
-
-    return _write_shards(spec, directory, layouts, arrays, None, progress)
-
-
-def _gather(vectors: F32, rows: I64, dtype: type[np.generic]) -> NDArray[Any]:
-    out = np.empty((len(rows), vectors.shape[1]), dtype=dtype)
-    for first, last in _blocks(len(rows)):
-        out[first:last] = vectors[rows[first:last]]
-    return out
-
-
-def _train(
-    spec: BuildSpec, train: TrainSpec, directory: Path, vectors: F32, progress: Progress
-) -> tuple[IvfIndex, BuiltIndex]:
-    n, dim = vectors.shape
-    if n == 0:
-        raise InvalidInput("there is no vector to train on", field="vectors")
-    nlist, m = training.check_shape(n, dim, train.nlist, train.m)
-    progress("train", 0, _TRAIN_STEPS)
-    sample = np.array(vectors[training.sample_rows(n, nlist, train.seed)])
-    centroids = training.train_centroids(sample, nlist, spec.metric, train.seed)
-    progress("train", 1, _TRAIN_STEPS)
-    residuals = sample - centroids[training.assign(sample, centroids, spec.metric)]
-    shuffled = np.random.default_rng(train.seed).permutation(len(residuals))
-    codebooks = training.train_codebooks(residuals[shuffled], m, train.seed)
-    index = IvfIndex(centroids, codebooks, np.ascontiguousarray(codebooks.transpose(0, 2, 1)))
-    progress("train", 2, _TRAIN_STEPS)
-    tuned = _tuned(
-        vectors, index, spec.metric, train.refine and _float16_holds(vectors), train.seed
+    stored = Stored(vectors, spec.vector_type or "float32")
+    return _write_shards(
+        spec, directory, layouts, lambda layout: exact_arrays(layout, stored), None, progress
     )
-    path = directory / "index" / f"{train.id}.rag"
-    _write_whole(
-        path, INDEX_KIND, {"metric": str(spec.metric), "seed": train.seed},
-        {"centroids": centroids, "codebooks": codebooks},
+
+
+def _build_coded(
+    spec: BuildSpec, directory: Path, vectors: F32, float16_holds: bool, progress: Progress
+) -> BuildResult:
+    assert spec.index is not None, "the caller looked"
+    scratch = directory / "staging" / "build"
+    index, built, refine = _index(spec, directory, vectors, scratch, progress)
+    threads = spec.threads or len(os.sched_getaffinity(0))
+    encoded = encode_all(vectors, index, scratch, threads, progress)
+    lists = encoded.lists().astype(np.int64)
+    layouts = deal(lists, index.nlist, spec.num_shards, spec.row_start)
+    del lists
+    codes = encoded.codes()
+    stored = None
+    if refine:
+        fitting = "float16" if float16_holds else "float32"
+        stored = Stored(vectors, spec.vector_type or fitting)
+    result = _write_shards(
+        spec, directory, layouts, lambda layout: coded_arrays(layout, index, codes, stored), built,
+        progress,
     )  # fmt: skip
-    progress("train", _TRAIN_STEPS, _TRAIN_STEPS)
-    return index, BuiltIndex(
-        path=path.relative_to(directory).as_posix(),
-        nlist=nlist,
-        m=m,
-        nprobe=tuned.nprobe,
-        refine_factor=tuned.refine_factor,
-        recall_at_10=tuned.recall,
-    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    return result
 
 
-def _tuned(vectors: F32, index: IvfIndex, metric: Metric, refine: bool, seed: int) -> tuning.Tuned:
-    """Settings measured on at most 100 000 vectors. A thinner collection has
-    farther neighbours, so the choice errs to the safe side."""
-    n = len(vectors)
-    rows = np.arange(n)
-    if n > _TUNE_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(n, _TUNE_ROWS, replace=False))
-    some = np.array(vectors[rows])
-    list_of, codes = _encode(some, index, metric, lambda *_: None)
-    return tuning.tune(some, list_of, codes, index, metric, refine, seed, n)
-
-
-def _open_index(directory: Path, relative: str, dim: int) -> IvfIndex:
-    path = (directory / relative).resolve()
-    if not path.is_relative_to(directory.resolve()):
-        raise InvalidInput(f"{relative} leaves the collection", field="index.existing")
-    file = read_blockfile(path, INDEX_KIND)
-    centroids = file.arrays.get("centroids")
-    if centroids is not None and centroids.ndim == 2 and centroids.shape[1] != dim:
-        raise InvalidInput(
-            f"vectors have {dim} components, the index has {centroids.shape[1]}",
-            field="vectors",
-            hint="embed with the collection's own embedder",
-        )
-    try:
-        return index_from_file(file, None, None, dim)
-    except (ValueError, IndexError) as error:
-        raise CorruptData(f"{path}: {error}", field=str(path)) from error
-
-
-def _encode(vectors: F32, index: IvfIndex, metric: Metric, progress: Progress) -> tuple[I64, U8]:
-    """The list of each vector and the PQ code of its residual, block by block."""
-    n = len(vectors)
-    list_of = np.empty(n, dtype=np.int64)
-    codes = np.empty((n, index.m), dtype=np.uint8)
-    encode = training.encoder(index.codebooks)
-    progress("encode", 0, n)
-    for first, last in _blocks(n):
-        block = np.array(vectors[first:last])
-        nearest = training.assign(block, index.centroids, metric)
-        list_of[first:last] = nearest
-        codes[first:last] = encode(block - index.centroids[nearest])
-        progress("encode", last, n)
-    return list_of, codes
+def _index(
+    spec: BuildSpec, directory: Path, vectors: F32, scratch: Path, progress: Progress
+) -> tuple[IvfIndex, BuiltIndex | None, bool]:
+    """The index to encode with, what to say of a new one, and whether it refines."""
+    choice = spec.index
+    assert choice is not None, "the caller looked"
+    train = choice.train
+    if train is None:
+        assert choice.existing is not None, "checked when the spec was read"
+        dim = vectors.shape[1]
+        index = open_index(directory, choice.existing, spec.metric, dim, choice.residual)
+        return index, None, spec.refine
+    index = trained(vectors, spec.metric, train, scratch, progress)
+    path = directory / "index" / f"{train.id}.rag"
+    write_index(path, index, {"seed": train.seed})
+    built = describe(vectors, index, train, path.relative_to(directory).as_posix())
+    return index, built, built.refine_factor is not None
 
 
 def _write_shards(
     spec: BuildSpec,
     directory: Path,
     layouts: list[ShardLayout],
-    arrays: Callable[[ShardLayout], dict[str, NDArray[Any]]],
+    arrays: Callable[[ShardLayout], list[StreamedArray]],
     built: BuiltIndex | None,
     progress: Progress,
 ) -> BuildResult:
@@ -263,19 +233,7 @@ def _write_shards(
     progress("write", 0, len(layouts))
     for number, layout in enumerate(layouts):
         path = folder / f"shard-{number}.rag"
-        _write_whole(path, SHARD_KIND, {"shard": number}, arrays(layout))
+        write_shard(path, number, arrays(layout))
         paths.append(path.relative_to(directory).as_posix())
         progress("write", number + 1, len(layouts))
     return BuildResult(built, tuple(paths), tuple(len(x.rows) for x in layouts))
-
-
-def _write_whole(
-    path: Path, kind: str, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]
-) -> None:
-    """A file that is there complete, or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    write_blockfile(draft, kind, meta, arrays)
-    os.replace(draft, path)
-    sync_directory(path.parent)
-    sync_directory(path.parent.parent)

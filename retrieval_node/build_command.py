@@ -13,27 +13,28 @@ from pathlib import Path
 
 from ragschema.errors import InternalError, RagrigError
 from ragschema.procs import calm_thread_pools
+from retrieval_node.build_spec import load_spec
 
 Emit = Callable[[str], None]
 
 
 def run_build(spec_path: Path, emit: Emit) -> int:
     """Builds and reports; returns the process's exit code."""
-    calm_thread_pools(len(os.sched_getaffinity(0)))
     try:
+        spec = load_spec(spec_path)
+        calm_thread_pools(spec.threads or len(os.sched_getaffinity(0)))
         # Imported here: the thread settings above must come before faiss.
         from retrieval_node.build import build
-        from retrieval_node.build_spec import load_spec
 
         def progress(phase: str, done: int, total: int) -> None:
             emit(json.dumps({"phase": phase, "done": done, "total": total}))
 
-        result = build(load_spec(spec_path), progress)
+        result = build(spec, progress)
     except RagrigError as error:
         emit(json.dumps({"error": _described(error)}))
         return 1
     except OSError as error:
-        failed = InternalError(f"cannot write the index: {error}", hint="check space and rights")
+        failed = InternalError(f"cannot read the vectors: {error}", hint="check the disk")
         emit(json.dumps({"error": _described(failed)}))
         return 1
     emit(json.dumps({"result": asdict(result)}))

@@ -45,7 +45,7 @@ class EncodeScratch:
     """Lists and codes of all rows, filled block by block from any thread.
 
     Args:
-        folder: made when it is not there; holds nothing else.
+        folder: made when it is not there.
 
     Raises:
         OSError: naming the file; there is no room for it.

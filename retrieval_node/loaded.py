@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ragschema.errors import InvalidInput, NotFound, Overloaded
 from ragschema.storage.manifest import collection_dir, read_manifest
 from ragschema.types import SnapshotId
 from retrieval_node.engine import SearchEngine
-from retrieval_node.shard import ShardReader, ShardSet
+from retrieval_node.shard import Memory, ShardReader, ShardSet
 
 _MAX_SNAPSHOTS = 1024
 
@@ -20,17 +21,18 @@ class LoadedSnapshots:
 
     Args:
         data_dir: collections lie in ``<data_dir>/collections``.
+        memory: see ``ShardReader``.
     """
 
-    def __init__(self, data_dir: Path, engine: SearchEngine) -> None:
+    def __init__(self, data_dir: Path, engine: SearchEngine, memory: Memory = "map") -> None:
         self._data_dir = data_dir
         self._engine = engine
-        self._reader = ShardReader()
+        self._reader = ShardReader(memory)
         self._loading = threading.Lock()
         self._held: dict[SnapshotId, ShardSet] = {}
 
     def load(self, snapshot: SnapshotId, shards: Sequence[int]) -> ShardSet:
-        """Loads and verifies shards; those already loaded stay.
+        """Opens shards beside those that are loaded already, which stay.
 
         Raises:
             NotFound: no such collection, or another generation is committed.
@@ -62,9 +64,31 @@ class LoadedSnapshots:
             self._held[snapshot] = loaded
             return loaded
 
-    def unload(self, snapshot: SnapshotId) -> bool:
-        """Forgets a snapshot; searches under way finish. False: it was not loaded."""
-        return self._held.pop(snapshot, None) is not None
+    def unload(self, snapshot: SnapshotId, shards: Sequence[int] | None = None) -> bool:
+        """Forgets a snapshot, or some shards of it; searches under way finish.
+
+        A shard moves to another node when that one loads it first and this one
+        unloads it then: both can serve it meanwhile.
+
+        Args:
+            shards: None for all; those that are not loaded are no error.
+
+        Returns:
+            Whether any of it was loaded.
+        """
+        if shards is None:
+            return self._held.pop(snapshot, None) is not None
+        with self._loading:
+            held = self._held.get(snapshot)
+            if held is None or not set(shards) & set(held.shards):
+                return False
+            kept = {n: shard for n, shard in held.shards.items() if n not in set(shards)}
+            if not kept:
+                return self._held.pop(snapshot, None) is not None
+            fewer = replace(held, shards=kept)
+            self._engine.load(fewer)
+            self._held[snapshot] = fewer
+            return True
 
     def get(self, snapshot: SnapshotId) -> ShardSet:
         """A loaded snapshot; NotFound when it is not."""

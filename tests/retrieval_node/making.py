@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Plan:
     Attributes:
         segments: rows per segment.
         dead: row ids to tombstone.
+        fresh: the last segment is a small one, of exact vectors.
+        measure: tune the index, which takes most of the time.
     """
 
     metric: Metric = Metric.L2
@@ -41,6 +44,11 @@ class Plan:
     refine: bool = True
     dead: tuple[int, ...] = ()
     seed: int = 1
+    fresh: bool = False
+    rotate: bool = False
+    residual: bool = True
+    measure: bool = False
+    vector_type: Literal["float16", "float32"] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,15 +70,23 @@ def clustered(n: int, dim: int, seed: int, metric: Metric = Metric.L2) -> F32:
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def _choice(plan: Plan, trained: BuildResult | None) -> IndexChoice | None:
-    if plan.exact:
+def _choice(plan: Plan, number: int, trained: BuildResult | None) -> IndexChoice | None:
+    if plan.exact or (plan.fresh and number == len(plan.segments)):
         return None
     if trained is None:
         return IndexChoice(
-            train=TrainSpec("idx-000001", nlist=plan.nlist, m=plan.m, refine=plan.refine)
+            train=TrainSpec(
+                "idx-000001",
+                nlist=plan.nlist,
+                m=plan.m,
+                refine=plan.refine,
+                rotate=plan.rotate,
+                residual=plan.residual,
+                measure=plan.measure,
+            )
         )
     assert trained.index is not None
-    return IndexChoice(existing=trained.index.path)
+    return IndexChoice(existing=trained.index.path, residual=plan.residual)
 
 
 def make(directory: Path, plan: Plan) -> Made:
@@ -89,8 +105,10 @@ def make(directory: Path, plan: Plan) -> Made:
             vectors=str(source),
             metric=plan.metric,
             num_shards=plan.shards,
-            index=_choice(plan, trained),
+            index=_choice(plan, number, trained),
             refine=plan.refine,
+            vector_type=plan.vector_type,
+            threads=1,
         )
         result = build(spec, lambda *_: None)
         trained = trained or result
@@ -139,6 +157,9 @@ def index_ref(directory: Path, result: BuildResult) -> IndexRef | None:
         m=index.m,
         nprobe=index.nprobe,
         refine_factor=index.refine_factor,
+        residual=index.residual,
+        rotated=index.rotated,
+        curve=index.curve,
     )
 
 
