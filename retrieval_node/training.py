@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ragschema.errors import InvalidInput
 from ragschema.types import F32, I64, U8, Metric
 from retrieval_node.fixedpoint import CODES
+from retrieval_node.shard_files import IvfIndex, make_index
 
 #: faiss warns below this many training points per centroid.
 _POINTS_PER_LIST = 39
@@ -18,8 +20,29 @@ _SAMPLE_PER_LIST = 64
 _MIN_SAMPLE = 1 << 16
 _MAX_SAMPLE = 400_000
 _KMEANS_ROUNDS = 20
+_OPQ_ROUNDS = 20
+_OPQ_SAMPLE = 1 << 15
 _WIDEST_SUB = 8
 _MOST_BYTES = 128
+#: Steps ``train_index`` reports.
+TRAIN_STEPS = 3
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What to train.
+
+    Attributes:
+        nlist, m: lists and bytes per code, as ``check_shape`` gives them.
+        opq: turn the space first so that the sub-vectors of a code share the load.
+        residual: codes are of a vector minus its list's centroid.
+    """
+
+    nlist: int
+    m: int
+    seed: int
+    opq: bool = False
+    residual: bool = True
 
 
 def choose_nlist(n: int) -> int:
@@ -69,6 +92,50 @@ def sample_rows(n: int, nlist: int, seed: int) -> I64:
     if size == n:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False)).astype(np.int64)
+
+
+def train_index(
+    sample: F32, metric: Metric, plan: TrainPlan, progress: Callable[[int], None]
+) -> IvfIndex:
+    """Everything of an index: rotation, centroids, codebooks and shift.
+
+    Args:
+        sample: float32 [n, dim], n > 0; unit length where the metric is cosine.
+        progress: called with the number of steps done, up to ``TRAIN_STEPS``.
+    """
+    rotation = train_rotation(sample, plan.m, plan.seed) if plan.opq else None
+    turned = sample
+    if rotation is not None:
+        turned = (sample.astype(np.float64) @ rotation.T.astype(np.float64)).astype(np.float32)
+    progress(1)
+    centroids = train_centroids(turned, plan.nlist, metric, plan.seed)
+    progress(2)
+    coded = turned
+    if plan.residual:
+        coded = turned - centroids[assign(turned, centroids, metric)]
+    shuffled = np.random.default_rng(plan.seed).permutation(len(coded))
+    codebooks = train_codebooks(coded[shuffled[:_MIN_SAMPLE]], plan.m, plan.seed)
+    index = make_index(metric, centroids, codebooks, residual=plan.residual, rotation=rotation)
+    progress(TRAIN_STEPS)
+    return index
+
+
+def train_rotation(sample: F32, m: int, seed: int) -> F32:
+    """The OPQ rotation of codes of m bytes: float32 [dim, dim], orthonormal rows."""
+    n, dim = sample.shape
+    chosen = np.random.default_rng(seed).permutation(n)[:_OPQ_SAMPLE]
+    some = sample[chosen]
+    if n < CODES:
+        some = np.resize(some, (CODES, dim))
+    quantizer = faiss.ProductQuantizer(dim, m, 8)
+    quantizer.cp.seed = seed
+    quantizer.cp.min_points_per_centroid = 1
+    trained = faiss.OPQMatrix(dim, m)
+    trained.niter = _OPQ_ROUNDS
+    trained.pq = quantizer
+    trained.train(np.ascontiguousarray(some))
+    rotation = faiss.vector_to_array(trained.A).reshape(dim, dim)
+    return np.ascontiguousarray(rotation, dtype=np.float32)
 
 
 def train_centroids(sample: F32, nlist: int, metric: Metric, seed: int) -> F32:
