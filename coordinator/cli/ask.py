@@ -14,6 +14,7 @@ def ask(
     collection: options.Collection = None,
     k: options.K = 5,
     filter_: options.Filter = None,
+    recall: options.Recall = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="Longest answer, in tokens.", min=1, max=32768)
     ] = 256,
@@ -43,4 +44,6 @@ def ask(
             "max_tokens": max_tokens,
             "stream": stream,
         }
+        if recall is not None:
+            body["recall"] = recall
         show_answer(client, body, stdout())

@@ -44,6 +44,15 @@ NoPrune = Annotated[
     bool,
     typer.Option("--no-prune", help="Keep documents whose files are gone from the folders."),
 ]
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the true nearest passages that searches of the collection shall reach,"
+        " such as 0.95; kept until another is given.",
+        min=0.01,
+        max=1.0,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="Threads of a temporary embedder and of training.", min=1, max=1024),
@@ -61,6 +70,7 @@ def ingest(
     strict: Strict = False,
     no_prune: NoPrune = False,
     threads: Threads = None,
+    recall: Recall = None,
     config: options.Config = None,
     data_dir: options.DataDir = None,
 ) -> None:
@@ -80,6 +90,7 @@ def ingest(
         strict=strict,
         prune=not no_prune,
         threads=threads,
+        recall=recall,
     )
     code = ingest_paths(rig_of(config, data_dir), choices)
     if code:

@@ -33,6 +33,7 @@ class IngestChoices:
     Attributes:
         sources: absolute paths.
         threads: of a temporary embedder and of index training.
+        recall: what searches of the collection shall reach.
     """
 
     sources: tuple[str, ...]
@@ -45,6 +46,7 @@ class IngestChoices:
     strict: bool = False
     prune: bool = True
     threads: int | None = None
+    recall: float | None = None
 
     @property
     def chunking(self) -> ChunkingConfig | None:
@@ -75,6 +77,7 @@ def make_spec(rig: RigConfig, choices: IngestChoices, llm_address: str) -> Inges
         nlist=choices.nlist,
         m=choices.m,
         chunking=choices.chunking,
+        recall=choices.recall,
         prune=choices.prune,
         strict=choices.strict,
     )

@@ -48,6 +48,16 @@ Collection = Annotated[
     ),
 ]
 K = Annotated[int, typer.Option("-k", "--k", help="Passages to retrieve.", min=1, max=1024)]
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        "--recall",
+        help="Share of the true nearest passages to reach, such as 0.95;"
+        " needs an index that was measured (`ragrig index tune`).",
+        min=0.01,
+        max=1.0,
+    ),
+]
 Filter = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,6 +15,7 @@ def search(
     collection: options.Collection = None,
     k: options.K = 10,
     filter_: options.Filter = None,
+    recall: options.Recall = None,
     as_json: options.Json = False,
     url: options.Url = None,
     config: options.Config = None,
@@ -33,6 +34,8 @@ def search(
     with RestClient(find_target(url, config, data_dir, api_key_file)) as client:
         name = choose_collection(client, collection)
         body = {"collection": name, "text": text, "k": k, "filters": filters}
+        if recall is not None:
+            body["recall"] = recall
         reply = client.post("/v1/search", body)
     if as_json:
         print(json.dumps(reply, ensure_ascii=False))

@@ -42,6 +42,7 @@ class CollectionSpec:
         dim: length of its vectors.
         num_shards: parts its rows are spread over.
         embedder: the model of its vectors; None: set by the first ingestion.
+        recall: what its searches shall reach; None: what its index is set to.
     """
 
     dim: int
@@ -49,6 +50,7 @@ class CollectionSpec:
     num_shards: int
     embedder: EmbedderRef | None
     chunking: ChunkingConfig = field(default_factory=ChunkingConfig)
+    recall: float | None = None
 
 
 def storage_error(error: OSError, what: str) -> RagrigError:
@@ -198,6 +200,26 @@ class CollectionStore:
             commit(directory, manifest, old)
         return manifest
 
+    def set_recall(self, name: str, recall: float | None) -> Manifest:
+        """Commits what searches shall reach; None: what the index is set to.
+
+        Raises:
+            NotFound: there is no such collection.
+            Conflict: somebody is changing it.
+        """
+        directory = self.directory(name)
+        if self.generation(name) is None:
+            read_manifest(directory)
+        with self._writing(name):
+            old = read_manifest(directory)
+            if old.recall == recall:
+                return old
+            manifest = replace(
+                old, generation=old.generation + 1, created_at=utc_now(), recall=recall
+            )
+            commit(directory, manifest, old)
+        return manifest
+
     def first_generation(self, name: str) -> int:
         """What a new collection counts from.
 
@@ -254,4 +276,5 @@ def empty_manifest(name: str, spec: CollectionSpec, generation: int) -> Manifest
         next_row_id=0,
         live_rows=0,
         live_documents=0,
+        recall=spec.recall,
     )

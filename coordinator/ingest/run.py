@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from coordinator.collections.commit import commit
+from coordinator.collections.commit import commit, utc_now
 from coordinator.collections.snapshot import Snapshot
 from coordinator.collections.store import (
     CollectionSpec,
@@ -126,7 +126,12 @@ class _Ingestion:
             chunking = spec.chunking or ChunkingConfig()
             check_chunking_fits(chunking, model)
             wanted = CollectionSpec(
-                model.dim, spec.metric or Metric.COSINE, spec.num_shards, embedder, chunking
+                model.dim,
+                spec.metric or Metric.COSINE,
+                spec.num_shards,
+                embedder,
+                chunking,
+                spec.recall,
             )
             first = self._store.first_generation(spec.collection)
             return replace(empty_manifest(spec.collection, wanted, first), generation=first - 1)
@@ -134,7 +139,8 @@ class _Ingestion:
         check_collection_fits(manifest, spec.metric, model)
         chunking = spec.chunking or manifest.chunking
         check_chunking_fits(chunking, model)
-        return replace(manifest, embedder=embedder, chunking=chunking)
+        recall = manifest.recall if spec.recall is None else spec.recall
+        return replace(manifest, embedder=embedder, chunking=chunking, recall=recall)
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[None]:
@@ -209,7 +215,7 @@ class _Ingestion:
         if plan.note:
             gathered.note(plan.note)
         if plan.route is Route.NOTHING:
-            return None
+            return _with_other_recall(snapshot, base)
         path = self._work / "new.npy"
         vectors = create_vectors(path, gathered.rows, base.dim)
         staging = VectorStaging(self._staging / "vectors.sqlite", base.dim)
@@ -237,3 +243,11 @@ class _Ingestion:
             notes=tuple(gathered.notes),
             seconds=round(time.monotonic() - self._started_s, 3),
         )
+
+
+def _with_other_recall(snapshot: Snapshot | None, base: Manifest) -> Manifest | None:
+    """The next generation of a run that changes nothing but the wanted recall."""
+    if snapshot is None or snapshot.manifest.recall == base.recall:
+        return None
+    old = snapshot.manifest
+    return replace(old, generation=old.generation + 1, created_at=utc_now(), recall=base.recall)

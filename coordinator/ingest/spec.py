@@ -28,6 +28,7 @@ class IngestSpec:
         nlist: IVF lists; None: chosen from the data.
         m: PQ bytes per vector; None: chosen from the dimension.
         chunking: None: the collection's own.
+        recall: what searches shall reach; None: the collection's own.
         prune: delete documents of these sources that are gone from them.
         strict: skipping anything makes the exit code 1.
     """
@@ -43,6 +44,7 @@ class IngestSpec:
     nlist: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     m: Annotated[int, Field(ge=1, le=4096)] | None = None
     chunking: ChunkingConfig | None = None
+    recall: Annotated[float, Field(gt=0, le=1)] | None = None
     prune: bool = True
     strict: bool = False
 

@@ -23,6 +23,7 @@ from coordinator.rest.operations import (
     jobs,
     models,
     query,
+    recall,
     search,
 )
 from ragschema.version import SOFTWARE_VERSION
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from coordinator.runtime import Runtime
 
 #: The busiest first, since routes are tried in order.
-_TOPICS = (search, query, chat, embeddings, models, collections, documents, jobs, health)
+_TOPICS = (search, query, chat, embeddings, models, collections, recall, documents, jobs, health)
 
 
 class EdgeApp(FastAPI):

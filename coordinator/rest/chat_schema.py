@@ -11,6 +11,7 @@ from coordinator.rest.names import CollectionName
 from coordinator.rest.schemas import (
     MAX_TEXT_CHARS,
     MAX_TURNS,
+    NOT_BOTH,
     MaxTokens,
     Retrieval,
     Seed,
@@ -95,12 +96,13 @@ class ChatBody(Retrieval):
     unsupported: ClassVar[frozenset[str]] = UNSUPPORTED
     model_config = ConfigDict(
         json_schema_extra={
+            **NOT_BOTH,
             "examples": [
                 {
                     "model": "ragrig/docs",
                     "messages": [{"role": "user", "content": "How do I rotate the API key?"}],
                 }
-            ]
+            ],
         }
     )
     model: ModelName

@@ -14,6 +14,7 @@ from coordinator.types import (
     Coverage,
     DoneEvent,
     Hit,
+    RetrievalReport,
     SearchOutcome,
     Timings,
     Usage,
@@ -65,6 +66,18 @@ def coverage_json(coverage: Coverage) -> JsonObject:
     return {"fraction": coverage.fraction, "missing": coverage.missing}
 
 
+def retrieval_json(report: RetrievalReport) -> JsonObject:
+    return {
+        "nprobe": report.nprobe,
+        "refine_k": report.refine_k,
+        "recall_expected": report.recall_expected,
+        "recall_reached": report.recall_reached,
+        "lists_probed": report.lists_probed,
+        "filter_selectivity": report.filter_selectivity,
+        "filter_limited": report.filter_limited,
+    }
+
+
 def timings_json(timings: Timings) -> JsonObject:
     return {
         "queue_ms": timings.queue_ms,
@@ -93,6 +106,7 @@ def search_json(outcome: SearchOutcome, trace_id: str) -> JsonObject:
         "generation": outcome.generation,
         "hits": [hit_json(hit) for hit in outcome.hits],
         "coverage": coverage_json(outcome.coverage),
+        "retrieval": retrieval_json(outcome.retrieval),
         "timings": timings_json(outcome.timings),
         "usage": usage_json(outcome.usage),
         "trace_id": trace_id,
@@ -109,6 +123,7 @@ def answer_json(outcome: SearchOutcome, done: DoneEvent, trace_id: str) -> JsonO
         "generation": outcome.generation,
         "citations": [citation_json(citation) for citation in done.citations],
         "coverage": coverage_json(done.coverage),
+        "retrieval": retrieval_json(done.retrieval),
         "timings": timings_json(done.timings),
         "usage": usage_json(done.usage),
         "trace_id": trace_id,

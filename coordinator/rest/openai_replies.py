@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coordinator.rest.replies import CitationReply, Count, CoverageReply, Reply, TimingsReply
+from coordinator.rest.replies import (
+    CitationReply,
+    Count,
+    CoverageReply,
+    Reply,
+    RetrievalReply,
+    TimingsReply,
+)
 
 
 class EmbeddingItem(Reply):
@@ -72,7 +79,7 @@ class ChatUsage(Reply):
 
 
 class ChatReply(Reply):
-    """The OpenAI chat completion, with citations, coverage and timings added."""
+    """The OpenAI chat completion, with citations, coverage, retrieval and timings added."""
 
     id: str
     object: Literal["chat.completion"]
@@ -82,4 +89,5 @@ class ChatReply(Reply):
     usage: ChatUsage
     citations: list[CitationReply]
     coverage: CoverageReply
+    retrieval: RetrievalReply
     timings: TimingsReply

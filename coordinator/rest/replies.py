@@ -45,6 +45,26 @@ class CoverageReply(Reply):
     missing: list[str]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RetrievalReply(Reply):
+    """How the collection was searched.
+
+    `nprobe` is null for a collection of exact vectors; `recall_expected` is null where nothing
+    was measured, `recall_reached` where no recall was asked for. A filter grows `lists_probed`
+    until enough rows pass; `filter_limited` says that the rig's limit came first.
+    """
+
+    nprobe: Count | None
+    refine_k: Count | None
+    recall_expected: Share | None
+    recall_reached: bool | None
+    lists_probed: Count
+    filter_selectivity: Share | None
+    filter_limited: bool
+
+
 class TimingsReply(Reply):
     """Milliseconds per stage; null: the request did not pass that stage."""
 
@@ -95,6 +115,7 @@ class SearchReply(Reply):
     generation: Count
     hits: list[HitReply]
     coverage: CoverageReply
+    retrieval: RetrievalReply
     timings: TimingsReply
     usage: UsageReply
     trace_id: str
@@ -110,6 +131,7 @@ class QueryReply(Reply):
     generation: Count
     citations: list[CitationReply]
     coverage: CoverageReply
+    retrieval: RetrievalReply
     timings: TimingsReply
     usage: UsageReply
     trace_id: str
@@ -128,6 +150,18 @@ class ChunkingReply(Reply):
     overlap: Count
 
 
+class RecallReply(Reply):
+    """What searches of a collection are to reach, and what sampled ones reached.
+
+    `wanted` is null where the index's own settings hold; the others while nothing was sampled.
+    """
+
+    wanted: Share | None
+    estimate: Share | None
+    lower_bound: Share | None
+    samples: Count
+
+
 class CollectionReply(Reply):
     """A collection's committed state; ``error`` tells why it cannot be served."""
 
@@ -138,6 +172,8 @@ class CollectionReply(Reply):
     embedder: str | None
     index: Literal["exact", "ivfpq"] | None
     nlist: Count | None
+    nprobe: Count | None
+    recall: RecallReply | None
     num_shards: Count | None
     rows: Count | None
     documents: Count | None

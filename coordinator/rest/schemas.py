@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationInfo,
     model_validator,
 )
@@ -78,6 +79,17 @@ MinCoverage = Annotated[
     Field(ge=0, le=1, description="share of the collection that must answer, else 503"),
 ]
 Nprobe = Annotated[int, Field(ge=1, le=65_536, description="inverted lists to scan"), WHOLE]
+Recall = Annotated[
+    float,
+    Field(gt=0, le=1, description="share of the true nearest to reach; sets nprobe"),
+]
+#: For JSON schemas: a null is as good as nothing.
+NOT_BOTH: dict[str, JsonValue] = {
+    "not": {
+        "required": ["nprobe", "recall"],
+        "properties": {"nprobe": {"type": "integer"}, "recall": {"type": "number"}},
+    }
+}
 MaxTokens = Annotated[int, Field(ge=1, le=32_768), WHOLE]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 is greedy")]
 #: Smaller ones are zero on the wire, which carries float32.
@@ -101,7 +113,14 @@ class Retrieval(Strict):
     filters: Filters = Field(default_factory=dict)
     min_coverage: MinCoverage = 0.0
     nprobe: Nprobe | None = None
+    recall: Recall | None = None
     timeout_ms: TimeoutMs | None = None
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if self.nprobe is not None and self.recall is not None:
+            raise PydanticCustomError("one_of", "give nprobe or recall, not both")
+        return self
 
 
 class SearchBody(Retrieval):
@@ -109,6 +128,7 @@ class SearchBody(Retrieval):
 
     model_config = ConfigDict(
         json_schema_extra={
+            **NOT_BOTH,
             "oneOf": [
                 {"required": ["text"], "properties": {"text": {"type": "string"}}},
                 {"required": ["vector"], "properties": {"vector": {"type": "array"}}},
@@ -148,6 +168,7 @@ class QueryBody(Retrieval):
 
     model_config = ConfigDict(
         json_schema_extra={
+            **NOT_BOTH,
             "examples": [
                 {"collection": "docs", "question": "How do I rotate the API key?", "k": 5},
                 {
@@ -156,7 +177,7 @@ class QueryBody(Retrieval):
                     "filters": {"year": {"gte": 2024}},
                     "stream": True,
                 },
-            ]
+            ],
         }
     )
     collection: CollectionName
@@ -194,6 +215,14 @@ class CreateCollectionBody(Strict):
     name: CollectionName
     metric: Metric = Metric.COSINE
     chunking: ChunkingBody = Field(default_factory=ChunkingBody)
+    recall: Recall | None = None
+
+
+class RecallBody(Strict):
+    """A default recall; null: what the index is set to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"recall": 0.95}]})
+    recall: Recall | None
 
 
 MetadataKey = Annotated[str, Field(min_length=1, max_length=128)]

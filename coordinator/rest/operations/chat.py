@@ -16,6 +16,7 @@ from coordinator.rest.encode import (
     JsonObject,
     citation_json,
     coverage_json,
+    retrieval_json,
     timings_json,
     to_json,
 )
@@ -33,7 +34,7 @@ from ragschema.types import CallContext
 _STREAM_DOC: dict[int, Any] = {
     200: {
         "description": "The completion; with `stream`, `data:` chunks and a last `[DONE]`. The"
-        " chunk with `finish_reason` carries citations, coverage and timings.",
+        " chunk with `finish_reason` carries citations, coverage, retrieval and timings.",
         "content": {
             "text/event-stream": {
                 "schema": {
@@ -82,6 +83,7 @@ def _spec(call: Call, body: ChatBody) -> QuerySpec:
         filters=filter_terms(body.filters),
         min_coverage=body.min_coverage,
         nprobe=body.nprobe,
+        recall=body.recall,
     )
     return QuerySpec(search, body.question(), body.sampling(), body.history())
 
@@ -135,6 +137,7 @@ def _extras(done: DoneEvent) -> JsonObject:
     return {
         "citations": [citation_json(citation) for citation in done.citations],
         "coverage": coverage_json(done.coverage),
+        "retrieval": retrieval_json(done.retrieval),
         "timings": timings_json(done.timings),
     }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 
 from coordinator.collections.store import CollectionSpec
+from coordinator.recall.window import RecallEstimate
 from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import JsonObject, to_json
 from coordinator.rest.names import CollectionName
@@ -44,15 +45,19 @@ async def create_collection(call: Call, body: CreateCollectionBody) -> Reply:
         num_shards=runtime.rig.num_shards,
         embedder=EmbedderRef(model.name, model.fingerprint),
         chunking=ChunkingConfig(body.chunking.tokens, body.chunking.overlap),
+        recall=body.recall,
     )
     manifest = await asyncio.to_thread(runtime.store.create, body.name, spec)
     await serve_latest(runtime.catalog, body.name)
-    return Reply(to_json(_collection_json(manifest)), status=201)
+    return Reply(to_json(collection_json(manifest, None)), status=201)
 
 
 async def get_collection(call: Call, name: CollectionName) -> Reply:
     """Describe one collection."""
-    return Reply(to_json(_collection_json(call.services.runtime.catalog.current(name).manifest)))
+    runtime = call.services.runtime
+    manifest = runtime.catalog.current(name).manifest
+    estimate = runtime.pipeline.recall_estimates().get(name)
+    return Reply(to_json(collection_json(manifest, estimate)))
 
 
 async def drop_collection(call: Call, name: CollectionName) -> Reply:
@@ -74,17 +79,20 @@ def collections_json(runtime: Runtime) -> list[JsonObject]:
     """Every collection, those that cannot be served with their error."""
     found: list[JsonObject] = []
     errors = runtime.catalog.errors()
+    estimates = runtime.pipeline.recall_estimates()
     for name in sorted({*runtime.catalog.names(), *errors}):
         error = errors.get(name)
         try:
-            shown = _collection_json(runtime.catalog.current(name).manifest)
+            manifest = runtime.catalog.current(name).manifest
+            shown = collection_json(manifest, estimates.get(name))
         except RagrigError:
             shown = dict.fromkeys(CollectionReply.model_fields)
         found.append({**shown, "name": name, "error": error.message if error else None})
     return found
 
 
-def _collection_json(manifest: Manifest) -> JsonObject:
+def collection_json(manifest: Manifest, estimate: RecallEstimate | None) -> JsonObject:
+    """The shape of ``CollectionReply`` for a collection that is served."""
     index = manifest.index
     chunking = manifest.chunking
     return {
@@ -95,6 +103,13 @@ def _collection_json(manifest: Manifest) -> JsonObject:
         "embedder": manifest.embedder.name if manifest.embedder else None,
         "index": "ivfpq" if index else "exact",
         "nlist": index.nlist if index else None,
+        "nprobe": index.nprobe if index else None,
+        "recall": {
+            "wanted": manifest.recall,
+            "estimate": estimate.mean if estimate else None,
+            "lower_bound": estimate.lower_bound if estimate else None,
+            "samples": estimate.samples if estimate else 0,
+        },
         "num_shards": manifest.num_shards,
         "rows": manifest.live_rows,
         "documents": manifest.live_documents,

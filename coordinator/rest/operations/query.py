@@ -83,6 +83,7 @@ def _spec(body: QueryBody) -> QuerySpec:
         filters=filter_terms(body.filters),
         min_coverage=body.min_coverage,
         nprobe=body.nprobe,
+        recall=body.recall,
     )
     return QuerySpec(search=search, question=body.question, sampling=body.sampling())
 

@@ -26,6 +26,7 @@ async def search(call: Call, body: SearchBody) -> Reply:
         filters=filter_terms(body.filters),
         min_coverage=body.min_coverage,
         nprobe=body.nprobe,
+        recall=body.recall,
     )
     context = call.context(body.timeout_ms)
     with call.guard(context):

@@ -17,6 +17,7 @@ from coordinator.jobs.runner import JobOptions, JobRunner
 from coordinator.jobs.spool import Spool
 from coordinator.metrics import Metrics
 from coordinator.nodes.health import NodeHealth
+from coordinator.recall.window import RecallEstimate
 from coordinator.types import (
     Chunk,
     Citation,
@@ -27,6 +28,7 @@ from coordinator.types import (
     QueryEvent,
     QuerySpec,
     RetrievalEvent,
+    RetrievalReport,
     SearchOutcome,
     SearchSpec,
     Timings,
@@ -131,6 +133,12 @@ class FakeStore:
         self.snapshot(name)
         del self.snapshots[name]
 
+    def set_recall(self, name: str, recall: float | None) -> Manifest:
+        old = self.snapshot(name)
+        manifest = replace(old.manifest, generation=old.manifest.generation + 1, recall=recall)
+        self.snapshots[name] = FakeSnapshot(manifest, old.all_documents)
+        return manifest
+
     def delete_documents(self, name: str, document_ids: Sequence[str]) -> Manifest:
         old = self.snapshot(name)
         for document_id in document_ids:
@@ -219,6 +227,7 @@ class FakePipeline:
         self.cancelled = 0
         self.specs: list[SearchSpec | QuerySpec] = []
         self.contexts: list[CallContext] = []
+        self.estimates: dict[str, RecallEstimate] = {}
 
     async def search(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         self.specs.append(spec)
@@ -250,7 +259,11 @@ class FakePipeline:
             coverage=Coverage(0.5, ("shard-1",)),
             timings=Timings(queue_ms=0.1, scan_ms=1.5, total_ms=2.0),
             usage=Usage(embed_tokens=3),
+            retrieval=RetrievalReport(8, 20, 0.95, True, 12, 0.25, False),
         )
+
+    def recall_estimates(self) -> dict[str, RecallEstimate]:
+        return self.estimates
 
     async def query(self, spec: QuerySpec, context: CallContext) -> AsyncIterator[QueryEvent]:
         self.specs.append(spec)
@@ -277,6 +290,7 @@ class FakePipeline:
                 coverage=outcome.coverage,
                 timings=replace(outcome.timings, first_token_ms=1.0),
                 usage=Usage(prompt_tokens=20, completion_tokens=4, embed_tokens=3),
+                retrieval=outcome.retrieval,
             )
         finally:
             self.running -= 1

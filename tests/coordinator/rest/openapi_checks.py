@@ -6,12 +6,14 @@ import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 #: Refusals of requests that fit their schema, for what no JSON schema can say: a vector's
-#: dimension, two values that contradict each other, an id sent twice, a file's content.
+#: dimension, an index nobody measured, two values that contradict each other, an id sent twice,
+#: a file's content.
 BEYOND_SCHEMAS = frozenset(
     {
         ("incompatible_request", "vector"),
         ("invalid_input", "vector"),
         ("incompatible_request", "dimensions"),
+        ("incompatible_request", "recall"),
         ("invalid_input", "collection"),
         ("invalid_input", "chunking"),
         ("invalid_input", "messages"),

@@ -34,6 +34,13 @@ async def test_a_completion_has_openai_s_shape_and_citations(rig: Rig) -> None:
     assert reply.choices[0].finish_reason == "stop"
     assert reply.usage.total_tokens == 24
     assert reply.citations[0].document_id == "guides/0"
+    assert reply.retrieval.recall_expected == 0.95
+
+
+async def test_a_wanted_recall_reaches_the_pipeline(rig: Rig) -> None:
+    assert (await rig.post(PATH, {**CHAT, "recall": 0.9})).status_code == 200
+    assert last_spec(rig).search.recall == 0.9
+    assert (await rig.post(PATH, {**CHAT, "recall": 0.9, "nprobe": 1})).status_code == 422
 
 
 async def test_turns_and_parts_become_history_and_question(rig: Rig) -> None:

@@ -37,7 +37,17 @@ async def test_an_answer_comes_with_citations(rig: Rig) -> None:
     assert [(c.number, c.cited, c.document_id) for c in reply.citations] == [(1, True, "guides/0")]
     assert reply.usage.completion_tokens == 4
     assert reply.timings.first_token_ms == 1.0
+    assert reply.retrieval.lists_probed == 12
     assert rig.runtime.pipeline.running == 0
+
+
+async def test_a_wanted_recall_reaches_the_pipeline(rig: Rig) -> None:
+    assert (await rig.post("/v1/query", {**QUESTION, "recall": 0.9})).status_code == 200
+    spec = rig.runtime.pipeline.specs[-1]
+    assert isinstance(spec, QuerySpec)
+    assert spec.search.recall == 0.9
+    both = {**QUESTION, "recall": 0.9, "nprobe": 1}
+    assert (await rig.post("/v1/query", both)).status_code == 422
 
 
 async def test_generation_options_reach_the_pipeline(rig: Rig) -> None:
@@ -63,6 +73,7 @@ async def test_a_stream_holds_the_same_content_in_order(rig: Rig) -> None:
     assert events[-1][1] == whole
     retrieval = SearchReply.model_validate(events[0][1])
     assert len(retrieval.hits) == 2
+    assert events[0][1]["retrieval"] == whole["retrieval"]
     assert retrieval.coverage.fraction == whole["coverage"]["fraction"]
 
 

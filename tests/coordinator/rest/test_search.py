@@ -31,6 +31,33 @@ async def test_text_search_answers_what_the_pipeline_found(rig: Rig) -> None:
     assert reply.timings.scan_ms == 1.5
     assert reply.timings.prompt_ms is None
     assert reply.trace_id == response.headers["x-trace-id"]
+    assert response.json()["retrieval"] == {
+        "nprobe": 8,
+        "refine_k": 20,
+        "recall_expected": 0.95,
+        "recall_reached": True,
+        "lists_probed": 12,
+        "filter_selectivity": 0.25,
+        "filter_limited": False,
+    }
+
+
+async def test_a_wanted_recall_reaches_the_pipeline(rig: Rig) -> None:
+    for recall in (0.95, 1, 1e-3):
+        body = {"collection": "docs", "text": "keys", "recall": recall, "nprobe": None}
+        assert (await rig.post("/v1/search", body)).status_code == 200
+        assert last_spec(rig).recall == recall
+        assert last_spec(rig).nprobe is None
+
+
+async def test_nprobe_and_recall_together_are_refused_by_both_names(rig: Rig) -> None:
+    body = {"collection": "docs", "text": "keys", "recall": 0.9, "nprobe": 4}
+    response = await rig.post("/v1/search", body)
+    assert response.status_code == 422
+    message = response.json()["error"]["message"]
+    assert "nprobe" in message
+    assert "recall" in message
+    assert rig.runtime.pipeline.specs == []
 
 
 async def test_a_vector_reaches_the_pipeline_as_float32(rig: Rig) -> None:
@@ -91,6 +118,10 @@ async def test_every_option_reaches_the_pipeline(rig: Rig) -> None:
         ({"k": 5.5}, "k"),
         ({"min_coverage": 1.5}, "min_coverage"),
         ({"nprobe": 0}, "nprobe"),
+        ({"recall": 0}, "recall"),
+        ({"recall": 1.01}, "recall"),
+        ({"recall": "0.9"}, "recall"),
+        ({"recall": True}, "recall"),
         ({"timeout_ms": 1}, "timeout_ms"),
         ({"timeout_ms": 10**9}, "timeout_ms"),
         ({"filters": {"year": {}}}, "filters.year"),
