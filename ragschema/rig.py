@@ -134,15 +134,44 @@ class LlmNodeConfig:
 
 
 @dataclass(frozen=True)
+class CoalesceConfig:
+    """How a retrieval node puts searches of several callers together.
+
+    Attributes:
+        max_batch: queries of one kernel call.
+        max_wait_us: how long an idle node waits for company; 0: it puts together
+            only what queued while it was busy.
+    """
+
+    __pydantic_config__ = _STRICT
+    max_batch: Annotated[int, Field(ge=1, le=65536)] = 256
+    max_wait_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+@dataclass(frozen=True)
 class RetrievalNodeConfig:
-    """One retrieval node. ``address`` set: it runs elsewhere and is only used."""
+    """One retrieval node. ``address`` set: it runs elsewhere and is only used.
+
+    Attributes:
+        device: behind the fpga backend; the others have one of their own.
+        mode: of the simd backend; None: fast, float IVF-PQ exactly. contract16
+            gives the bits of the FPGA.
+        cpus: processors for the kernel's threads, in turn; empty: any.
+        numa_node: keep the process and its memory there; None: anywhere.
+        memory: map the files, or copy them into huge pages.
+    """
 
     __pydantic_config__ = _STRICT
     name: NodeName
-    backend: Literal["fpga", "faiss"] = "fpga"
+    backend: Literal["fpga", "simd", "faiss", "faiss-gpu"] = "fpga"
     device: Literal["emulator"] = "emulator"
+    mode: Literal["fast", "contract16"] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(max_length=1024)] = ()
+    numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
+    memory: Literal["map", "huge"] = "map"
     max_waiting: Annotated[int, Field(ge=1, le=65536)] = 256
+    coalesce: CoalesceConfig = field(default_factory=CoalesceConfig)
     host: str = "127.0.0.1"
     port: Port = 0
     address: str | None = None
@@ -241,6 +270,8 @@ def _check_whole(rig: RigConfig, source: str) -> None:
             field="replicas",
             hint="use a divisor of the number of retrieval nodes",
         )
+    for number, node in enumerate(rig.retrieval_nodes):
+        _check_retrieval_node(node, f"retrieval_nodes.{number}", source)
     for role in ("embed", "generate"):
         if not any(role in n.roles for n in rig.llm_nodes):
             raise InvalidInput(
@@ -248,6 +279,21 @@ def _check_whole(rig: RigConfig, source: str) -> None:
                 field="llm_nodes.roles",
                 hint=f"add {role} to the roles of one LLM node",
             )
+
+
+def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:
+    if node.mode is not None and node.backend != "simd":
+        raise InvalidInput(
+            f"{source}: the {node.backend} backend has no mode {node.mode!r}",
+            field=f"{path}.mode",
+            hint="leave mode out, or use backend: simd",
+        )
+    if len(set(node.cpus)) != len(node.cpus):
+        raise InvalidInput(
+            f"{source}: {list(node.cpus)} names a processor twice",
+            field=f"{path}.cpus",
+            hint="name each processor once",
+        )
 
 
 def _first_problem(error: ValidationError, source: str) -> dict[str, Any]:
@@ -266,6 +312,6 @@ def _first_problem(error: ValidationError, source: str) -> dict[str, Any]:
 def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
-        BatchConfig, LlmNodeConfig, RetrievalNodeConfig,
+        BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

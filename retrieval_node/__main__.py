@@ -6,6 +6,7 @@ import asyncio
 import enum
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +20,13 @@ from ragschema.procs import (
     setup_logging,
 )
 from ragschema.wire.serving import LOOPBACK_HOSTS, ListenOptions
+from retrieval_node.coalesce import CoalesceLimits
+from retrieval_node.placement import check_cpus, parse_cpus, stay_on_node
 
 if TYPE_CHECKING:
+    from retrieval_node.backends.base import Backend
     from retrieval_node.node import RetrievalServicer
+    from retrieval_node.shard import Memory
 
 log = logging.getLogger("retrieval_node")
 
@@ -36,13 +41,29 @@ class BackendName(enum.StrEnum):
     """Choices of --backend."""
 
     FPGA = "fpga"
+    SIMD = "simd"
     FAISS = "faiss"
+    FAISS_GPU = "faiss-gpu"
 
 
 class DeviceName(enum.StrEnum):
     """Choices of --device."""
 
     EMULATOR = "emulator"
+
+
+class ModeName(enum.StrEnum):
+    """Choices of --mode."""
+
+    FAST = "fast"
+    CONTRACT16 = "contract16"
+
+
+class MemoryName(enum.StrEnum):
+    """Choices of --memory."""
+
+    MAP = "map"
+    HUGE = "huge"
 
 
 class LogLevel(enum.StrEnum):
@@ -64,7 +85,27 @@ def serve(
     device: Annotated[
         DeviceName, typer.Option(help="Device behind the fpga backend.")
     ] = DeviceName.EMULATOR,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Searches at once.")] = 1,
+    mode: Annotated[
+        ModeName | None,
+        typer.Option(help="Of the simd backend: fast (its default), or the FPGA's bits."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a scan.")] = 1,
+    cpus: Annotated[
+        str | None, typer.Option(help="Pin the scan's threads to these, such as 0-3,6.")
+    ] = None,
+    numa_node: Annotated[
+        int | None, typer.Option(min=0, max=1023, help="Keep process and memory on this node.")
+    ] = None,
+    memory: Annotated[
+        MemoryName, typer.Option(help="Map shard files, or copy them into huge pages.")
+    ] = MemoryName.MAP,
+    coalesce_max_batch: Annotated[
+        int, typer.Option(min=1, max=65536, help="Queries of one kernel call.")
+    ] = 256,
+    coalesce_max_wait_us: Annotated[
+        int,
+        typer.Option(min=0, max=1_000_000, help="How long an idle node waits for company."),
+    ] = 0,
     max_waiting: Annotated[
         int, typer.Option(min=1, max=65536, help="Searches that may queue; more are refused.")
     ] = 256,
@@ -84,7 +125,17 @@ def serve(
     listen = ListenOptions(
         name=name, host=host, port=port, ready_file=ready_file, parent_pid=parent_pid
     )
-    _serve(listen, data, backend.value, device.value, threads, max_waiting)
+    scan = ScanOptions(
+        backend=backend.value,
+        device=device.value,
+        mode=None if mode is None else mode.value,
+        threads=threads,
+        cpus=() if cpus is None else parse_cpus(cpus),
+        numa_node=numa_node,
+        memory=memory.value,
+    )
+    coalesce = CoalesceLimits(coalesce_max_batch, coalesce_max_wait_us)
+    _serve(listen, scan, data, max_waiting, coalesce)
 
 
 @app.command()
@@ -101,11 +152,42 @@ def build(
     raise typer.Exit(run_build(spec, emit))
 
 
+@dataclass(frozen=True)
+class ScanOptions:
+    """Who scans, and where.
+
+    Raises:
+        InvalidInput: options that do not go together.
+    """
+
+    backend: str
+    device: str
+    mode: str | None
+    threads: int
+    cpus: tuple[int, ...]
+    numa_node: int | None
+    memory: Memory
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.backend != BackendName.SIMD:
+            raise InvalidInput(
+                f"the {self.backend} backend has no mode {self.mode!r}",
+                field="--mode",
+                hint="leave it out, or use --backend simd",
+            )
+
+    @property
+    def workers(self) -> int:
+        """Kernel calls at once: the simd backend spreads each over all threads."""
+        return 1 if self.backend == BackendName.SIMD else self.threads
+
+
 def _serve(
-    listen: ListenOptions, data: Path, backend: str, device: str, threads: int, max_waiting: int
-) -> None:
+    listen: ListenOptions, scan: ScanOptions, data: Path, max_waiting: int,
+    coalesce: CoalesceLimits,
+) -> None:  # fmt: skip
     if listen.parent_pid is not None:
-        # Early: compiling and loading take seconds in which a parent may go.
+        # Early: loading takes seconds in which a parent may go.
         exit_with_parent(listen.parent_pid)
     if data.exists() and not data.is_dir():
         raise InvalidInput(
@@ -117,32 +199,40 @@ def _serve(
             " their ports inside a private network",
             listen.host,
         )
-    # Imported here: the thread settings must come before faiss and numba.
-    from retrieval_node.backends.registry import open_backend
-    from retrieval_node.node import NodeConfig, RetrievalServicer, warm_up
+    # Before any thread is started: all of them inherit the affinity.
+    if scan.numa_node is not None:
+        stay_on_node(scan.numa_node)
+    check_cpus(scan.cpus)
+    # Imported here: the thread settings must come before faiss.
+    from retrieval_node.node import NodeConfig, RetrievalServicer
 
-    log.info("preparing kernels; the first start on a machine compiles them")
-    warm_up()
     config = NodeConfig(
         name=listen.name,
         data_dir=data.resolve(),
-        threads=threads,
+        workers=scan.workers,
         max_waiting=max_waiting,
         max_message_bytes=listen.max_message_bytes,
+        coalesce=coalesce,
+        memory=scan.memory,
     )
-    asyncio.run(_run(listen, RetrievalServicer(config, open_backend(backend, device, threads))))
+    asyncio.run(_run(listen, RetrievalServicer(config, _open(scan))))
+
+
+def _open(scan: ScanOptions) -> Backend:
+    from retrieval_node.backends.registry import open_backend
+
+    given = {} if scan.mode is None else {"mode": scan.mode}
+    return open_backend(
+        scan.backend, device=scan.device, threads=scan.threads, cpus=scan.cpus, **given
+    )
 
 
 async def _run(listen: ListenOptions, servicer: RetrievalServicer) -> None:
-    from ragschema.wire import retrieval_pb2_grpc, serving
+    from ragschema.wire import serving
     from retrieval_node.node import SERVICE_NAME
 
     try:
-        await serving.serve(
-            listen,
-            SERVICE_NAME,
-            lambda server: retrieval_pb2_grpc.add_RetrievalNodeServicer_to_server(servicer, server),
-        )
+        await serving.serve(listen, SERVICE_NAME, servicer.register)
     finally:
         servicer.close()
 

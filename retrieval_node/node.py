@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 
 from ragschema.errors import PayloadTooLarge
 from ragschema.types import SearchBatch, SearchResult
-from ragschema.wire import common_pb2, retrieval_pb2, retrieval_pb2_grpc
+from ragschema.wire import common_pb2, raw, retrieval_pb2, retrieval_pb2_grpc
 from ragschema.wire.convert import snapshot_from_wire, snapshot_to_wire
-from ragschema.wire.searches import result_to_wire, search_from_wire
+from ragschema.wire.searches import SearchParts, batch_from_parts
 from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES, Greeter
-from retrieval_node import flat, kernels
-from retrieval_node.backends.base import Backend, Checkpoint
+from retrieval_node.backends.base import Backend
+from retrieval_node.cancel import Cancellation
 from retrieval_node.checks import MAX_K, check_search
+from retrieval_node.coalesce import CoalesceLimits
+from retrieval_node.counters import Counters
 from retrieval_node.engine import SearchEngine
 from retrieval_node.loaded import LoadedSnapshots
-from retrieval_node.shard import ShardSet
+from retrieval_node.shard import Memory, ShardSet
+from retrieval_node.stream import SearchStream
 from retrieval_node.workers import SearchPool
 
 SERVICE_NAME = "ragrig.wire.v1.RetrievalNode"
@@ -40,41 +44,52 @@ class NodeConfig:
 
     Attributes:
         data_dir: collections lie in ``<data_dir>/collections``.
-        threads: searches that run at once.
+        workers: kernel calls that run at once; a backend may spread one call
+            over several threads of its own.
         max_waiting: searches that may queue behind them.
+        memory: map shard files, or copy them into huge pages.
     """
 
     name: str
     data_dir: Path
-    threads: int = 1
+    workers: int = 1
     max_waiting: int = 256
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
-
-
-def warm_up() -> None:
-    """Compiles all kernels, so that no request has to wait for a compiler."""
-    kernels.warm_up()
-    flat.warm_up()
+    coalesce: CoalesceLimits = field(default_factory=CoalesceLimits)
+    memory: Memory = "map"
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
-    """Implements ``proto/ragschema/wire/retrieval.proto``."""
+    """Implements ``proto/ragschema/wire/retrieval.proto``.
+
+    ``Search`` and ``SearchStream`` take and give serialised messages, so it has
+    to be added to a server by ``register``.
+    """
 
     def __init__(self, config: NodeConfig, backend: Backend) -> None:
         self._config = config
         self._backend = backend
         self._engine = SearchEngine(backend)
-        self._snapshots = LoadedSnapshots(config.data_dir, self._engine)
-        self._pool = SearchPool(config.threads, config.max_waiting)
+        self._snapshots = LoadedSnapshots(config.data_dir, self._engine, config.memory)
+        self._counters = Counters()
+        self._pool = SearchPool(
+            self._search, config.workers, config.max_waiting, config.coalesce, self._counters
+        )
         # Loads are rare and long: one thread of their own keeps searches going.
         self._loader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load")
         capabilities = (f"backend:{backend.name}", f"device:{backend.device}")
         self._greeter = Greeter(
-            config.name, "retrieval", (*capabilities, "filter", "refine", "exact", "ivfpq")
+            config.name,
+            "retrieval",
+            (*capabilities, "filter", "refine", "exact", "ivfpq", "stream"),
         )
-        self._searches = 0
-        self._queries = 0
-        self._codes = 0
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the node's methods to a server."""
+        # Asked in order: these two shadow the generated handlers, which would
+        # copy every tensor; reflection and clients see no difference.
+        server.add_generic_rpc_handlers((_raw_handlers(self),))
+        retrieval_pb2_grpc.add_RetrievalNodeServicer_to_server(self, server)
 
     async def Hello(
         self, request: common_pb2.HelloRequest, context: _Context
@@ -96,8 +111,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         self, request: retrieval_pb2.UnloadShardsRequest, context: _Context
     ) -> retrieval_pb2.UnloadShardsReply:
         snapshot = snapshot_from_wire(request.snapshot)
+        shards = tuple(request.shards)
         # In the loader's thread: freeing memory may take a while.
-        was_loaded = await self._in_loader(lambda: self._snapshots.unload(snapshot))
+        was_loaded = await self._in_loader(lambda: self._snapshots.unload(snapshot, shards or None))
         return retrieval_pb2.UnloadShardsReply(was_loaded=was_loaded)
 
     async def _in_loader(self, work: Callable[[], _Answer]) -> _Answer:
@@ -106,35 +122,49 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
     async def Status(
         self, request: retrieval_pb2.RetrievalStatusRequest, context: _Context
     ) -> retrieval_pb2.RetrievalStatusReply:
+        totals = self._counters.totals
         return retrieval_pb2.RetrievalStatusReply(
             backend=self._backend.name,
             device=self._backend.device,
             loaded=[_loaded_to_wire(held) for held in self._snapshots.all()],
             running=self._pool.running,
             waiting=self._pool.waiting,
-            searches_total=self._searches,
-            queries_total=self._queries,
-            codes_scanned_total=self._codes,
+            searches_total=totals.searches,
+            queries_total=totals.queries,
+            codes_scanned_total=totals.codes,
             uptime_s=self._greeter.uptime_s(),
+            bytes_scanned_total=totals.bytes,
+            survivors_total=totals.survivors,
+            queue_us_total=totals.queue_us,
+            scan_us_total=totals.scan_us,
+            batches_total=totals.batches,
         )
 
-    async def Search(
-        self, request: retrieval_pb2.SearchRequest, context: _Context
-    ) -> retrieval_pb2.SearchReply:
-        batch = search_from_wire(request, MAX_K)
+    async def Search(self, request: Any, context: _Context) -> Any:
+        """A serialised SearchRequest to a serialised SearchReply."""
+        shard_set, batch = self._admit(raw.read_search(request))
+        return await self._pool.run(shard_set, batch, _deadline_s(context))
+
+    async def SearchStream(self, request_iterator: Any, context: _Context) -> AsyncIterator[Any]:
+        """The same for a stream of them."""
+        stream = SearchStream(self._admit, self._pool, _deadline_s(context))
+        requests = cast("AsyncIterable[bytes]", request_iterator)
+        async with aclosing(cast("Any", stream.replies(requests))) as replies:
+            async for reply in replies:
+                yield reply
+
+    def _admit(self, parts: SearchParts) -> tuple[ShardSet, SearchBatch]:
+        """Everything that can be refused before the search is queued."""
+        batch = batch_from_parts(parts, MAX_K)
         shard_set = self._snapshots.get(batch.snapshot)
         check_search(shard_set, batch)
         self._check_reply_size(batch)
+        return shard_set, batch
 
-        def work(checkpoint: Checkpoint) -> SearchResult:
-            return self._engine.search(shard_set, batch, checkpoint)
-
-        timed = await self._pool.run(work, _deadline_s(context))
-        stats = replace(timed.answer.stats, queue_us=timed.queue_us)
-        self._searches += 1
-        self._queries += len(batch.queries)
-        self._codes += stats.codes_scanned
-        return result_to_wire(replace(timed.answer, stats=stats))
+    def _search(
+        self, shard_set: ShardSet, batch: SearchBatch, cancel: Cancellation
+    ) -> SearchResult:
+        return self._engine.search(shard_set, batch, cancel)
 
     def _check_reply_size(self, batch: SearchBatch) -> None:
         need = len(batch.queries) * batch.k * _RESULT_BYTES + _MESSAGE_SLACK_BYTES
@@ -151,6 +181,14 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         self._pool.close()
         self._loader.shutdown(wait=True)
         self._backend.close()
+
+
+def _raw_handlers(servicer: RetrievalServicer) -> grpc.GenericRpcHandler[Any, Any]:
+    handlers = {
+        "Search": grpc.unary_unary_rpc_method_handler(servicer.Search),
+        "SearchStream": grpc.stream_stream_rpc_method_handler(servicer.SearchStream),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
 
 def _deadline_s(context: _Context) -> float | None:

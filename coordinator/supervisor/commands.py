@@ -49,11 +49,18 @@ def retrieval_command(
     programs: Programs, node: RetrievalNodeConfig, data_dir: str, port: int, ready_file: Path
 ) -> tuple[str, ...]:
     """``python -m retrieval_node serve ...`` for one node of the rig."""
+    coalesce = node.coalesce
     return (
         *programs.retrieval,
         *("--name", node.name, "--host", node.host, "--port", str(port)),
         *("--data", data_dir, "--backend", node.backend, "--device", node.device),
+        *(() if node.mode is None else ("--mode", node.mode)),
         *("--threads", str(node.threads), "--max-waiting", str(node.max_waiting)),
+        *(("--cpus", ",".join(map(str, node.cpus))) if node.cpus else ()),
+        *(() if node.numa_node is None else ("--numa-node", str(node.numa_node))),
+        *("--memory", node.memory),
+        *("--coalesce-max-batch", str(coalesce.max_batch)),
+        *("--coalesce-max-wait-us", str(coalesce.max_wait_us)),
         *_common(ready_file),
     )
 

@@ -84,7 +84,8 @@ def _hide(error: Exception) -> e.InternalError:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Maps the error tree onto gRPC status for unary and streaming replies."""
+    """Maps the error tree onto gRPC status; for every kind of call but streamed
+    requests with a single reply, which ragrig does not have."""
 
     async def intercept_service(
         self,
@@ -96,6 +97,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/ragrig."):
             return handler
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                _guard_stream(handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 _guard_stream(handler.unary_stream),

@@ -57,6 +57,17 @@ def test_every_key_is_read() -> None:
     assert rig.num_shards == 2
 
 
+def test_a_simd_node_is_read() -> None:
+    text = (
+        "retrieval_nodes: [{name: a, backend: simd, mode: contract16, cpus: [0, 2], numa_node: 0,"
+        " memory: huge, coalesce: {max_batch: 8}}, {name: b, backend: simd}]"
+    )
+    full, bare = parse_rig(text, "rig.yaml", BASE).retrieval_nodes
+    assert (full.mode, full.cpus, full.numa_node, full.memory) == ("contract16", (0, 2), 0, "huge")
+    assert (full.coalesce.max_batch, full.coalesce.max_wait_us) == (8, 0)
+    assert (bare.mode, bare.cpus, bare.numa_node, bare.memory) == (None, (), None, "map")
+
+
 def test_an_absolute_data_dir_stays() -> None:
     assert parse_rig("data_dir: /var/lib/r", "rig.yaml", BASE).data_dir == "/var/lib/r"
 
@@ -115,6 +126,21 @@ BAD: list[tuple[str, str]] = [
     ("retrieval_nodes: [{name: a, backend: gpu}]", "retrieval_nodes.0.backend"),
     ("retrieval_nodes: [{name: a, device: u280}]", "retrieval_nodes.0.device"),
     ("retrieval_nodes: [{name: a, max_waiting: 0}]", "retrieval_nodes.0.max_waiting"),
+    ("retrieval_nodes: [{name: a, backend: simd, mode: slow}]", "retrieval_nodes.0.mode"),
+    ("retrieval_nodes: [{name: a}, {name: b, mode: fast}]", "retrieval_nodes.1.mode"),
+    ("retrieval_nodes: [{name: a, cpus: [0, 1, 0]}]", "retrieval_nodes.0.cpus"),
+    ("retrieval_nodes: [{name: a, cpus: [-1]}]", "retrieval_nodes.0.cpus.0"),
+    ("retrieval_nodes: [{name: a, cpus: 0-3}]", "retrieval_nodes.0.cpus"),
+    ("retrieval_nodes: [{name: a, numa_node: -1}]", "retrieval_nodes.0.numa_node"),
+    ("retrieval_nodes: [{name: a, memory: disk}]", "retrieval_nodes.0.memory"),
+    (
+        "retrieval_nodes: [{name: a, coalesce: {max_batch: 0}}]",
+        "retrieval_nodes.0.coalesce.max_batch",
+    ),
+    (
+        "retrieval_nodes: [{name: a, coalesce: {max_wait_ms: 1}}]",
+        "retrieval_nodes.0.coalesce.max_wait_ms",
+    ),
     ("retrieval_nodes: {name: a}", "retrieval_nodes"),
     ("- a\n- b", "config"),
     ("just words", "config"),

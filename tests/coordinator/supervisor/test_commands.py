@@ -49,6 +49,34 @@ retrieval_nodes: [{name: near, backend: faiss, threads: 5, max_waiting: 6, port:
     assert option(near, "--parent-pid") == str(os.getpid())
 
 
+def test_a_simd_node_s_command_carries_its_placement_and_limits(tmp_path: Path) -> None:
+    rig = parse_rig(
+        """
+retrieval_nodes:
+- {name: full, backend: simd, mode: contract16, threads: 2, cpus: [0, 3], numa_node: 0,
+   memory: huge, coalesce: {max_batch: 64, max_wait_us: 50}}
+- {name: bare, backend: simd}
+""",
+        "test",
+        tmp_path,
+    )
+    run = RunDir.of(rig.data_dir)
+    specs = {s.name: s for s in node_specs(rig, run, commands.Programs())}
+    full, bare = specs["full"].command(0), specs["bare"].command(0)
+    wanted = {
+        "--mode": "contract16",
+        "--cpus": "0,3",
+        "--numa-node": "0",
+        "--memory": "huge",
+        "--coalesce-max-batch": "64",
+        "--coalesce-max-wait-us": "50",
+    }
+    assert {name: option(full, name) for name in wanted} == wanted
+    assert not {"--mode", "--cpus", "--numa-node"} & set(bare)
+    assert option(bare, "--memory") == "map"
+    assert option(bare, "--coalesce-max-batch") == "256"
+
+
 def test_key_file_reaches_the_coordinator(tmp_path: Path) -> None:
     rig = parse_rig("coordinator: {api_key_file: keys/k}", "test", tmp_path)
     rig = anchor_paths(rig, tmp_path)

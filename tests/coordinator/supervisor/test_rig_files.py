@@ -11,6 +11,7 @@ from coordinator.demo.rig import demo_rig
 from coordinator.supervisor.resolve import write_rig
 from ragschema.rig import (
     BatchConfig,
+    CoalesceConfig,
     CoordinatorConfig,
     LimitsConfig,
     LlmNodeConfig,
@@ -28,7 +29,7 @@ MANUAL = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
 
 def test_the_examples_are_there() -> None:
     names = {path.stem for path in EXAMPLES}
-    assert names >= {"default", "demo", "faiss", "openai-upstream", "two-hosts", "replicas"}
+    assert names >= {"default", "demo", "faiss", "openai-upstream", "two-hosts", "replicas", "simd"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -59,6 +60,7 @@ def test_demo_example_is_the_demo_rig(monkeypatch: pytest.MonkeyPatch) -> None:
         LimitsConfig,
         LlmNodeConfig,
         RetrievalNodeConfig,
+        CoalesceConfig,
     ],
 )
 def test_manual_describes_every_key(cls: type) -> None:
