@@ -11,6 +11,9 @@ A query's distance to row x of list l, with PQ code y, is approximated by
 * mode B (ip, cosine): ``T_j[c] = -q_j . cb_j[c]``; one table per query,
   ``B_l = -q . c_l``.
 
+Where codes are of the vectors themselves and not of residuals, mode A has one
+table per query too, with ``r = q``, and ``B_l = 0`` in both modes.
+
 The column minima move into ``B_l``; what is left is scaled by one factor per
 query to unsigned integers of ``table_bits`` and summed with saturation.
 """
@@ -76,7 +79,8 @@ class ScanTables:
     """What the integer scan of one query needs, and the way back to floats.
 
     Attributes:
-        tables: uint16 [t, m, 256]; t is the number of lists in mode A, 1 in mode B.
+        tables: uint16 [t, m, 256]; t is the number of lists in mode A with
+            residuals, else 1.
         biases: int64 [lists], 0 .. sum_max.
         base: the smallest possible distance, float64.
         scale: float32; ``distance = base + sum / scale``.
@@ -181,7 +185,12 @@ def quantize_biases(biases: F64, base: float, scale: np.float32, sum_max: int) -
 
 
 def scan_tables(
-    query: F32, centroids: F32, codebooks: F32, metric: Metric, contract: Contract
+    query: F32,
+    centroids: F32,
+    codebooks: F32,
+    metric: Metric,
+    contract: Contract,
+    residual: bool = True,
 ) -> ScanTables:
     """Integer tables and biases of one query for its probed lists.
 
@@ -189,17 +198,21 @@ def scan_tables(
         query: float32 [dim].
         centroids: float32 [lists, dim], of the probed lists only, in order.
         codebooks: float32 [m, 256, dim / m].
+        residual: codes are of vectors minus their list's centroid.
 
     Raises:
         InvalidInput: the query holds NaN, infinity or a component beyond MAX_ABS.
     """
     check_magnitude(query[None, :], "queries")
-    if metric is Metric.L2:
+    coarse = [0.0] * len(centroids)
+    if metric is Metric.L2 and residual:
         tables = [tables_l2(query - centroid, codebooks) for centroid in centroids]
-        coarse = [0.0] * len(centroids)
+    elif metric is Metric.L2:
+        tables = [tables_l2(query, codebooks)]
     else:
         tables = [tables_ip(query, codebooks)]
-        coarse = [coarse_ip(query, centroid) for centroid in centroids]
+        if residual:
+            coarse = [coarse_ip(query, centroid) for centroid in centroids]
     return _quantized(tables, coarse, codebooks.shape[0], contract)
 
 
@@ -212,7 +225,7 @@ def _quantized(tables: list[F32], coarse: list[float], m: int, contract: Contrac
     floors = [_ordered_sum(low) for low in minima]
     spreads = [_ordered_sum(table.max(axis=1)) for table in lifted]
     largest = max(float(table.max()) for table in lifted)
-    # Mode B has one table for all lists.
+    # Else one table serves all lists.
     of_list = range(len(coarse)) if len(tables) == len(coarse) else [0] * len(coarse)
     biases = np.array([c + floors[t] for c, t in zip(coarse, of_list, strict=True)])
     base = float(biases.min())

@@ -7,14 +7,14 @@
 #include "contract_kernels.hpp"
 #include "layout.hpp"
 
-#if defined(__x86_64__)
+#if RAGRIG_X86
 #include <immintrin.h>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,bmi2")
 
 namespace ragrig {
-namespace avx2 {
+namespace contract_avx2 {
 
 constexpr int kVectorBytes = 32;
 constexpr int kTileLists = 2;
@@ -114,11 +114,11 @@ void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* split, int m
 
 #include "contract_scan_body.hpp"
 
-}  // namespace avx2
+}  // namespace contract_avx2
 
 const ContractOps kContractAvx2 = {
-    avx2::tables<true>, avx2::tables<false>, avx2::quantize_split,
-    avx2::quantize,     avx2::split_bytes,   avx2::scan,
+    contract_avx2::tables<true>, contract_avx2::tables<false>, contract_avx2::quantize_split,
+    contract_avx2::quantize,     contract_avx2::split_bytes,   contract_avx2::scan,
 };
 
 }  // namespace ragrig

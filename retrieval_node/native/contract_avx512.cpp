@@ -7,14 +7,14 @@
 #include "contract_kernels.hpp"
 #include "layout.hpp"
 
-#if defined(__x86_64__)
+#if RAGRIG_X86
 #include <immintrin.h>
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi2,prefer-vector-width=512")
 
 namespace ragrig {
-namespace avx512 {
+namespace contract_avx512 {
 
 constexpr int kVectorBytes = 64;
 constexpr int kTileLists = 4;
@@ -114,11 +114,11 @@ inline void pass(const uint8_t* codes, int64_t stride, int blocks, const uint8_t
 
 #include "contract_scan_body.hpp"
 
-}  // namespace avx512
+}  // namespace contract_avx512
 
 const ContractOps kContractAvx512 = {
-    avx512::tables<true>, avx512::tables<false>, avx512::quantize_split,
-    avx512::quantize,     avx512::split_bytes,   avx512::scan,
+    contract_avx512::tables<true>, contract_avx512::tables<false>, contract_avx512::quantize_split,
+    contract_avx512::quantize,     contract_avx512::split_bytes,   contract_avx512::scan,
 };
 
 }  // namespace ragrig

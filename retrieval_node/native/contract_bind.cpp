@@ -1,8 +1,233 @@
 // Binding of mode `contract16`.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
 #include "bind.hpp"
+#include "contract_device.hpp"
+#include "contract_search.hpp"
+#include "contract_tables.hpp"
 
 namespace ragrig {
+namespace {
 
-void bind_contract(py::module_& m) { (void)m; }
+Contract contract_of(int table_bits, int sum_bits) {
+  Contract contract;
+  contract.table_bits = table_bits;
+  contract.sum_bits = sum_bits;
+  contract.check();
+  return contract;
+}
+
+void require_rows(const Batch& batch) {
+  for (const auto& segment : batch.segments) {
+    if (segment->row_start() + segment->row_count() > kMaxRow) {
+      throw py::value_error("segments: row ids go beyond 2^40");
+    }
+  }
+}
+
+Found search(const Index& index, const py::list& segments, const py::object& queries,
+             const py::object& lists, int64_t k, Pool& pool, int table_bits, int sum_bits,
+             int64_t refine_k, const py::object& refine_queries, const py::object& live,
+             const py::object& filters, const py::object& filter_of, const py::object& cancel) {
+  const Contract contract = contract_of(table_bits, sum_bits);
+  check_contract_index(index);
+  BatchArguments given;
+  given.segments(segments);
+  given.queries(queries, index.dim);
+  given.lists(lists, index.nlist);
+  given.wanted(k);
+  given.refinement(refine_k, refine_queries);
+  given.bitmaps(live, filters, filter_of);
+  given.cancel(cancel);
+  given.require_codes(index);
+  require_rows(given.batch);
+  Found found(given.batch.n, k);
+  const Output out = found.output();
+  Progress progress;
+  {
+    py::gil_scoped_release released;
+    contract_search(index, given.batch, contract, pool, out, progress);
+  }
+  found.finish(progress);
+  return found;
+}
+
+template <typename T>
+T* output(const py::object& given, const char* name, int64_t size, int dims) {
+  const View<T> array = view<T>(given, name, dims);
+  if (array.size() != size) {
+    throw py::value_error(std::string(name) + ": it has " + std::to_string(array.size()) +
+                          " values, not " + std::to_string(size));
+  }
+  return writable(array, name);
+}
+
+void check_flat_lists(const Index& index, const View<int64_t>& lists,
+                      const View<int64_t>& starts) {
+  for (int64_t i = 0; i < lists.size(); i++) {
+    if (lists.data[i] < 0 || lists.data[i] >= index.nlist) {
+      throw py::value_error("lists: one is not in 0.." + std::to_string(index.nlist - 1));
+    }
+  }
+  bool good = starts.data[0] == 0 && starts.data[starts.size() - 1] == lists.size();
+  for (int64_t q = 0; q + 1 < starts.size(); q++) {
+    good = good && starts.data[q] <= starts.data[q + 1];
+  }
+  if (!good) throw py::value_error("starts: they do not ascend from 0 to the number of lists");
+}
+
+// One query's table words, biases, base and scale.
+struct TableOutputs {
+  uint16_t* tables;
+  int64_t* biases;
+  double* bases;
+  float* scales;
+};
+
+void fill_query(const Index& index, const Contract& contract, const float* query, int64_t number,
+                const int64_t* lists, int64_t first, int64_t count, const TableOutputs& out) {
+  QueryTables made;
+  made.reset(index, query, lists + first, count);
+  for (int64_t i = 0; i < made.pieces(); i++) made.fill(i);
+  made.finish(contract);
+  out.bases[number] = made.scale().base;
+  out.scales[number] = made.scale().scale;
+  for (int64_t p = 0; p < count; p++) out.biases[first + p] = made.bias(p);
+  const int64_t size = index.m * kCodes, at = table_per_list(index) ? first : number;
+  if (count == 0 && !table_per_list(index)) std::fill_n(out.tables + at * size, size, uint16_t{0});
+  std::vector<float> work;
+  for (int64_t t = 0; count > 0 && t < made.tables(); t++) {
+    made.words(t, work, out.tables + (at + t) * size);
+  }
+}
+
+void tables(const Index& index, const py::object& queries, const py::object& lists,
+            const py::object& starts, int table_bits, int sum_bits, const py::object& out_tables,
+            const py::object& out_biases, const py::object& out_bases,
+            const py::object& out_scales) {
+  const Contract contract = contract_of(table_bits, sum_bits);
+  check_contract_index(index);
+  const View<float> asked = view<float>(queries, "queries", 2);
+  const View<int64_t> flat = view<int64_t>(lists, "lists", 1);
+  const View<int64_t> borders = view<int64_t>(starts, "starts", 1);
+  const int64_t n = asked.dim(0);
+  if (asked.dim(1) != index.dim) throw py::value_error("queries: their dim is not the index's");
+  if (borders.size() != n + 1) throw py::value_error("starts: one more than queries is needed");
+  check_flat_lists(index, flat, borders);
+  const int64_t num_tables = table_per_list(index) ? flat.size() : n;
+  const TableOutputs out{
+      output<uint16_t>(out_tables, "tables", num_tables * index.m * kCodes, 2),
+      output<int64_t>(out_biases, "biases", flat.size(), 1),
+      output<double>(out_bases, "bases", n, 1),
+      output<float>(out_scales, "scales", n, 1),
+  };
+  py::gil_scoped_release released;
+  for (int64_t q = 0; q < n; q++) {
+    fill_query(index, contract, asked.data + q * index.dim, q, flat.data, borders.data[q],
+               borders.data[q + 1] - borders.data[q], out);
+  }
+}
+
+int64_t device_scan(const py::object& jobs, const py::object& starts, const py::object& codes,
+                    const py::object& ids, int64_t row_start, const py::object& alive,
+                    const py::object& tables, int m, int64_t sum_max, const py::object& sums,
+                    const py::object& rows, const py::object& counts,
+                    const std::optional<std::string>& isa) {
+  const View<int64_t> work = view<int64_t>(jobs, "jobs", 2);
+  const View<int64_t> borders = view<int64_t>(starts, "starts", 1);
+  const View<uint8_t> bytes = view<uint8_t>(codes, "codes", 1);
+  const View<uint32_t> numbers = view<uint32_t>(ids, "ids", 1);
+  const View<uint8_t> masks = view<uint8_t>(alive, "alive", 1);
+  const View<uint16_t> words = view<uint16_t>(tables, "tables", 2);
+  const View<int64_t> found = view<int64_t>(sums, "sums", 2);
+  if (work.dim(1) != DeviceScan::kJobFields) throw py::value_error("jobs: 6 fields are needed");
+  if (words.dim(1) != m * kCodes) throw py::value_error("tables: m * 256 entries are needed");
+  if (borders.size() < 1) throw py::value_error("starts: it is empty");
+  if (sum_max < 1 || sum_max >= int64_t{1} << 24) throw py::value_error("sum_max: over 24 bits");
+  if (row_start < 0 || row_start + (int64_t{1} << 32) > kMaxRow) {
+    throw py::value_error("row_start: row ids go beyond 2^40");
+  }
+  DeviceScan given;
+  given.n = borders.size() - 1;
+  given.k = found.dim(1);
+  given.jobs = work.data;
+  given.num_jobs = work.dim(0);
+  given.starts = borders.data;
+  given.codes = bytes.data;
+  given.code_bytes = bytes.size();
+  given.ids = numbers.data;
+  given.num_ids = numbers.size();
+  given.row_start = row_start;
+  given.alive = masks.data;
+  given.alive_bytes = masks.size();
+  given.tables = words.data;
+  given.num_tables = words.dim(0);
+  given.m = m;
+  given.sum_max = static_cast<uint32_t>(sum_max);
+  given.sums = output<int64_t>(sums, "sums", given.n * given.k, 2);
+  given.rows = output<int64_t>(rows, "rows", given.n * given.k, 2);
+  given.counts = output<int32_t>(counts, "counts", given.n, 1);
+  const Isa path = isa ? parse_isa(*isa) : best_isa();
+  py::gil_scoped_release released;
+  return scan_jobs(given, path);
+}
+
+int64_t device_masks(const py::object& jobs, const py::object& ids, int64_t row_start,
+                     const py::object& live, const py::object& filters,
+                     const py::object& filter_of, const py::object& out) {
+  const View<int64_t> work = view<int64_t>(jobs, "jobs", 2);
+  const View<uint32_t> numbers = view<uint32_t>(ids, "ids", 1);
+  const View<int64_t> of = view<int64_t>(filter_of, "filter_of", 1);
+  if (work.dim(1) != DeviceScan::kJobFields) throw py::value_error("jobs: 6 fields are needed");
+  if (of.dim(0) != work.dim(0)) throw py::value_error("filter_of: one per job is needed");
+  Bitmap rows_alive;
+  View<uint8_t> live_bits, filter_bits, masks;
+  if (!live.is_none()) {
+    live_bits = view<uint8_t>(live, "live", 1);
+    rows_alive = {live_bits.data, live_bits.size()};
+  }
+  int64_t count = 0, bytes = 0;
+  if (!filters.is_none()) {
+    filter_bits = view<uint8_t>(filters, "filters", 2);
+    count = filter_bits.dim(0);
+    bytes = filter_bits.dim(1);
+  }
+  int64_t* fields = writable(work, "jobs");
+  const auto fill = [&](uint8_t* to) {
+    py::gil_scoped_release released;
+    return mask_jobs(fields, work.dim(0), numbers.data, numbers.size(), row_start, rows_alive,
+                     filter_bits.data, count, bytes, of.data, to);
+  };
+  const int64_t need = fill(nullptr);
+  if (out.is_none()) return need;
+  masks = view<uint8_t>(out, "out", 1);
+  if (masks.size() < need) throw py::value_error("out: it has fewer bytes than the masks need");
+  return fill(writable(masks, "out"));
+}
+
+}  // namespace
+
+void bind_contract(py::module_& m) {
+  m.def("contract_search", &search, py::arg("index"), py::arg("segments"), py::arg("queries"),
+        py::arg("lists"), py::arg("k"), py::arg("pool"), py::kw_only(),
+        py::arg("table_bits") = 16, py::arg("sum_bits") = 24, py::arg("refine_k") = 0,
+        py::arg("refine_queries") = py::none(), py::arg("live") = py::none(),
+        py::arg("filters") = py::none(), py::arg("filter_of") = py::none(),
+        py::arg("cancel") = py::none());
+  m.def("contract_tables", &tables, py::arg("index"), py::arg("queries"), py::arg("lists"),
+        py::arg("starts"), py::arg("table_bits"), py::arg("sum_bits"), py::arg("tables"),
+        py::arg("biases"), py::arg("bases"), py::arg("scales"));
+  m.def("contract_scan", &device_scan, py::arg("jobs"), py::arg("starts"), py::arg("codes"),
+        py::arg("ids"), py::arg("row_start"), py::arg("alive"), py::arg("tables"), py::arg("m"),
+        py::arg("sum_max"), py::arg("sums"), py::arg("rows"), py::arg("counts"),
+        py::arg("isa") = py::none());
+  m.def("contract_masks", &device_masks, py::arg("jobs"), py::arg("ids"), py::arg("row_start"),
+        py::arg("live").none(true), py::arg("filters").none(true), py::arg("filter_of"),
+        py::arg("out").none(true));
+}
 
 }  // namespace ragrig

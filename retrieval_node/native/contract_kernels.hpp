@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
+#include "batch.hpp"
 #include "contract_top.hpp"
+#include "isa.hpp"
 
 namespace ragrig {
 
@@ -17,14 +19,16 @@ struct SumScan {
   int64_t rows;
   const uint32_t* ids;
   int64_t row_start;      // added to ids
+  int64_t row_count;      // ids are below it, or damaged
+  int64_t at;             // where the first row lies; comes back in Ranked
   const uint8_t* split;   // m * kSplitColumn bytes
   int m;
   bool high;              // whether any high byte is not zero
   uint32_t bias;
   uint32_t sum_max;
   const uint8_t* lanes;   // bitmap, bit i: lane i is valid; null: all are
-  const uint8_t* live;    // bitmaps over row ids; null: all rows pass
-  const uint8_t* filter;
+  Bitmap live;
+  Bitmap filter;
 };
 
 struct ContractOps {
@@ -41,13 +45,15 @@ struct ContractOps {
   void (*quantize)(const float* table, const float* lows, float scale, uint32_t table_max, int m,
                    uint16_t* out);
   bool (*split)(const uint16_t* table, int m, uint8_t* split);
-  void (*scan)(const SumScan& job, TopSums& top);
+  // -1, or the position in `ids` of one that is out of range.
+  int64_t (*scan)(const SumScan& job, TopSums& top);
 };
 
 extern const ContractOps kContractPortable;
-#if defined(__x86_64__)
+#if RAGRIG_X86
 extern const ContractOps kContractAvx2;
 extern const ContractOps kContractAvx512;
 #endif
+const ContractOps& contract_ops(Isa isa);
 
 }  // namespace ragrig

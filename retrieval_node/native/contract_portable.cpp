@@ -7,7 +7,7 @@
 #include "layout.hpp"
 
 namespace ragrig {
-namespace portable {
+namespace contract_portable {
 
 constexpr int kVectorBytes = 16;
 constexpr int kTileLists = 2;
@@ -46,11 +46,11 @@ void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* split, int m
 
 #include "contract_scan_body.hpp"
 
-}  // namespace portable
+}  // namespace contract_portable
 
 const ContractOps kContractPortable = {
-    portable::tables<true>,   portable::tables<false>, portable::quantize_split,
-    portable::quantize,       portable::split_bytes,   portable::scan,
+    contract_portable::tables<true>,   contract_portable::tables<false>, contract_portable::quantize_split,
+    contract_portable::quantize,       contract_portable::split_bytes,   contract_portable::scan,
 };
 
 }  // namespace ragrig

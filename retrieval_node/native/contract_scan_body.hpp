@@ -8,8 +8,6 @@
 //     blocks; masks[b] gets the lanes whose sum >> 8 is at most `limit`, sums[b] is
 //     filled where masks[b] is not 0.
 
-inline bool bit(const uint8_t* bitmap, int64_t at) { return (bitmap[at >> 3] >> (at & 7)) & 1; }
-
 // Lanes of a block that are rows, and marked valid.
 inline uint64_t valid_lanes(const SumScan& job, int64_t block) {
   const int64_t left = job.rows - block * kLanes;
@@ -22,21 +20,24 @@ inline uint64_t valid_lanes(const SumScan& job, int64_t block) {
   return valid;
 }
 
-inline void take(const SumScan& job, int64_t block, uint64_t mask, const BlockSums& sums,
-                 TopSums& top) {
+// -1, or the position of an id that is out of range.
+inline int64_t take(const SumScan& job, int64_t block, uint64_t mask, const BlockSums& sums,
+                    TopSums& top) {
   for (; mask != 0; mask &= mask - 1) {
     const int lane = __builtin_ctzll(mask);
     const int at = slot(lane);
     const uint32_t entries = sums.low[at] + 256u * sums.high[at];
     const uint32_t total = entries < job.sum_max - job.bias ? job.bias + entries : job.sum_max;
     if (total > top.worst_sum()) continue;
-    const int64_t row = job.row_start + job.ids[block * kLanes + lane];
-    const uint64_t key = pack_sum(total, row);
+    const int64_t place = block * kLanes + lane;
+    const int64_t id = job.ids[place];
+    if (id >= job.row_count) return place;
+    const uint64_t key = pack_sum(total, job.row_start + id);
     if (key >= top.worst()) continue;
-    if (job.live != nullptr && !bit(job.live, row)) continue;
-    if (job.filter != nullptr && !bit(job.filter, row)) continue;
-    top.push(key);
+    if (!job.live.test(job.row_start + id) || !job.filter.test(job.row_start + id)) continue;
+    top.push(key, job.at + place);
   }
+  return -1;
 }
 
 // The largest sum >> 8 of entries that may still matter; below 0: none does.
@@ -48,7 +49,7 @@ inline int limit_of(const SumScan& job, const TopSums& top) {
 }
 
 template <bool High>
-void scan_with(const SumScan& job, TopSums& top) {
+int64_t scan_with(const SumScan& job, TopSums& top) {
   const int64_t blocks = blocks_of(job.rows);
   uint64_t masks[kPassBlocks];
   BlockSums sums[kPassBlocks];
@@ -58,23 +59,22 @@ void scan_with(const SumScan& job, TopSums& top) {
     for (int64_t at = 0; at < width; at += kPassBlocks) {
       // Sums only grow: once the bias alone is too much the list is done.
       const int limit = limit_of(job, top);
-      if (limit < 0) return;
+      if (limit < 0) return -1;
       const int here = static_cast<int>(width - at < kPassBlocks ? width - at : kPassBlocks);
       pass<High>(group + at * kLanes, width * kLanes, here, job.split, job.m, limit, masks, sums);
       for (int b = 0; b < here; b++) {
         if (masks[b] == 0) continue;
         const int64_t block = first + at + b;
-        take(job, block, masks[b] & valid_lanes(job, block), sums[b], top);
+        const int64_t bad =
+            take(job, block, masks[b] & valid_lanes(job, block), sums[b], top);
+        if (bad >= 0) return bad;
       }
     }
     group += width * kLanes * job.m;
   }
+  return -1;
 }
 
-void scan(const SumScan& job, TopSums& top) {
-  if (job.high) {
-    scan_with<true>(job, top);
-  } else {
-    scan_with<false>(job, top);
-  }
+int64_t scan(const SumScan& job, TopSums& top) {
+  return job.high ? scan_with<true>(job, top) : scan_with<false>(job, top);
 }

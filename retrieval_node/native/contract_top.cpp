@@ -9,28 +9,28 @@ void TopSums::reset(int64_t k) {
   size_ = 0;
   capacity_ = k + std::max<int64_t>(16, k / 2);
   worst_ = std::numeric_limits<uint64_t>::max();
-  keys_.resize(static_cast<size_t>(capacity_));
+  ranked_.resize(static_cast<size_t>(capacity_));
 }
 
 void TopSums::cut() {
-  std::nth_element(keys_.begin(), keys_.begin() + (k_ - 1), keys_.begin() + size_);
+  std::nth_element(ranked_.begin(), ranked_.begin() + (k_ - 1), ranked_.begin() + size_);
   size_ = k_;
-  worst_ = keys_[static_cast<size_t>(k_ - 1)];
+  worst_ = ranked_[static_cast<size_t>(k_ - 1)].key;
 }
 
 void TopSums::merge(const TopSums& other) {
   for (int64_t i = 0; i < other.size_; i++) {
-    const uint64_t key = other.keys_[static_cast<size_t>(i)];
-    if (key < worst_) push(key);
+    const Ranked& one = other.ranked_[static_cast<size_t>(i)];
+    if (one.key < worst_) push(one.key, one.at);
   }
 }
 
-const std::vector<uint64_t>& TopSums::finish() {
-  std::sort(keys_.begin(), keys_.begin() + size_);
+const std::vector<Ranked>& TopSums::finish() {
+  std::sort(ranked_.begin(), ranked_.begin() + size_);
   size_ = std::min(size_, k_);
-  keys_.resize(static_cast<size_t>(size_));
+  ranked_.resize(static_cast<size_t>(size_));
   capacity_ = 0;  // used up until the next reset
-  return keys_;
+  return ranked_;
 }
 
 }  // namespace ragrig

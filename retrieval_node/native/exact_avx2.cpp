@@ -11,7 +11,7 @@
 #pragma GCC target("avx2,f16c")
 
 namespace ragrig {
-namespace avx2 {
+namespace exact_avx2 {
 
 constexpr int kVectorBytes = 32;
 inline void widen16(const uint16_t* halves, float* floats) {
@@ -21,12 +21,12 @@ inline void widen16(const uint16_t* halves, float* floats) {
 }
 #include "exact_body.hpp"
 
-}  // namespace avx2
+}  // namespace exact_avx2
 
 const ExactOps kExactAvx2 = {
-    avx2::distances_of<true, float>,    avx2::distances_of<false, float>,
-    avx2::distances_of<true, uint16_t>, avx2::distances_of<false, uint16_t>,
-    avx2::widen_all,
+    exact_avx2::distances_of<true, float>,    exact_avx2::distances_of<false, float>,
+    exact_avx2::distances_of<true, uint16_t>, exact_avx2::distances_of<false, uint16_t>,
+    exact_avx2::widen_all,
 };
 
 }  // namespace ragrig

@@ -11,7 +11,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
 
 namespace ragrig {
-namespace avx512 {
+namespace exact_avx512 {
 
 constexpr int kVectorBytes = 64;
 inline void widen16(const uint16_t* halves, float* floats) {
@@ -21,12 +21,12 @@ inline void widen16(const uint16_t* halves, float* floats) {
 }
 #include "exact_body.hpp"
 
-}  // namespace avx512
+}  // namespace exact_avx512
 
 const ExactOps kExactAvx512 = {
-    avx512::distances_of<true, float>,    avx512::distances_of<false, float>,
-    avx512::distances_of<true, uint16_t>, avx512::distances_of<false, uint16_t>,
-    avx512::widen_all,
+    exact_avx512::distances_of<true, float>,    exact_avx512::distances_of<false, float>,
+    exact_avx512::distances_of<true, uint16_t>, exact_avx512::distances_of<false, uint16_t>,
+    exact_avx512::widen_all,
 };
 
 }  // namespace ragrig

@@ -5,7 +5,7 @@
 #include "exact_kernels.hpp"
 
 namespace ragrig {
-namespace portable {
+namespace exact_portable {
 
 constexpr int kVectorBytes = 16;
 float widen(uint16_t half);
@@ -14,12 +14,12 @@ inline void widen16(const uint16_t* halves, float* floats) {
 }
 #include "exact_body.hpp"
 
-}  // namespace portable
+}  // namespace exact_portable
 
 const ExactOps kExactPortable = {
-    portable::distances_of<true, float>,    portable::distances_of<false, float>,
-    portable::distances_of<true, uint16_t>, portable::distances_of<false, uint16_t>,
-    portable::widen_all,
+    exact_portable::distances_of<true, float>,    exact_portable::distances_of<false, float>,
+    exact_portable::distances_of<true, uint16_t>, exact_portable::distances_of<false, uint16_t>,
+    exact_portable::widen_all,
 };
 
 }  // namespace ragrig
