@@ -98,7 +98,7 @@ def _write_error(error: OSError) -> Unavailable | InternalError:
         return Unavailable(
             f"no space left to write {where}",
             field="collection_dir",
-            hint="free disk space or raise the limit, then build again; it goes on from there",
+            hint="free disk space or raise the limit, then run it again; nothing was lost",
         )
     return InternalError(
         f"cannot write {where}: {error.strerror or error}",

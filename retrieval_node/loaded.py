@@ -76,18 +76,20 @@ class LoadedSnapshots:
         Returns:
             Whether any of it was loaded.
         """
-        if shards is None:
-            return self._held.pop(snapshot, None) is not None
         with self._loading:
             held = self._held.get(snapshot)
-            if held is None or not set(shards) & set(held.shards):
+            if held is None:
                 return False
-            kept = {n: shard for n, shard in held.shards.items() if n not in set(shards)}
-            if not kept:
-                return self._held.pop(snapshot, None) is not None
-            fewer = replace(held, shards=kept)
-            self._engine.load(fewer)
-            self._held[snapshot] = fewer
+            gone = set(held.shards if shards is None else shards)
+            kept = {number: shard for number, shard in held.shards.items() if number not in gone}
+            if len(kept) == len(held.shards):
+                return False
+            if kept:
+                fewer = replace(held, shards=kept)
+                self._engine.load(fewer)
+                self._held[snapshot] = fewer
+            else:
+                del self._held[snapshot]
             return True
 
     def get(self, snapshot: SnapshotId) -> ShardSet:

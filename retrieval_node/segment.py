@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.storage.blockfile import MappedBlockFile, map_blockfile
+from ragschema.storage.blockfile import VERIFY_UP_TO_BYTES, MappedBlockFile, map_blockfile
 from ragschema.storage.blockhead import corrupt
 from ragschema.storage.manifest import FileRef, SegmentRef, verify_file
 from ragschema.types import F32, I64, U8, Metric
@@ -28,8 +28,6 @@ from retrieval_node.shard_files import SHARD_KIND, IvfIndex, check_array, check_
 #: huge: codes, bias terms and ids copied into huge pages and verified while opening.
 Memory = Literal["map", "huge"]
 
-#: Smaller files are verified whole when they are opened; it takes milliseconds.
-VERIFY_UP_TO_BYTES = 32 << 20
 #: What scans of a file at most this large read is fetched in the background.
 _FETCH_UP_TO_BYTES = 256 << 20
 _COPY_BYTES = 4 << 20

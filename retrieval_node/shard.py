@@ -15,15 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ragschema.errors import CorruptData, InvalidInput
+from ragschema.storage.blockfile import VERIFY_UP_TO_BYTES
 from ragschema.storage.manifest import FileRef, Manifest, SegmentRef
 from ragschema.types import I64, U8, Metric, SnapshotId
-from retrieval_node.segment import (
-    VERIFY_UP_TO_BYTES,
-    Memory,
-    SegmentFile,
-    SegmentRows,
-    open_segment,
-)
+from retrieval_node.segment import Memory, SegmentFile, SegmentRows, open_segment
 from retrieval_node.shard_files import IvfIndex, read_index, read_tombstones
 
 __all__ = ["LoadedShard", "Memory", "SegmentRows", "ShardReader", "ShardSet"]

@@ -13,11 +13,12 @@ import numpy as np
 
 from coordinator.collections import filters
 from coordinator.collections.cache import WeightedLru
+from coordinator.collections.index_arrays import IndexArrays, read_index_arrays
 from coordinator.collections.texts import StoredChunk, StoredDocument, TextsFile
 from coordinator.collections.tombstones import live_bitmap, read_tombstones
 from coordinator.types import Chunk, FilterScalar, FilterTerm
 from ragschema.errors import CorruptData, NotFound
-from ragschema.storage.blockfile import read_blockfile
+from ragschema.storage.blockfile import VERIFY_UP_TO_BYTES, map_blockfile
 from ragschema.storage.manifest import Manifest, SegmentRef, read_manifest, verify_file
 from ragschema.types import F32, I64, U8, SnapshotId
 
@@ -60,19 +61,19 @@ class Snapshot:
     Attributes:
         id: collection and generation.
         manifest: what was committed.
-        centroids: float32 [nlist, dim]; None while the collection is exact.
+        index: what the trained index says of its lists; None while the collection is exact.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        centroids: F32 | None,
+        index: IndexArrays | None,
         segments: tuple[OpenSegment, ...],
         deleted: I64,
     ) -> None:
         self.id = SnapshotId(manifest.collection, manifest.generation)
         self.manifest = manifest
-        self.centroids = centroids
+        self.index = index
         self.segments = segments
         self.deleted = deleted
         self._starts = [s.ref.row_start for s in segments]
@@ -85,30 +86,47 @@ class Snapshot:
 
     @classmethod
     def open(cls, directory: Path, *, shards: bool = True) -> Snapshot:
-        """Opens the committed state in ``directory`` after verifying every file of it.
+        """Opens the committed state in ``directory`` after verifying its files.
+
+        Of shard files too large to read now only heads are; who reads the rest verifies it.
 
         Args:
-            shards: verify the shard files too; only who never looks at vectors may not.
+            shards: look at shard files at all; only who never needs vectors may not.
 
         Raises:
             NotFound: there is no collection.
             CorruptData: a file is missing or changed, naming it.
         """
         manifest = read_manifest(directory)
-        centroids = _read_centroids(directory, manifest)
+        index = read_index_arrays(directory, manifest)
         deleted = read_tombstones(directory, manifest)
         _check_layout(directory, manifest, len(deleted))
         opened: list[OpenSegment] = []
         try:
             for ref in manifest.segments:
                 for shard in ref.shards if shards else ():
-                    verify_file(directory, shard)
+                    map_blockfile(verify_file(directory, shard), "shard", VERIFY_UP_TO_BYTES)
                 opened.append(OpenSegment(ref, _open_texts(directory, ref)))
         except CorruptData:
             for segment in opened:
                 segment.texts.close()
             raise
-        return cls(manifest, centroids, tuple(opened), deleted)
+        return cls(manifest, index, tuple(opened), deleted)
+
+    @property
+    def centroids(self) -> F32 | None:
+        """float32 [nlist, inner dim]; None while the collection is exact."""
+        return None if self.index is None else self.index.centroids
+
+    @property
+    def rotation(self) -> F32 | None:
+        """float32 [inner dim, dim], applied to queries before lists are chosen, or None."""
+        return None if self.index is None else self.index.rotation
+
+    @property
+    def offset(self) -> F32 | None:
+        """float32 [inner dim], added after the rotation, or None."""
+        return None if self.index is None else self.index.offset
 
     def close(self) -> None:
         """Closes the files; later reads raise."""
@@ -249,17 +267,6 @@ def _info(d: StoredDocument) -> DocumentInfo:
         ingested_at=d.ingested_at,
         metadata=d.metadata,
     )
-
-
-def _read_centroids(directory: Path, manifest: Manifest) -> F32 | None:
-    if manifest.index is None:
-        return None
-    path = verify_file(directory, manifest.index.file)
-    centroids = read_blockfile(path, "ivfpq-index").arrays.get("centroids")
-    shape = (manifest.index.nlist, manifest.dim)
-    if centroids is None or centroids.shape != shape or centroids.dtype != np.float32:
-        raise CorruptData(f"{path}: has no centroids of shape {list(shape)}", field=str(path))
-    return centroids
 
 
 def _check_layout(directory: Path, manifest: Manifest, deleted: int) -> None:

@@ -171,7 +171,7 @@ class Assembler:
         base, wish = self._base, change.wish
         existing: str | None = None
         train: TrainRequest | None = None
-        refine = False
+        refine, residual = False, True
         if change.plan.train:
             refine = rows <= REFINE_UP_TO_ROWS
             train = TrainRequest(f"idx-{number:06d}", wish.nlist, wish.m, _SEED, refine)
@@ -179,6 +179,7 @@ class Assembler:
             assert base.index is not None, "only trained collections append codes"
             existing = base.index.file.path
             refine = base.index.refine_factor is not None
+            residual = base.index.residual
         return BuildRequest(
             collection_dir=self._directory,
             segment_id=f"seg-{number:06d}",
@@ -187,6 +188,7 @@ class Assembler:
             metric=base.metric,
             num_shards=base.num_shards,
             existing=existing,
+            residual=residual,
             train=train,
             refine=refine,
         )
@@ -200,6 +202,9 @@ class Assembler:
             m=built.index.m,
             nprobe=built.index.nprobe,
             refine_factor=built.index.refine_factor,
+            residual=built.index.residual,
+            rotated=built.index.rotated,
+            curve=built.index.curve,
         )
 
     def _write_texts(self, path: Path, row_start: int, draft: Draft, gone: Mask | None) -> None:

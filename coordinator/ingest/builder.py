@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from coordinator.ingest.faults import error_from_dict
 from ragschema.errors import InternalError
+from ragschema.storage.manifest import CurvePoint
 from ragschema.types import Metric
 
 #: Called with (phase, done, total).
@@ -43,8 +44,9 @@ class BuildRequest:
     Attributes:
         vectors: float32 [n, dim] .npy file, unit length if the metric is cosine.
         existing: index file relative to the collection, to encode with.
+        residual: how the existing index encodes.
         train: the index to train instead; both None: exact vectors.
-        refine: store float16 vectors beside the codes.
+        refine: store vectors beside the codes.
     """
 
     collection_dir: Path
@@ -54,6 +56,7 @@ class BuildRequest:
     metric: Metric
     num_shards: int
     existing: str | None = None
+    residual: bool = True
     train: TrainRequest | None = None
     refine: bool = False
 
@@ -61,7 +64,7 @@ class BuildRequest:
         """Writes the builder's SPEC.json."""
         index: dict[str, object] | None = None
         if self.existing is not None:
-            index = {"existing": self.existing}
+            index = {"existing": self.existing, "residual": self.residual}
         elif self.train is not None:
             index = {"train": asdict(self.train)}
         body = {
@@ -86,7 +89,10 @@ class BuiltIndex:
     m: Annotated[int, Field(ge=1)]
     nprobe: Annotated[int, Field(ge=1)]
     refine_factor: Annotated[int, Field(ge=1)] | None
+    residual: bool = True
+    rotated: bool = False
     recall_at_10: float | None = None
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from ragschema.storage.manifest import Manifest
 EXACT_BELOW_ROWS = 1000
 REFINE_UP_TO_ROWS = 2_000_000
 MAX_SEGMENTS = 8
+#: New rows up to this many join an indexed collection as they are: comparing
+#: them all costs less than a coded segment of nearly empty lists.
+FRESH_UP_TO_ROWS = 1024
 MAX_TOMBSTONE_SHARE = 0.3
 RETRAIN_GROWTH = 4
 
@@ -74,7 +77,9 @@ def choose(manifest: Manifest, new_rows: int, removed_rows: int, wish: Wish) -> 
     route = Route.APPEND if new_rows else Route.TOMBSTONES
     if not new_rows and not removed_rows:
         route = Route.NOTHING
-    return Plan(route, exact=index is None, note=note)
+    # Segments that no rewrite will ever merge must not all be compared in full.
+    fresh = 0 < new_rows <= FRESH_UP_TO_ROWS and reason is None
+    return Plan(route, exact=index is None or fresh, note=note)
 
 
 def _wants_other_index(manifest: Manifest, wish: Wish) -> bool:

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coordinator.collections.snapshot import Snapshot
 from coordinator.collections.texts import StoredChunk, StoredDocument, TextsFile
 from coordinator.collections.tombstones import Mask, live_mask
 from coordinator.ingest.embedder import EmbeddingNode
 from coordinator.ingest.staging import VectorStaging, document_key
-from ragschema.errors import CorruptData
-from ragschema.storage.blockfile import read_blockfile
-from ragschema.types import F32, Metric, ModelInfo
+from ragschema.storage.blockfile import MappedBlockFile, map_blockfile
+from ragschema.storage.blockhead import corrupt
+from ragschema.storage.manifest import SegmentRef, verify_file
+from ragschema.types import F32, I64, Metric, ModelInfo
 
 Progress = Callable[[str, int, int], None]
 
 _WINDOW_ROWS = 512
 _BATCH_ROWS = 32
+_COPY_ROWS = 65_536
 _CALLS_AT_ONCE = 2
 _MAX_PREFIX_CHARS = 160
 _CHARS_PER_TOKEN = 2
@@ -143,16 +146,33 @@ def copy_live_vectors(snapshot: Snapshot, directory: Path, gone: Mask, out: F32)
     copied = 0
     for segment in manifest.segments:
         for shard in segment.shards:
-            path = directory / shard.path
-            arrays = read_blockfile(path, "shard").arrays
-            if "ids" not in arrays or "vectors" not in arrays:
-                raise CorruptData(f"{path}: holds no vectors", field=str(path))
-            ids, vectors = arrays["ids"], arrays["vectors"]
-            wanted = keep[ids]
-            block = vectors[wanted].astype(np.float32)
-            if manifest.metric is Metric.COSINE and vectors.dtype == np.float16:
-                # Rounding to float16 moved them off unit length a little.
-                block /= np.linalg.norm(block, axis=1, keepdims=True)
-            out[place[ids[wanted]]] = block
-            copied += len(block)
+            file = map_blockfile(verify_file(directory, shard), "shard")
+            for rows, vectors in _stored(file, segment):
+                wanted = keep[rows]
+                block = vectors[wanted].astype(np.float32)
+                if manifest.metric is Metric.COSINE and vectors.dtype == np.float16:
+                    # Rounding to float16 moved them off unit length a little.
+                    block /= np.linalg.norm(block, axis=1, keepdims=True)
+                out[place[rows[wanted]]] = block
+                copied += len(block)
     return copied
+
+
+def _stored(
+    file: MappedBlockFile, segment: SegmentRef
+) -> Iterator[tuple[I64, NDArray[np.float16] | NDArray[np.float32]]]:
+    """Row ids and vectors of a shard file, verified, a bounded number at a time."""
+    ids, vectors = file.arrays.get("ids"), file.arrays.get("vectors")
+    if ids is None or vectors is None or vectors.ndim != 2 or len(ids) != len(vectors):
+        raise corrupt(file.path, "holds no vectors")
+    if ids.dtype != np.uint32 or vectors.dtype.name not in ("float16", "float32"):
+        raise corrupt(file.path, "holds row ids or vectors of another type")
+    file.ensure_array("ids")
+    start, _ = file.span("vectors")
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    for low in range(0, len(ids), _COPY_ROWS):
+        some = ids[low : low + _COPY_ROWS].astype(np.int64)
+        if int(some.max()) >= segment.row_count:
+            raise corrupt(file.path, f"holds row ids beyond its {segment.row_count} rows")
+        file.ensure(start + low * row_bytes, start + (low + len(some)) * row_bytes)
+        yield some + segment.row_start, vectors[low : low + len(some)]

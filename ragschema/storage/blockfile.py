@@ -32,6 +32,7 @@ from ragschema.storage.blockwrite import StreamedArray, write_blockfile, write_s
 __all__ = [
     "BLOCK_BYTES",
     "FORMAT_VERSION",
+    "VERIFY_UP_TO_BYTES",
     "BlockFile",
     "MappedBlockFile",
     "StreamedArray",
@@ -40,6 +41,9 @@ __all__ = [
     "write_blockfile",
     "write_streamed",
 ]
+
+#: Files up to this size are best verified whole when they are opened: it takes milliseconds.
+VERIFY_UP_TO_BYTES = 32 << 20
 
 U8 = NDArray[np.uint8]
 

@@ -122,7 +122,7 @@ def _write_index(directory: Path, generation: int, content: Content) -> IndexRef
 def _write_segment(directory: Path, segment_id: str, content: Content) -> SegmentRef:
     folder = directory / "segments" / segment_id
     folder.mkdir(parents=True)
-    rows = np.arange(len(content.vectors), dtype=np.int64)
+    rows = np.arange(len(content.vectors), dtype=np.uint32)
     paths = []
     for shard in range(content.num_shards):
         mine = rows[shard :: content.num_shards]

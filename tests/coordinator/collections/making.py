@@ -48,9 +48,9 @@ def add_segment(directory: Path, docs: Sequence[Doc], with_index: bool = False) 
     _write_texts(folder / "texts.sqlite", docs, old.next_row_id)
     shards = []
     for shard in range(old.num_shards):
-        ids = np.arange(old.next_row_id, old.next_row_id + rows)[shard :: old.num_shards]
+        ids = np.arange(rows, dtype=np.uint32)[shard :: old.num_shards]
         path = folder / f"shard-{shard}.rag"
-        vectors = np.outer(ids, np.ones(old.dim)).astype(np.float32)
+        vectors = np.outer(ids + old.next_row_id, np.ones(old.dim)).astype(np.float32)
         write_blockfile(path, "shard", {}, {"ids": ids, "vectors": vectors})
         shards.append(file_ref(directory, path))
     segment = SegmentRef(

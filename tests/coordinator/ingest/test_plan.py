@@ -51,6 +51,9 @@ TRAIN = Plan(Route.REWRITE, train=True)
         (holding(*[10] * 7), 1, 0, APPEND_EXACT),
         (holding(*[10] * 8), 1, 0, REWRITE_EXACT),
         (holding(*[10] * 8), 0, 1, Plan(Route.TOMBSTONES, exact=True)),
+        (holding(2000, index=INDEX), 1, 0, APPEND_EXACT),
+        (holding(2000, index=INDEX), 1024, 0, APPEND_EXACT),
+        (holding(2000, index=INDEX), 1025, 0, APPEND),
         (holding(2000, index=INDEX), 5999, 0, APPEND),
         (holding(2000, index=INDEX), 6000, 0, TRAIN),
         (holding(2000, 5999, index=INDEX), 1, 0, TRAIN),
@@ -77,4 +80,7 @@ def test_without_stored_vectors_nothing_is_rebuilt() -> None:
     plan = choose(holding(*[3_000_000] * 8, index=bare), 10, 0, Wish())
     assert plan.route is Route.APPEND
     assert "segments" in str(plan.note)
+    # Small segments that nothing merges would be compared in full for ever.
+    assert not plan.exact
+    assert choose(holding(3_000_000, index=bare), 10, 0, Wish()).exact
     assert choose(holding(3_000_000, index=bare), 0, 0, Wish(m=96)).route is Route.NOTHING

@@ -34,7 +34,8 @@ def stored_vectors(bench: Bench) -> dict[int, np.ndarray]:
     for segment in snapshot.manifest.segments:
         for shard in segment.shards:
             arrays = read_blockfile(bench.store.directory("c") / shard.path, "shard").arrays
-            found.update(zip(arrays["ids"].tolist(), arrays["vectors"], strict=True))
+            rows = arrays["ids"].astype(np.int64) + segment.row_start
+            found.update(zip(rows.tolist(), arrays["vectors"], strict=True))
     assert sorted(found) == list(range(snapshot.manifest.next_row_id))
     snapshot.close()
     return found
