@@ -80,6 +80,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
     Attributes:
         pause_s: every search takes at least that long.
         failure: raised by every search.
+        exact_pause_s, exact_failure: the same of exact searches alone.
         batches: what was asked.
         cancelled: searches that were given up.
     """
@@ -90,6 +91,8 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         self.capabilities = capabilities or ("backend:fpga", "device:emulator", "filter")
         self.pause_s = 0.0
         self.failure: e.RagrigError | None = None
+        self.exact_pause_s = 0.0
+        self.exact_failure: e.RagrigError | None = None
         self.batches: list[SearchBatch] = []
         self.trace_ids: list[str] = []
         self.cancelled = 0
@@ -117,7 +120,10 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
                 read_blockfile(directory / segment.shards[number].path, "shard").arrays
                 for segment in manifest.segments
             ]
-            ids = np.concatenate([f["ids"] for f in files])
+            starts = [segment.row_start for segment in manifest.segments]
+            ids = np.concatenate(
+                [f["ids"].astype(np.int64) + at for f, at in zip(files, starts, strict=True)]
+            )
             vectors = np.concatenate([f["vectors"] for f in files])
             if manifest.tombstones is not None:
                 path = directory / manifest.tombstones.path
@@ -146,10 +152,11 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         batch = searches.search_from_wire(request, 4096)
         self.batches.append(batch)
         self.trace_ids.append(trace_id_of(context))
-        if self.failure is not None:
-            raise copy.copy(self.failure)
+        failure = self.exact_failure if batch.exact and self.exact_failure else self.failure
+        if failure is not None:
+            raise copy.copy(failure)
         try:
-            await asyncio.sleep(self.pause_s)
+            await asyncio.sleep(self.exact_pause_s if batch.exact else self.pause_s)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

@@ -23,6 +23,7 @@ from ragschema.rig import CoordinatorConfig, LlmNodeConfig, RetrievalNodeConfig,
 from ragschema.storage.blockfile import write_blockfile
 from ragschema.storage.manifest import (
     ChunkingConfig,
+    CurvePoint,
     EmbedderRef,
     IndexRef,
     Manifest,
@@ -55,6 +56,7 @@ class Content:
 
     Attributes:
         metadata: of every document, by row.
+        curve, recall: what was measured of the index, and what is wanted.
     """
 
     vectors: F32
@@ -65,6 +67,8 @@ class Content:
     embedder: EmbedderRef | None = field(default_factory=lambda: EmbedderRef("fake", "fp-1"))
     centroids: F32 | None = None
     refine_factor: int | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    recall: float | None = None
 
     def text(self, row: int) -> str:
         return self.texts[row] if self.texts else f"text of row {row}"
@@ -97,6 +101,7 @@ def write_collection(data_dir: Path, name: str, content: Content) -> Manifest:
         next_row_id=rows,
         live_rows=rows,
         live_documents=rows,
+        recall=content.recall,
     )
     commit(directory, manifest, previous)
     return manifest
@@ -116,6 +121,7 @@ def _write_index(directory: Path, generation: int, content: Content) -> IndexRef
         m=1,
         nprobe=2,
         refine_factor=content.refine_factor,
+        curve=content.curve,
     )
 
 
