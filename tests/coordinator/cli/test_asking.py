@@ -124,6 +124,17 @@ def test_search_shows_passages_and_json(capsys: pytest.CaptureFixture[str]) -> N
         assert "nothing found in docs" in capsys.readouterr().out
 
 
+def test_a_wanted_recall_is_sent_only_when_given() -> None:
+    replies = {SEARCH: (200, {"hits": [HIT], "coverage": FULL}), QUERY: (200, ANSWER)}
+    with serving(replies) as fake:
+        for command in (["search", "x"], ["ask", "x", "--no-stream"]):
+            argv = [*command, "--collection", "docs", "--url", fake.url]
+            assert run([*argv, "--recall", "0.95"]) == 0
+            assert run(argv) == 0
+            assert run([*argv, "--recall", "1.5"]) == 2
+    assert [body.get("recall") for _, body, _ in fake.seen] == [0.95, None, 0.95, None]
+
+
 def status_reply(ready: bool) -> dict[str, Any]:
     node = {
         "name": "ret-0",

@@ -61,7 +61,7 @@ def test_summary_and_exit_code_of_the_ingestion(
 ) -> None:
     ending(monkeypatch, {"summary": SUMMARY}, code)
     options = ["--metric", "l2", "--nlist", "8", "--m", "16", "--chunk-tokens", "64"]
-    assert run([*ARGV, *options, "--strict", "--no-prune"]) == code
+    assert run([*ARGV, *options, "--strict", "--no-prune", "--recall", "0.9"]) == code
     shown = capsys.readouterr()
     for part in ("documents unchanged", "skipped x.pdf: encrypted", "note: below 1000"):
         assert part in shown.out
@@ -73,6 +73,7 @@ def test_summary_and_exit_code_of_the_ingestion(
     assert (spec["metric"], spec["nlist"], spec["m"]) == ("l2", 8, 16)
     assert (spec["num_shards"], spec["strict"], spec["prune"]) == (3, True, False)
     assert spec["chunking"] == {"tokens": 64, "overlap": 16}
+    assert spec["recall"] == 0.9
 
 
 def test_reported_error_is_shown(

@@ -187,3 +187,19 @@ def test_generation_sees_commits_of_others(tmp_path: Path) -> None:
         (FilterTerm("document", "in", ("new",)),)
     )
     assert bitmap.tolist() == [0, 0b10000]
+
+
+def test_a_wanted_recall_is_kept_by_what_is_committed_later(tmp_path: Path) -> None:
+    store = make_collection(tmp_path, "c", DOCS)
+    first = store.generation("c")
+    assert first is not None
+    assert store.set_recall("c", 0.9).recall == 0.9
+    assert store.set_recall("c", 0.9).generation == first + 1  # nothing to change
+    document = Snapshot.open(store.directory("c")).documents(0, 1)[0].document_id
+    assert store.delete_documents("c", [document]).recall == 0.9
+    assert store.set_recall("c", None).recall is None
+    assert store.generation("c") == first + 3
+    with pytest.raises(NotFound, match="'other'"):
+        store.set_recall("other", 0.9)
+    with store.lock("c"), pytest.raises(Conflict):
+        store.set_recall("c", 0.5)

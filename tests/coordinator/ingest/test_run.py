@@ -365,6 +365,20 @@ async def test_other_chunking_cuts_again(bench: Bench, llm: HashingLlm) -> None:
     assert (await bench.ingest(chunking=None)).unchanged == 1
 
 
+async def test_a_wanted_recall_is_kept_until_another_is_given(bench: Bench) -> None:
+    bench.write("a.txt", "one text")
+    assert (await bench.ingest(recall=0.9)).generation == 1
+    assert bench.open().manifest.recall == 0.9
+    bench.write("b.txt", "another text")
+    assert (await bench.ingest()).generation == 2
+    assert bench.open().manifest.recall == 0.9
+    # Nothing but the recall changes, and that only once.
+    for _ in range(2):
+        assert (await bench.ingest(recall=0.5)).generation == 3
+    assert bench.open().manifest.recall == 0.5
+    assert bench.document_ids() == ["docs/a.txt", "docs/b.txt"]
+
+
 async def test_no_node_is_explained(bench: Bench) -> None:
     bench.write("a.txt", "some text")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1") as caught:
