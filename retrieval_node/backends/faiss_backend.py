@@ -1,6 +1,7 @@
-"""The reference backend: float tables and sums by faiss, one thread per scan.
+"""Scans by faiss: float tables and sums, one thread per scan.
 
-Not bit-equal to the fixed-point contract; the same lists, codes and order.
+The fallback where there is no compiler, and what others are compared with. Not
+bit-equal to the other backends; the same lists, codes and order.
 """
 
 from __future__ import annotations
@@ -11,129 +12,129 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from ragschema.types import F32, I32, I64, U8, Metric
-from retrieval_node.backends.base import Candidates, ScanRequest, blank_tail, merge_candidates
-from retrieval_node.shard import ShardRows, ShardSet
+from ragschema.types import F32, I32, I64, U8
+from retrieval_node.backends.base import (
+    Candidates,
+    ScanRequest,
+    blank_tail,
+    merge_candidates,
+    no_candidates,
+)
+from retrieval_node.interop.faiss_build import add_list, empty_index
+from retrieval_node.refine import refine
+from retrieval_node.segment import SegmentRows
+from retrieval_node.shard import ShardSet
 from retrieval_node.shard_files import IvfIndex
 
 _PIECE_QUERIES = 32
+#: More than asked for, so that most ties at the border are seen at once.
+_SPARE = 16
 # faiss adds to its classes when it is imported; its type stubs know nothing of that.
 _faiss: Any = faiss
 
 
 class FaissBackend:
-    """Implements ``base.Backend`` with one IndexIVFPQ per shard."""
+    """Implements ``base.Backend`` with one IndexIVFPQ per segment of a shard."""
 
     name = "faiss"
     device = "cpu"
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._indexes: weakref.WeakKeyDictionary[ShardRows, Any] = weakref.WeakKeyDictionary()
+        self._indexes: weakref.WeakKeyDictionary[SegmentRows, Any] = weakref.WeakKeyDictionary()
 
     def load(self, shard_set: ShardSet) -> None:
+        """Copies codes into faiss's lists.
+
+        Raises:
+            CorruptData: stored bytes are not what was written.
+        """
         if shard_set.index is None:
             return
         with self._lock:
             for shard in shard_set.shards.values():
-                if shard.rows not in self._indexes:
-                    self._indexes[shard.rows] = _build(
-                        shard_set.index, shard.rows, shard_set.metric
-                    )
+                for segment in shard.segments:
+                    if not segment.exact and segment not in self._indexes:
+                        self._indexes[segment] = _build(shard_set.index, segment)
 
-    def scan(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
+    def search(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
         # The setting belongs to the calling thread.
         _faiss.omp_set_num_threads(1)
-        n, k = len(request.queries), request.k
-        distances = np.zeros((n, k), dtype=np.float32)
-        rows = np.zeros((n, k), dtype=np.int64)
-        counts = np.zeros(n, dtype=np.int32)
+        n, k = len(request.queries), request.candidates
+        found = no_candidates(n, k)
         scanned = 0
-        for chosen in np.unique(request.filter_of).tolist():
-            selector = _selector(shard_set, request, chosen)
-            group = np.flatnonzero(request.filter_of == chosen)
+        filter_of = np.full(n, -1) if request.filter_of is None else request.filter_of
+        for chosen in np.unique(filter_of).tolist():
+            selector = selector_of(request, chosen)
+            group = np.flatnonzero(filter_of == chosen)
             for start in range(0, len(group), _PIECE_QUERIES):
-                request.checkpoint()
+                request.check()
                 at = group[start : start + _PIECE_QUERIES]
-                found = self._scan_group(shard_set, request, at, selector)
-                distances[at], rows[at], counts[at] = found.distances, found.rows, found.counts
-                scanned += found.codes_scanned
-        return Candidates(distances, rows, counts, scanned)
+                part = self._scan(shard_set, request, at, selector)
+                found.distances[at], found.rows[at] = part.distances, part.rows
+                found.counts[at] = part.counts
+                scanned += part.codes_scanned
+        whole = Candidates(found.distances, found.rows, found.counts, scanned)
+        return refine(shard_set, request, whole)
 
-    def _scan_group(
-        self, shard_set: ShardSet, request: ScanRequest, at: I64, selector: Any
+    def _scan(
+        self, shard_set: ShardSet, request: ScanRequest, at: NDArray[np.intp], selector: Any
     ) -> Candidates:
         queries = np.ascontiguousarray(request.queries[at])
-        lists = _padded(request, at)
-        parts = []
+        lists = np.ascontiguousarray(request.lists[at], dtype=np.int64)
+        parts = [no_candidates(len(at), request.candidates)]
         for number in request.shards:
-            rows = shard_set.shards[number].rows
-            assert rows in self._indexes, "scanned before it was loaded"
-            parts.append(_search(self._indexes[rows], rows, queries, lists, request.k, selector))
-        return merge_candidates(parts, request.k)
+            for segment in shard_set.shards[number].segments:
+                if segment.exact or not len(segment.ids):
+                    continue
+                index = self._indexes.get(segment)
+                assert index is not None, "scanned before it was loaded"
+                parts.append(_search(index, segment, queries, lists, request.candidates, selector))
+        return merge_candidates(parts, request.candidates)
 
     def close(self) -> None:
         self._indexes.clear()
 
 
-def _build(index: IvfIndex, rows: ShardRows, metric: Metric) -> Any:
-    """An IndexIVFPQ over the stored codes. Inner products are searched as such."""
-    dim, m = index.centroids.shape[1], index.m
-    kind = _faiss.METRIC_L2 if metric is Metric.L2 else _faiss.METRIC_INNER_PRODUCT
-    quantizer = _faiss.IndexFlat(dim, kind)
-    quantizer.add(index.centroids)
-    built = _faiss.IndexIVFPQ(quantizer, dim, index.nlist, m, 8, kind)
-    built.by_residual = True
+def _build(index: IvfIndex, segment: SegmentRows) -> Any:
+    """An IndexIVFPQ over the stored codes, with row ids."""
+    built = empty_index(index)
     built.use_precomputed_table = -1
-    _faiss.copy_array_to_vector(index.codebooks.reshape(-1), built.pq.centroids)
-    built.is_trained = True
-    lists = built.invlists
-    for number in range(index.nlist):
-        first, last = int(rows.list_offsets[number]), int(rows.list_offsets[number + 1])
-        if last > first:
-            lists.add_entries(
-                number,
-                last - first,
-                _faiss.swig_ptr(rows.ids[first:last]),
-                _faiss.swig_ptr(rows.codes[first:last]),
-            )
-    built.ntotal = len(rows.ids)
+    rows, codes = segment.row_ids(), segment.row_codes()
+    bounds = segment.list_offsets.tolist()
+    for number in np.flatnonzero(np.diff(segment.list_offsets)).tolist():
+        first, last = bounds[number], bounds[number + 1]
+        add_list(built, number, rows[first:last], codes[first:last])
     return built
 
 
-def _selector(shard_set: ShardSet, request: ScanRequest, chosen: int) -> Any:
-    """Rows that may be returned: not deleted, and let through by the filter."""
-    live = shard_set.live
-    if chosen < 0:
-        bitmap: U8 | None = live
-    else:
+def selector_of(request: ScanRequest, chosen: int) -> Any:
+    """Rows that may be returned: not deleted, and let through by filter ``chosen``.
+
+    None: all rows. ``chosen`` below 0: no filter.
+    """
+    bitmap: U8 | None = request.live
+    if chosen >= 0:
+        assert request.filters is not None, "filter_of refers to filters"
         wanted = request.filters[chosen]
-        bitmap = wanted if live is None else wanted & live
+        bitmap = wanted if request.live is None else wanted & request.live
     return None if bitmap is None else _faiss.IDSelectorBitmap(np.ascontiguousarray(bitmap))
 
 
-def _padded(request: ScanRequest, at: I64) -> I64:
-    """List ids int64 [n, widest], -1 past the end."""
-    counts = np.diff(request.starts)[at]
-    lists = np.full((len(at), max(1, int(counts.max()))), -1, dtype=np.int64)
-    for row, q in enumerate(at.tolist()):
-        own = request.lists[request.starts[q] : request.starts[q + 1]]
-        lists[row, : len(own)] = own
-    return lists
-
-
 def _search(
-    index: Any, rows: ShardRows, queries: F32, lists: I64, k: int, selector: Any
+    index: Any, segment: SegmentRows, queries: F32, lists: I64, k: int, selector: Any
 ) -> Candidates:
-    """Top k of one shard with ties in order of row id; keys ascend for every metric.
+    """Top k of one segment with ties in order of row id; keys ascend for every metric.
 
     faiss keeps any of several equal keys at the border, so ask for more until
     the border is clear.
     """
-    total = len(rows.ids)
-    ask = min(total, k + 16)
-    scanned = int(np.where(lists >= 0, np.diff(rows.list_offsets)[np.maximum(lists, 0)], 0).sum())
+    total = len(segment.ids)
+    ask = min(total, k + _SPARE)
+    sizes = np.diff(segment.list_offsets)
+    scanned = int(np.where(lists >= 0, sizes[np.maximum(lists, 0)], 0).sum())
     while True:
         keys, ids = _ask(index, queries, lists, max(1, ask), selector)
         counts = (ids >= 0).sum(axis=1).astype(np.int32)
@@ -141,7 +142,7 @@ def _search(
         if ask >= total or not unclear:
             break
         ask = min(total, ask * 4)
-    return _cut(keys, ids, counts, k, scanned)
+    return cut(keys, ids, counts, k, scanned)
 
 
 def _ask(index: Any, queries: F32, lists: I64, ask: int, selector: Any) -> tuple[F32, I64]:
@@ -166,7 +167,8 @@ def _ask(index: Any, queries: F32, lists: I64, ask: int, selector: Any) -> tuple
     return (-keys if inner else keys), ids
 
 
-def _cut(keys: F32, ids: I64, counts: I32, k: int, scanned: int) -> Candidates:
+def cut(keys: F32, ids: I64, counts: I32, k: int, scanned: int) -> Candidates:
+    """The best k by (key, row id) of what faiss found; ids below 0 are none."""
     order = np.lexsort((ids, keys, ids < 0), axis=-1)[:, :k]
     keys, ids = np.take_along_axis(keys, order, axis=1), np.take_along_axis(ids, order, axis=1)
     if keys.shape[1] < k:
