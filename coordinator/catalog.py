@@ -232,7 +232,9 @@ class Catalog:
         centroids = snapshot.centroids
         if centroids is None:
             return Live(snapshot, None)
-        return Live(snapshot, CoarseIndex(centroids, snapshot.manifest.metric))
+        metric = snapshot.manifest.metric
+        coarse = CoarseIndex(centroids, metric, snapshot.rotation, snapshot.offset)
+        return Live(snapshot, coarse)
 
     async def _switch(self, name: str, live: Live) -> bool:
         """Loads the snapshot and serves it; False when a newer one is committed already."""

@@ -66,6 +66,7 @@ class Content:
     metadata: Sequence[Mapping[str, FilterScalar]] = ()
     embedder: EmbedderRef | None = field(default_factory=lambda: EmbedderRef("fake", "fp-1"))
     centroids: F32 | None = None
+    rotation: F32 | None = None
     refine_factor: int | None = None
     curve: tuple[CurvePoint, ...] = ()
     recall: float | None = None
@@ -114,6 +115,8 @@ def _write_index(directory: Path, generation: int, content: Content) -> IndexRef
     path.parent.mkdir(exist_ok=True)
     codebooks = np.zeros((1, 256, content.centroids.shape[1]), np.float32)
     arrays = {"centroids": content.centroids, "codebooks": codebooks}
+    if content.rotation is not None:
+        arrays["rotation"] = content.rotation
     write_blockfile(path, "ivfpq-index", {}, arrays)
     return IndexRef(
         file=file_ref(directory, path),
@@ -122,6 +125,7 @@ def _write_index(directory: Path, generation: int, content: Content) -> IndexRef
         nprobe=2,
         refine_factor=content.refine_factor,
         curve=content.curve,
+        rotated=content.rotation is not None,
     )
 
 

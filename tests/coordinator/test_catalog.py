@@ -205,3 +205,17 @@ async def test_errors_of_all_kinds_have_a_copy_of_their_own(tmp_path: Path) -> N
                 catalog.use("notes")
             raised.append(caught.value)
         assert raised[0] is not raised[1]
+
+
+async def test_queries_of_a_rotated_index_are_rotated_first(tmp_path: Path) -> None:
+    vectors = unit_vectors(40)
+    centroids = vectors[:8].copy()
+    rotation = np.roll(np.eye(vectors.shape[1], dtype=np.float32), 1, axis=0)
+    write_collection(tmp_path, "notes", Content(vectors, centroids=centroids, rotation=rotation))
+    async with running_stage(tmp_path) as stage:
+        coarse = stage.runtime.catalog.use("notes").coarse
+        assert coarse is not None
+        turned = np.roll(vectors[9], 1)
+        expected = np.argsort(-(centroids @ turned), kind="stable")[:3]
+        assert coarse.nearest(vectors[9:10], 3)[0].tolist() == expected.tolist()
+        assert expected.tolist() != np.argsort(-(centroids @ vectors[9]))[:3].tolist()
