@@ -232,7 +232,7 @@ async def _run(listen: ListenOptions, servicer: RetrievalServicer) -> None:
     from retrieval_node.node import SERVICE_NAME
 
     try:
-        await serving.serve(listen, SERVICE_NAME, servicer.register)
+        await serving.serve(listen, SERVICE_NAME, servicer.register, servicer.drain)
     finally:
         servicer.close()
 

@@ -72,6 +72,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         self._engine = SearchEngine(backend)
         self._snapshots = LoadedSnapshots(config.data_dir, self._engine, config.memory)
         self._counters = Counters()
+        self._streams: set[SearchStream] = set()
         self._pool = SearchPool(
             self._search, config.workers, config.max_waiting, config.coalesce, self._counters
         )
@@ -149,9 +150,18 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         """The same for a stream of them."""
         stream = SearchStream(self._admit, self._pool, _deadline_s(context))
         requests = cast("AsyncIterable[bytes]", request_iterator)
-        async with aclosing(cast("Any", stream.replies(requests))) as replies:
-            async for reply in replies:
-                yield reply
+        self._streams.add(stream)
+        try:
+            async with aclosing(cast("Any", stream.replies(requests))) as replies:
+                async for reply in replies:
+                    yield reply
+        finally:
+            self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """Lets open streams end, which otherwise outlive every grace period."""
+        for stream in self._streams:
+            stream.drain()
 
     def _admit(self, parts: SearchParts) -> tuple[ShardSet, SearchBatch]:
         """Everything that can be refused before the search is queued."""

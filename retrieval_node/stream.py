@@ -50,6 +50,12 @@ class SearchStream:
         self._inflight: dict[int, Ticket] = {}
         self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+
+    def drain(self) -> None:
+        """Reads no further requests; the stream ends once all that were read are answered."""
+        if self._reader is not None:
+            self._reader.cancel()
 
     async def replies(self, requests: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         """Serialised replies to serialised requests; leaving it drops what is in flight.
@@ -57,19 +63,18 @@ class SearchStream:
         Raises:
             InvalidInput: the client sent something that is no request.
         """
-        reader = asyncio.ensure_future(self._read(requests))
+        reader = self._reader = asyncio.ensure_future(self._read(requests))
         reader.add_done_callback(lambda _: self._wake.set())
         try:
             while not (reader.done() and not self._inflight and not self._outbox):
-                if reader.done():
-                    reader.result()
+                _raise_failure(reader)
                 if not self._outbox:
                     self._wake.clear()
                     await self._wake.wait()
                 while self._outbox:
                     yield self._outbox.popleft()
                     self._slots.release()
-            await reader
+            _raise_failure(reader)
         finally:
             reader.cancel()
             for ticket in self._inflight.values():
@@ -125,3 +130,9 @@ class SearchStream:
     def _send(self, reply: bytes) -> None:
         self._outbox.append(reply)
         self._wake.set()
+
+
+def _raise_failure(reader: asyncio.Future[None]) -> None:
+    """What ended the reading, unless that was the client's end or ``drain``."""
+    if reader.done() and not reader.cancelled():
+        reader.result()

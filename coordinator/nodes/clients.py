@@ -11,7 +11,7 @@ from typing import Any, cast
 import grpc
 import numpy as np
 
-from ragschema.errors import RagrigError, Unavailable, UpstreamError
+from ragschema.errors import Cancelled, RagrigError, Unavailable, UpstreamError
 from ragschema.types import (
     F32,
     I32,
@@ -28,11 +28,13 @@ from ragschema.wire import (
     convert,
     llm_pb2,
     llm_pb2_grpc,
+    raw,
     retrieval_pb2,
     retrieval_pb2_grpc,
     searches,
 )
 from ragschema.wire.client import NodeClient
+from ragschema.wire.pipelined import AnsweredByNode, PipelinedSearches
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class PooledClient(NodeClient):
 def said_by_node(error: RagrigError) -> bool:
     """Whether the node itself raised it; False: the connection failed."""
     cause = error.__cause__
+    if isinstance(cause, AnsweredByNode):
+        return True
     if not isinstance(cause, grpc.RpcError):
         return False
     trailers = getattr(cause, "trailing_metadata", lambda: None)() or ()
@@ -162,11 +166,19 @@ class LlmClient(PooledClient):
 
 
 class RetrievalClient(PooledClient):
-    """Calls to one retrieval node."""
+    """Calls to one retrieval node.
+
+    Attributes:
+        streams: send searches into one long-lived stream, which takes about half
+            as long as a call each; for nodes with the capability "stream".
+    """
 
     def __init__(self, name: str, address: str) -> None:
         super().__init__(name, address)
         self.stub = retrieval_pb2_grpc.RetrievalNodeStub(self.channel)
+        self.streams = False
+        self._search = self.channel.unary_unary(raw.SEARCH_METHOD, bytes, bytes)
+        self._pipelined = PipelinedSearches(self.channel, name)
 
     async def status(self, context: CallContext) -> retrieval_pb2.RetrievalStatusReply:
         reply = await self.call(self.stub.Status, retrieval_pb2.RetrievalStatusRequest(), context)
@@ -182,8 +194,13 @@ class RetrievalClient(PooledClient):
         reply = await self.call(self.stub.LoadShards, request, context)
         return tuple(reply.rows)
 
-    async def unload(self, snapshot: SnapshotId, context: CallContext) -> None:
-        request = retrieval_pb2.UnloadShardsRequest(snapshot=convert.snapshot_to_wire(snapshot))
+    async def unload(
+        self, snapshot: SnapshotId, context: CallContext, shards: Sequence[int] = ()
+    ) -> None:
+        """Frees some shards of a snapshot; none named: all of it."""
+        request = retrieval_pb2.UnloadShardsRequest(
+            snapshot=convert.snapshot_to_wire(snapshot), shards=shards
+        )
         await self.call(self.stub.UnloadShards, request, context)
 
     async def search(self, batch: SearchBatch, context: CallContext) -> SearchResult:
@@ -192,8 +209,7 @@ class RetrievalClient(PooledClient):
         Raises:
             UpstreamError: the answer does not fit the question.
         """
-        reply = await self.call(self.stub.Search, searches.search_to_wire(batch), context)
-        result = searches.result_from_wire(reply)
+        result = searches.result_from_parts(await self._ask(batch, context))
         if result.distances.shape != (batch.queries.shape[0], batch.k) or (
             result.counts.size and not 0 <= result.counts.min() <= result.counts.max() <= batch.k
         ):
@@ -203,3 +219,20 @@ class RetrievalClient(PooledClient):
                 trace_id=context.trace_id,
             )
         return result
+
+    async def _ask(self, batch: SearchBatch, context: CallContext) -> searches.ReplyParts:
+        if not self.streams:
+            return raw.read_reply(await self.call(self._search, raw.write_search(batch), context))
+        if self._closed:
+            raise self._gone(context)
+        try:
+            return await self._pipelined.search(batch, context)
+        except (Unavailable, Cancelled) as error:
+            if self._closed:
+                raise self._gone(context) from error
+            raise
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._pipelined.close()
+        await super().close()

@@ -99,6 +99,9 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
     def _connect(self) -> RetrievalClient:
         return RetrievalClient(self.name, self.address)
 
+    def _greeted(self, capabilities: frozenset[str]) -> None:
+        self.client.streams = "stream" in capabilities
+
     async def _inspect(self, restarted: bool, context: CallContext) -> Mapping[str, object]:
         changes = self._changes
         reply = await self.client.status(context)

@@ -101,6 +101,9 @@ class WatchedNode(ABC, Generic[Client]):
     async def _inspect(self, restarted: bool, context: CallContext) -> Mapping[str, object]:
         """Asks the node for its status; gives ``NodeHealth.detail``."""
 
+    def _greeted(self, capabilities: frozenset[str]) -> None:
+        """Called at every check with what the node can do."""
+
     def start(self) -> None:
         self._metrics.node_up(self.name, self.kind, False)
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -161,6 +164,7 @@ class WatchedNode(ABC, Generic[Client]):
         started_s = time.perf_counter()
         try:
             reply = await self._greet(context)
+            self._greeted(frozenset(reply.capabilities))
             restarted = reply.instance_id != self._instance_id
             if restarted and self._instance_id is not None:
                 log.warning("node %s was restarted", self.name)

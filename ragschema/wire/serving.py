@@ -201,12 +201,14 @@ async def serve(
     options: ListenOptions,
     service_name: str,
     register: Callable[[grpc.aio.Server], None],
+    drain: Callable[[], None] | None = None,
 ) -> None:
     """Runs a node's server until SIGTERM or SIGINT, then drains it.
 
     Args:
         service_name: full protobuf name, for health and reflection.
         register: adds the node's servicer to the server.
+        drain: called when the server is to end, to let long streams end too.
 
     Raises:
         Unavailable: the port is taken.
@@ -230,6 +232,8 @@ async def serve(
         procs.announce(options.ready_file, options.name, address)
     await _until_signalled()
     await health_servicer.enter_graceful_shutdown()
+    if drain is not None:
+        drain()
     await server.stop(options.drain_s)
 
 

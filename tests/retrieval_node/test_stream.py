@@ -38,8 +38,8 @@ class Wire:
         self._sent: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        stream = SearchStream(self._admit, self, deadline_s, max_inflight)
-        self.served = asyncio.create_task(self._serve(stream))
+        self.stream = SearchStream(self._admit, self, deadline_s, max_inflight)
+        self.served = asyncio.create_task(self._serve(self.stream))
 
     def submit(self, ticket: Ticket) -> None:
         if self.full:
@@ -213,6 +213,19 @@ async def test_leaving_the_stream_drops_what_is_in_flight() -> None:
     with pytest.raises(asyncio.CancelledError):
         await wire.served
     assert all(t.gone for t in wire.tickets)
+
+
+async def test_draining_answers_what_was_read_and_ends() -> None:
+    wire = Wire()
+    wire.ask(1)
+    await until(lambda: len(wire.tickets) == 1)
+    wire.stream.drain()
+    wire.ask(2)
+    await asyncio.sleep(0.01)
+    assert [t.request_id for t in wire.tickets] == [1]
+    wire.answer(1)
+    await wire.served
+    assert wire.answered == [1]
 
 
 @pytest.mark.parametrize(
