@@ -166,8 +166,8 @@ def open_segment(
         raise corrupt(path, f"holds {len(ids)} rows of a segment of {wanted.row_count}")
     vectors = _checked_vectors(path, arrays, wanted, len(ids))
     if "list_offsets" not in arrays:
-        if vectors is None:
-            raise corrupt(path, "has neither codes nor vectors")
+        if arrays.keys() != {"ids", "vectors"}:
+            raise corrupt(path, f"holds {sorted(arrays)}, which make up no segment")
         offsets = np.array([0, len(ids)], dtype=np.int64)
         return _with_handle(path, wanted, offsets, arrays | {"codes": None}, file, None)
     offsets = _checked_codes(file, arrays, wanted)
@@ -198,6 +198,9 @@ def _checked_codes(
     path, rows = file.path, len(arrays["ids"])
     if wanted.nlist is None or wanted.m is None:
         raise corrupt(path, "holds lists, but the collection has no index")
+    known = {"ids", "list_offsets", "codes", "bias", "bias_affine", "vectors"}
+    if arrays.keys() - known:
+        raise corrupt(path, f"holds unknown arrays {sorted(arrays.keys() - known)}")
     offsets = check_array(path, arrays, "list_offsets", ("int64",), (wanted.nlist + 1,))
     file.ensure_array("list_offsets")
     ascend = bool((offsets[1:] >= offsets[:-1]).all())
