@@ -1,0 +1,129 @@
+"""``python -m retrieval_node index-import | index-export | index-tune``.
+
+Each reads a JSON file that says what to do. Standard output carries JSON lines
+only: progress, then one result or error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragschema.errors import InternalError, RagrigError, Unavailable
+from ragschema.procs import calm_thread_pools
+
+Emit = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+Spec = Annotated[Path, typer.Argument(help="JSON file that says what to do.")]
+
+_FULL_ERRNOS = frozenset({27, 28, 122})  # EFBIG, ENOSPC, EDQUOT
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to a command line."""
+    app.command("index-import")(_command(run_import, "Take over a faiss index."))
+    app.command("index-export")(_command(run_export, "Write a collection as a faiss index."))
+    app.command("index-tune")(_command(run_tune, "Measure the recall of a collection."))
+
+
+def _command(run: Callable[[Path, Emit], int], what: str) -> Callable[[Path], None]:
+    def command(spec: Spec) -> None:
+        raise typer.Exit(run(spec, _print_line))
+
+    command.__doc__ = f"{what} JSON lines on standard output."
+    return command
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def run_import(spec_path: Path, emit: Emit) -> int:
+    """Imports and reports; returns the process's exit code."""
+
+    def work(progress: Progress) -> object:
+        from retrieval_node.index_spec import ImportSpec, load
+
+        spec = load(spec_path, ImportSpec)
+        # faiss is imported after the thread settings.
+        calm_thread_pools(1)
+        from retrieval_node.interop.faiss_import import import_index
+
+        return import_index(spec, progress)
+
+    return _reported(work, emit)
+
+
+def run_export(spec_path: Path, emit: Emit) -> int:
+    """Exports and reports; returns the process's exit code."""
+
+    def work(progress: Progress) -> object:
+        from retrieval_node.index_spec import ExportSpec, load
+
+        spec = load(spec_path, ExportSpec)
+        calm_thread_pools(1)
+        from retrieval_node.interop.faiss_export import export_index
+
+        return export_index(spec, progress)
+
+    return _reported(work, emit)
+
+
+def run_tune(spec_path: Path, emit: Emit) -> int:
+    """Measures and reports; returns the process's exit code."""
+
+    def work(progress: Progress) -> object:
+        from retrieval_node.index_spec import TuneSpec, load
+
+        spec = load(spec_path, TuneSpec)
+        calm_thread_pools(spec.threads or len(os.sched_getaffinity(0)))
+        from retrieval_node.measure_command import measure_collection
+
+        return measure_collection(spec, progress)
+
+    return _reported(work, emit)
+
+
+def _reported(work: Callable[[Progress], Any], emit: Emit) -> int:
+    def progress(phase: str, done: int, total: int) -> None:
+        emit(json.dumps({"phase": phase, "done": done, "total": total}))
+
+    try:
+        result = work(progress)
+    except RagrigError as error:
+        emit(json.dumps({"error": _described(error)}))
+        return 1
+    except OSError as error:
+        emit(json.dumps({"error": _described(_write_error(error))}))
+        return 1
+    emit(json.dumps({"result": asdict(result)}))
+    return 0
+
+
+def _write_error(error: OSError) -> RagrigError:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL_ERRNOS:
+        return Unavailable(
+            f"no space left to write{where}", hint="free disk space, then run it again"
+        )
+    return InternalError(
+        f"cannot read or write: {error.strerror or error}{where}",
+        hint="check that the files exist and that you may use them",
+    )
+
+
+def _described(error: RagrigError) -> dict[str, str | None]:
+    return {
+        "type": error.type_name,
+        "message": error.message,
+        "field": error.field,
+        "hint": error.hint,
+    }
