@@ -34,6 +34,7 @@ import numpy as np
 
 from bench.common import emit, machine, note, options, typed_failures
 from bench.datasets import Dataset, ground_truth
+from bench.retrieval_ours import open_ragrig
 from bench.retrieval_peers import Contestant, FaissIvfPq, FastScan, Hnsw, Scann
 from bench.retrieval_plan import Plan, Setting, quick
 from bench.retrieval_plot import draw
@@ -47,64 +48,57 @@ _RESULT = Path("bench/results/retrieval.json")
 _MOST_RECALL_APART = 0.002
 _BATCHES = (1, 64)
 _FIGURES = ((8, 64), (32, 1), (32, 64), (128, 64))
+_SINGLE = ((8, 1), (32, 1), (128, 1))
 
 Missing = dict[str, str]
 
 
 def line_up(plan: Plan, data: Dataset, kinds: Sequence[str], missing: Missing) -> list[Contestant]:
     """Opens the contestants; who cannot be opened is named in ``missing``."""
-
-    def ragrig(vectors: type[np.floating[Any]]) -> Contestant:
-        from bench.retrieval_ours import Ragrig
-
-        return Ragrig(plan, data, np.dtype(vectors))
-
-    openers: list[tuple[str, Callable[[], Contestant]]] = [
-        ("ragrig", lambda: ragrig(np.float32)),
-        ("ragrig", lambda: ragrig(np.float16)),
-        ("ivfpq", lambda: FaissIvfPq(plan, data)),
-        ("fastscan", lambda: FastScan(plan, data, 2 * plan.m)),
-        ("fastscan", lambda: FastScan(plan, data, 4 * plan.m)),
-        *(("scann", lambda c=choice: Scann(plan, data, c)) for choice in plan.scann),
-        ("hnswlib", lambda: Hnsw(plan, data)),
-    ]
+    openers: dict[str, Callable[[], Sequence[Contestant]]] = {
+        "ragrig": lambda: open_ragrig(plan, data),
+        "ivfpq": lambda: [FaissIvfPq(plan, data)],
+        "fastscan": lambda: [FastScan(plan, data, m) for m in (2 * plan.m, 4 * plan.m)],
+        "scann": lambda: [Scann(plan, data, choice) for choice in plan.scann],
+        "hnswlib": lambda: [Hnsw(plan, data)],
+    }
     opened: list[Contestant] = []
-    for kind, opener in openers:
+    for kind in KINDS:
         if kind not in kinds:
             missing[kind] = "left out by --only"
             continue
         try:
-            opened.append(opener())
+            opened += openers[kind]()
         except Unavailable as error:
             missing[kind] = str(error)
     return opened
 
 
 def same_codes(course: Course, contestants: Sequence[Contestant]) -> list[Point]:
-    """Scans without rescoring, in turn; float16 vectors play no part in it."""
-    coded = [c for c in contestants if c.name in ("ragrig-float32", "ivfpq", *_fastscans(course))]
+    """Scans without rescoring, in turn; the kind of our vectors plays no part in it."""
+    kinds = ("ragrig-float32", "ivfpq", "fastscan")
+    coded = [c for c in contestants if c.name.startswith(kinds)]
     points = [
         course.trial(Point(contestant, Setting(probes), batch))
         for contestant in coded
         for probes in course.plan.probes
         for batch in _BATCHES
+        if batch == _BATCHES[-1] or (probes, batch) in _SINGLE
     ]
     course.race(points)
     return points
 
 
-def _fastscans(course: Course) -> tuple[str, str]:
-    return (f"fastscan-{2 * course.plan.m}x4", f"fastscan-{4 * course.plan.m}x4")
-
-
 def refined(course: Course, contestants: Sequence[Contestant]) -> dict[str, list[Point]]:
-    """The timed settings of every contestant, by its name."""
-    chosen: dict[str, list[Point]] = {}
+    """The timed settings of every contestant, by its name; of all ScaNN trees together."""
+    tried: dict[str, list[Point]] = {}
     for contestant in contestants:
         note(f"trying the settings of {contestant.name}")
+        name = "scann" if _kind(contestant.name) == "scann" else contestant.name
         settings = course.plan.grid(contestant.name)
-        tried = [course.trial(Point(contestant, s, _BATCHES[-1])) for s in settings]
-        chosen[contestant.name] = promising(tried)
+        trials = [course.trial(Point(contestant, s, _BATCHES[-1])) for s in settings]
+        tried.setdefault(name, []).extend(trials)
+    chosen = {name: promising(points) for name, points in tried.items()}
     course.race([point for points in chosen.values() for point in points])
     return chosen
 
@@ -153,7 +147,7 @@ def refined_figures(chosen: Mapping[str, Sequence[Point]], wanted: float) -> dic
         "vs_hnswlib": over("hnswlib"),
         "wanted_recall": wanted,
         "refined": {
-            name: None if point is None else point.as_dict() | _memory(point)
+            name: None if point is None else point.as_dict() | _index_of(point)
             for name, point in each.items()
         },
     }
@@ -169,8 +163,9 @@ def _kind(name: str) -> str:
     return name.partition("-")[0]
 
 
-def _memory(point: Point) -> dict[str, float]:
-    return {"memory_mib": round(point.contestant.memory_bytes / 2**20, 1)}
+def _index_of(point: Point) -> dict[str, Any]:
+    contestant = point.contestant
+    return {"index": contestant.name, "memory_mib": round(contestant.memory_bytes / 2**20, 1)}
 
 
 def measure(plan: Plan, kinds: Sequence[str], curve: Path | None) -> dict[str, Any]:

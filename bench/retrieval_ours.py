@@ -23,27 +23,34 @@ U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 
 
-class Ragrig:
-    """The native search with one thread.
-
-    Args:
-        vectors: float32 or float16 to rescore with, None for scans alone.
+def open_ragrig(plan: Plan, data: Dataset) -> list[Ragrig]:
+    """With float32 and with float16 vectors to rescore with, over the same codes.
 
     Raises:
         Unavailable: the extension was not built.
     """
+    import faiss
 
-    def __init__(self, plan: Plan, data: Dataset, vectors: np.dtype[Any] | None) -> None:
-        import faiss
+    native = require_native()
+    parts = take_apart(faiss.read_index(str(ivfpq(plan, data))))
+    index = make_index(parts.metric, parts.centroids, parts.codebooks, residual=parts.residual)
+    coded = _coded(parts, index)
+    segments = [_with_vectors(coded, index, data.base, kind) for kind in (np.float32, np.float16)]
+    return [Ragrig(native, plan.k, index, segment) for segment in segments]
 
-        self._native = require_native()
-        parts = take_apart(faiss.read_index(str(ivfpq(plan, data))))
-        self.name = "ragrig" if vectors is None else f"ragrig-{vectors.name}"
-        self._index = _index_of(parts)
-        self._segment = _segment_of(parts, self._index, data, vectors)
-        self._pool = self._native.Pool(1)
-        self._k = plan.k
-        self.memory_bytes = self._segment.resident_bytes + _index_bytes(self._index)
+
+class Ragrig:
+    """The native search with one thread."""
+
+    def __init__(self, native: Any, k: int, index: IvfIndex, segment: SegmentRows) -> None:
+        assert segment.vectors is not None, "every segment here refines"
+        self._native = native
+        self._k = k
+        self._index = index
+        self._segment = segment
+        self._pool = native.Pool(1)
+        self.name = f"ragrig-{segment.vectors.dtype.name}"
+        self.memory_bytes = segment.resident_bytes + _index_bytes(index)
 
     def at(self, setting: Setting) -> Search:
         index, segments, pool, k = self._index.handle, [self._segment.handle], self._pool, self._k
@@ -60,23 +67,26 @@ class Ragrig:
         return search
 
 
-def _index_of(parts: FaissParts) -> IvfIndex:
-    return make_index(parts.metric, parts.centroids, parts.codebooks, residual=parts.residual)
-
-
-def _segment_of(
-    parts: FaissParts, index: IvfIndex, data: Dataset, vectors: np.dtype[Any] | None
-) -> SegmentRows:
+def _coded(parts: FaissParts, index: IvfIndex) -> SegmentRows:
+    """The rows of faiss's lists in the layout of our kernels, without vectors."""
     lists = [parts.list_rows(number) for number in range(parts.nlist)]
     rows = np.concatenate([row_ids for row_ids, _ in lists])
     offsets = np.zeros(parts.nlist + 1, dtype=np.int64)
     np.cumsum([len(row_ids) for row_ids, _ in lists], out=offsets[1:])
     codes = group_codes(np.concatenate([codes for _, codes in lists]), offsets)
     bias, affine = _bias(index, offsets, [codes for _, codes in lists])
-    stored = None if vectors is None else data.base[rows].astype(vectors)
+    ids = rows.astype(np.uint32)
+    return segment_in_memory(index, offsets, ids, codes, bias, affine, None, len(ids))
+
+
+def _with_vectors(
+    coded: SegmentRows, index: IvfIndex, base: F32, kind: type[np.floating[Any]]
+) -> SegmentRows:
+    stored = base[coded.ids].astype(kind)
     return segment_in_memory(
-        index, offsets, rows.astype(np.uint32), codes, bias, affine, stored, len(data.base)
-    )
+        index, coded.list_offsets, coded.ids, coded.codes, coded.bias, coded.bias_affine, stored,
+        coded.row_count,
+    )  # fmt: skip
 
 
 def _bias(index: IvfIndex, offsets: I64, lists: list[U8]) -> tuple[U16, F32]:
