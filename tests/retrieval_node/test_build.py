@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ragschema.errors import CorruptData, InvalidInput, NotFound
+from ragschema.errors import Conflict, CorruptData, InvalidInput, NotFound
 from ragschema.storage.blockfile import read_blockfile
 from ragschema.types import F32, Metric
+from retrieval_node import encode, training
 from retrieval_node.build import BuildResult, build
 from retrieval_node.build_spec import BuildSpec, IndexChoice, TrainSpec
+from retrieval_node.encode import Encoder
+from retrieval_node.layout import ungroup_codes
 from retrieval_node.local import LocalSearcher
+from retrieval_node.shard_files import IvfIndex, index_from_file
 from tests.retrieval_node.making import Plan, clustered, make
+
+#: Rows of an encoded block in these tests.
+BLOCK_ROWS = 700
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "BLOCK_ROWS", BLOCK_ROWS)
 
 
 def _spec(tmp_path: Path, vectors: F32, **changes: object) -> BuildSpec:
@@ -49,6 +62,7 @@ def test_writes_the_documented_files_and_nothing_else(tmp_path: Path) -> None:
     assert result.rows_per_shard == (150, 150)
     assert result.index is not None
     assert (result.index.path, result.index.nlist) == (written[0], 7)
+    assert result.index.recall_at_10 is not None
     assert result.index.recall_at_10 > 0.97
     phases = [phase for phase, _, _ in seen]
     assert phases == sorted(phases, key=["train", "encode", "write"].index)
@@ -56,8 +70,11 @@ def test_writes_the_documented_files_and_nothing_else(tmp_path: Path) -> None:
         steps = [(done, total) for name, done, total in seen if name == phase]
         assert steps[-1][0] == steps[-1][1]
     shard = read_blockfile(tmp_path / "c" / result.shards[1], "shard")
-    assert set(shard.arrays) == {"ids", "codes", "list_offsets", "vectors"}
-    assert shard.arrays["ids"].min() >= 100
+    assert set(shard.arrays) == {
+        "ids", "codes", "list_offsets", "vectors", "bias", "bias_affine",
+    }  # fmt: skip
+    assert shard.arrays["ids"].min() < 100, "relative to the segment"
+    assert shard.arrays["vectors"].dtype == np.float16
 
 
 def test_the_same_seed_builds_the_same_bytes(tmp_path: Path) -> None:
@@ -110,6 +127,7 @@ def test_exact_segments_keep_float32(tmp_path: Path) -> None:
     assert sum(result.rows_per_shard) == 7
     shard = read_blockfile(tmp_path / "c" / result.shards[0], "shard")
     np.testing.assert_array_equal(shard.arrays["vectors"], vectors[shard.arrays["ids"]])
+    assert shard.arrays["vectors"].dtype == np.float32
 
 
 def test_no_vectors_make_an_empty_exact_segment_but_no_index(tmp_path: Path) -> None:
@@ -139,16 +157,125 @@ def test_odd_data_builds(tmp_path: Path, vectors: F32, metric: Metric) -> None:
     result, _ = _run(_spec(tmp_path, np.asarray(vectors, dtype=np.float32), metric=metric))
     assert sum(result.rows_per_shard) == len(vectors)
     assert result.index is not None
+    stored = read_blockfile(tmp_path / "c" / result.shards[0], "shard").arrays["vectors"]
     if np.abs(vectors).max() > 1e4 or 0 < np.abs(vectors).max() < 1e-5:
-        assert result.index.refine_factor is None, "float16 cannot hold these"
+        assert stored.dtype == np.float32, "float16 cannot hold these"
+    else:
+        assert stored.dtype == np.float16
 
 
-def test_vectors_too_large_for_float16_are_refused_by_a_refined_index(tmp_path: Path) -> None:
-    first, _ = _run(_spec(tmp_path, clustered(300, 12, 1)))
-    assert first.index is not None
-    choice = IndexChoice(existing=first.index.path)
-    with pytest.raises(InvalidInput, match="float16"):
-        _run(_spec(tmp_path, 1e6 * clustered(3, 12, 1), index=choice, refine=True))
+def test_the_type_of_stored_vectors_can_be_asked_for(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, clustered(300, 12, 1), vector_type="float32")
+    result, _ = _run(spec)
+    stored = read_blockfile(tmp_path / "c" / result.shards[0], "shard").arrays["vectors"]
+    assert stored.dtype == np.float32
+    exact, _ = _run(replace(spec, index=None, vector_type="float16"))
+    stored = read_blockfile(tmp_path / "c" / exact.shards[0], "shard").arrays["vectors"]
+    assert stored.dtype == np.float16
+    with pytest.raises(InvalidInput, match="float16") as caught:
+        _run(_spec(tmp_path, 1e6 * clustered(3, 12, 1), index=None, vector_type="float16"))
+    assert "float32" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing_but_the_time(tmp_path: Path, threads: int) -> None:
+    train = TrainSpec("idx-000002", nlist=16, m=4, measure=False)
+    vectors = clustered(3 * BLOCK_ROWS + 5, 8, 1)
+    result, seen = _run(_spec(tmp_path, vectors, index=IndexChoice(train=train), threads=threads))
+    file = read_blockfile(tmp_path / "c" / result.shards[0], "shard")
+    ids, offsets = file.arrays["ids"], file.arrays["list_offsets"]
+    index = _index(tmp_path, result)
+    lists, codes = Encoder(index)(vectors[ids])
+    np.testing.assert_array_equal(lists, np.repeat(np.arange(16), np.diff(offsets)))
+    np.testing.assert_array_equal(ungroup_codes(file.arrays["codes"], offsets, 4), codes)
+    assert [done for phase, done, _ in seen if phase == "encode"][-1] == len(vectors)
+
+
+def _index(tmp_path: Path, result: BuildResult) -> IvfIndex:
+    assert result.index is not None
+    file = read_blockfile(tmp_path / "c" / result.index.path, "ivfpq-index")
+    return index_from_file(file, Metric.L2, 8, residual=True)
+
+
+class _Killed(BaseException):
+    """Ends a build as a signal would, without any of its own handling."""
+
+
+def test_a_killed_build_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(4 * BLOCK_ROWS, 8, 1)
+    train = TrainSpec("idx-000002", nlist=8, m=4, measure=False)
+    spec = _spec(tmp_path, vectors, index=IndexChoice(train=train), threads=1)
+    (tmp_path / "whole").mkdir()
+    whole, _ = _run(replace(spec, collection_dir=str(tmp_path / "whole")))
+
+    def dies(phase: str, done: int, total: int) -> None:
+        if phase == "encode" and done >= 2 * BLOCK_ROWS:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        build(spec, dies)
+    assert not (tmp_path / "c" / "segments").exists()
+    trained, encoded = [], []
+    monkeypatch.setattr(training, "train_index", lambda *_: trained.append(1))
+    assign = training.assign
+    monkeypatch.setattr(
+        training, "assign", lambda v, *rest: (encoded.append(len(v)), assign(v, *rest))[1]
+    )
+    # Another name for the index and the segment, as a new run of the coordinator has.
+    train = replace(train, id="idx-000003")
+    spec = replace(spec, index=IndexChoice(train=train), segment_id="seg-000009")
+    result, _ = _run(spec)
+    assert not trained
+    assert sum(encoded) < len(vectors)
+    for mine, other in zip(result.shards, whole.shards, strict=True):
+        assert (tmp_path / "c" / mine).read_bytes() == (tmp_path / "whole" / other).read_bytes()
+    assert not (tmp_path / "c" / "staging" / "build").exists()
+
+
+def test_left_over_work_on_other_vectors_is_not_used(tmp_path: Path) -> None:
+    train = TrainSpec("idx-000002", nlist=8, m=4, measure=False)
+    vectors = clustered(2 * BLOCK_ROWS, 8, 1)
+    spec = _spec(tmp_path, vectors, index=IndexChoice(train=train), threads=1)
+
+    def dies(phase: str, done: int, total: int) -> None:
+        if phase == "write":
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        build(spec, dies)
+    scratch = tmp_path / "c" / "staging" / "build"
+    codes = bytearray((scratch / "codes").read_bytes())
+    codes[5] ^= 1  # a block damaged since
+    (scratch / "codes").write_bytes(codes)
+    changed = vectors.copy()
+    changed[BLOCK_ROWS + 7] += 0.25  # and a block whose input is another
+    np.save(tmp_path / "v.npy", changed)
+    (tmp_path / "fresh").mkdir()
+    result, _ = _run(replace(spec, collection_dir=str(tmp_path / "fresh")))
+    again, _ = _run(spec)
+    for mine, other in zip(again.shards, result.shards, strict=True):
+        assert (tmp_path / "c" / mine).read_bytes() == (tmp_path / "fresh" / other).read_bytes()
+
+
+def test_two_builders_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    train = TrainSpec("idx-000002", nlist=8, m=4, measure=False)
+    spec = _spec(tmp_path, clustered(300, 8, 1), index=IndexChoice(train=train))
+    refused: list[Conflict] = []
+
+    def other_starts(phase: str, done: int, total: int) -> None:
+        if phase == "encode" and not refused:
+            with pytest.raises(Conflict) as caught:
+                build(replace(spec, segment_id="seg-000005", index=None), lambda *_: None)
+            refused.append(caught.value)
+
+    result = build(spec, other_starts)
+    assert refused[0].hint
+    assert not (tmp_path / "c" / "segments" / "seg-000005").exists()
+    for path in result.shards:
+        read_blockfile(tmp_path / "c" / path, "shard")
+    _run(replace(spec, segment_id="seg-000005", index=None))
 
 
 def test_bad_vectors_are_refused_before_anything_is_written(tmp_path: Path) -> None:
