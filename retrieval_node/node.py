@@ -18,7 +18,7 @@ from ragschema.types import SearchBatch, SearchResult
 from ragschema.wire import common_pb2, raw, retrieval_pb2, retrieval_pb2_grpc
 from ragschema.wire.convert import snapshot_from_wire, snapshot_to_wire
 from ragschema.wire.searches import SearchParts, batch_from_parts
-from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES, Greeter
+from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES, Greeter, trace_id_of
 from retrieval_node.backends.base import Backend
 from retrieval_node.cancel import Cancellation
 from retrieval_node.checks import MAX_K, check_search
@@ -144,7 +144,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
     async def Search(self, request: Any, context: _Context) -> Any:
         """A serialised SearchRequest to a serialised SearchReply."""
         shard_set, batch = self._admit(raw.read_search(request))
-        return await self._pool.run(shard_set, batch, _deadline_s(context))
+        return await self._pool.run(shard_set, batch, _deadline_s(context), trace_id_of(context))
 
     async def SearchStream(self, request_iterator: Any, context: _Context) -> AsyncIterator[Any]:
         """The same for a stream of them."""

@@ -101,8 +101,9 @@ class SearchStream:
             )
         shard_set, batch = self._admit(parts)
         ticket = Ticket(
-            shard_set, batch, self._finished, self._deadline_of(parts), parts.request_id
-        )
+            shard_set, batch, self._finished, self._deadline_of(parts), parts.request_id,
+            parts.trace_id,
+        )  # fmt: skip
         self._queue.submit(ticket)
         self._inflight[parts.request_id] = ticket
 

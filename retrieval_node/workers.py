@@ -54,6 +54,7 @@ class Ticket:
     deliver: Callable[[Ticket], None]
     deadline_s: float | None = None
     request_id: int = 0
+    trace_id: str = ""
     reply: bytes | None = None
     error: RagrigError | None = None
     key: Hashable = field(init=False)
@@ -146,7 +147,9 @@ class SearchPool:
             self._admitted += 1
             self._ready.notify()
 
-    async def run(self, shard_set: ShardSet, batch: SearchBatch, deadline_s: float | None) -> bytes:
+    async def run(
+        self, shard_set: ShardSet, batch: SearchBatch, deadline_s: float | None, trace_id: str = ""
+    ) -> bytes:
         """Queues a search and waits for its serialised reply.
 
         Raises:
@@ -165,7 +168,7 @@ class SearchPool:
                 assert ticket.error is not None, "a ticket is answered before it is delivered"
                 future.set_exception(ticket.error)
 
-        ticket = Ticket(shard_set, batch, deliver, deadline_s)
+        ticket = Ticket(shard_set, batch, deliver, deadline_s, trace_id=trace_id)
         self.submit(ticket)
         try:
             return await future
@@ -199,12 +202,13 @@ class SearchPool:
             try:
                 self._answer(tickets)
             except Exception:
-                log.exception("defect while searching")
+                log.exception("defect while searching for %s", [t.trace_id for t in tickets])
                 for ticket in tickets:
                     ticket.reply = None
                     ticket.error = InternalError(
                         "the node failed on this request",
-                        hint="the node's log has the details",
+                        hint="the node's log has the details under this trace id",
+                        trace_id=ticket.trace_id or None,
                     )
             self._hand_over(tickets)
 

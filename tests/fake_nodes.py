@@ -78,6 +78,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
     """Searches by brute force, as vectors lie on disk; lists are those of the nearest centroid.
 
     Attributes:
+        streams: offer searches in a stream, as real nodes do.
         pause_s: every search takes at least that long.
         failure: raised by every search.
         exact_pause_s, exact_failure: the same of exact searches alone.
@@ -85,10 +86,14 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         cancelled: searches that were given up.
     """
 
+    streams = True
+
     def __init__(self, name: str, data_dir: Path, capabilities: tuple[str, ...] = ()) -> None:
         self.name = name
         self.data_dir = data_dir
         self.capabilities = capabilities or ("backend:fpga", "device:emulator", "filter")
+        if self.streams:
+            self.capabilities += ("stream",)
         self.pause_s = 0.0
         self.failure: e.RagrigError | None = None
         self.exact_pause_s = 0.0
@@ -151,7 +156,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
     async def Search(self, request: retrieval_pb2.SearchRequest, context: Any) -> Any:
         batch = searches.search_from_wire(request, 4096)
         self.batches.append(batch)
-        self.trace_ids.append(trace_id_of(context))
+        self.trace_ids.append(request.trace_id or trace_id_of(context))
         failure = self.exact_failure if batch.exact and self.exact_failure else self.failure
         if failure is not None:
             raise copy.copy(failure)
@@ -165,6 +170,33 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalNodeServicer):
         parts = [self.loaded[batch.snapshot][number] for number in batch.shards]
         ids, vectors, lists = (np.concatenate(part) for part in zip(*parts, strict=True))
         return searches.result_to_wire(brute_force(batch, ids, vectors, lists))
+
+    async def SearchStream(self, request_iterator: Any, context: Any) -> Any:
+        replies: asyncio.Queue[Any] = asyncio.Queue()
+        tasks: dict[int, asyncio.Task[None]] = {}
+
+        async def answer(request: Any) -> None:
+            try:
+                reply = await self.Search(request, context)
+            except e.RagrigError as error:
+                reply = retrieval_pb2.SearchReply(error=convert.error_to_wire(error))
+            reply.request_id = request.request_id
+            replies.put_nowait(reply)
+
+        async def read() -> None:
+            async for request in request_iterator:
+                if request.cancel:
+                    tasks.pop(request.request_id).cancel()
+                else:
+                    tasks[request.request_id] = asyncio.create_task(answer(request))
+
+        tasks[0] = asyncio.create_task(read())
+        try:
+            while True:
+                yield await replies.get()
+        finally:
+            for task in tasks.values():
+                task.cancel()
 
 
 def _lists_of(directory: Path, manifest: Manifest, vectors: Any) -> Any:

@@ -60,7 +60,7 @@ class PipelinedSearches:
         if self._stream is None or self._stream.ended:
             self._stream = _Stream(self._open(), self._node)
         stream = self._stream
-        reply = stream.send(number, write_search(batch, number, timeout_ms))
+        reply = stream.send(number, write_search(batch, number, timeout_ms, context.trace_id))
         timer = asyncio.get_running_loop().call_later(remaining_s, _expire, reply)
         try:
             return await reply

@@ -65,6 +65,8 @@ def read_search(data: bytes) -> SearchParts:
             read_uint32s(data, field, parts.shards)
         elif number == 7:
             parts.filters.append(read_span(data, field))
+        elif number == 13:
+            parts.trace_id = read_text(data, field)
         else:
             _read_search_number(field, parts)
     return parts
@@ -123,8 +125,10 @@ def _int32(value: int) -> int:
     return low - (1 << 32) if low >> 31 else low
 
 
-def write_search(batch: t.SearchBatch, request_id: int = 0, timeout_ms: int = 0) -> bytes:
-    """A SearchRequest; ``request_id`` and ``timeout_ms`` are for streams."""
+def write_search(
+    batch: t.SearchBatch, request_id: int = 0, timeout_ms: int = 0, trace_id: str = ""
+) -> bytes:
+    """A SearchRequest; everything but the batch is for streams."""
     snapshot = MessageWriter()
     if batch.snapshot.collection:
         snapshot.raw(1, batch.snapshot.collection.encode())
@@ -146,6 +150,8 @@ def write_search(batch: t.SearchBatch, request_id: int = 0, timeout_ms: int = 0)
     writer.uint(9, batch.exact)
     writer.uint(10, request_id)
     writer.uint(11, timeout_ms)
+    if trace_id:
+        writer.raw(13, trace_id.encode())
     return writer.message()
 
 

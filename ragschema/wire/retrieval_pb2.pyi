@@ -156,6 +156,7 @@ class SearchRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Rows wanted per query, 1 .. 4096."""
     refine_k: _builtins.int
@@ -174,6 +175,8 @@ class SearchRequest(_message.Message):
     """Streams only: nobody waits any more for the request with this request_id.
     Every other field is ignored, and nothing is answered.
     """
+    trace_id: _builtins.str
+    """Streams only, in place of a call's metadata."""
     @_builtins.property
     def snapshot(self) -> Global___SnapshotRef: ...
     @_builtins.property
@@ -213,10 +216,11 @@ class SearchRequest(_message.Message):
         request_id: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
         cancel: _builtins.bool = ...,
+        trace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "filter_of", b"filter_of", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "cancel", b"cancel", "exact", b"exact", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "request_id", b"request_id", "shards", b"shards", "snapshot", b"snapshot", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of", "_list_ids", b"_list_ids", "_refine_k", b"_refine_k", "cancel", b"cancel", "exact", b"exact", "filter_of", b"filter_of", "filters", b"filters", "k", b"k", "list_ids", b"list_ids", "queries", b"queries", "refine_k", b"refine_k", "request_id", b"request_id", "shards", b"shards", "snapshot", b"snapshot", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__filter_of: _TypeAlias = _typing.Literal["filter_of"]  # noqa: Y015
     _WhichOneofArgType__filter_of: _TypeAlias = _typing.Literal["_filter_of", b"_filter_of"]  # noqa: Y015

@@ -53,6 +53,7 @@ class SearchParts:
     request_id: int = 0
     timeout_ms: int = 0
     cancel: bool = False
+    trace_id: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +195,7 @@ def search_parts(message: retrieval_pb2.SearchRequest) -> SearchParts:
         request_id=message.request_id,
         timeout_ms=message.timeout_ms,
         cancel=message.cancel,
+        trace_id=message.trace_id,
     )
 
 

@@ -15,7 +15,7 @@ from ragschema import errors as e
 from ragschema import types as t
 from ragschema.wire import raw, retrieval_pb2
 from ragschema.wire import searches as s
-from tests.ragschema.wire.making import U32, U64, same, search_batches, search_results
+from tests.ragschema.wire.making import U32, U64, Words, same, search_batches, search_results
 
 
 def assert_same_tensor(a: s.TensorParts | None, b: s.TensorParts | None) -> None:
@@ -35,7 +35,7 @@ def assert_same_search(a: s.SearchParts, b: s.SearchParts) -> None:
     assert [bytes_of(f) for f in a.filters] == [bytes_of(f) for f in b.filters]
     for name in (
         "collection", "generation", "shards", "k", "refine_k", "exact", "request_id",
-        "timeout_ms", "cancel",
+        "timeout_ms", "cancel", "trace_id",
     ):  # fmt: skip
         assert getattr(a, name) == getattr(b, name), name
 
@@ -62,13 +62,14 @@ def test_what_protobuf_writes_is_read_the_same(
     assert_same_batch(s.batch_from_parts(raw.read_search(data), 4096), batch)
 
 
-@given(search_batches(), U64, U32)
+@given(search_batches(), U64, U32, Words)
 def test_what_is_written_here_protobuf_reads(
-    batch: t.SearchBatch, request_id: int, timeout_ms: int
+    batch: t.SearchBatch, request_id: int, timeout_ms: int, trace_id: str
 ) -> None:
-    data = raw.write_search(batch, request_id, timeout_ms)
+    data = raw.write_search(batch, request_id, timeout_ms, trace_id)
     message = retrieval_pb2.SearchRequest.FromString(data)
     assert (message.request_id, message.timeout_ms) == (request_id, timeout_ms)
+    assert message.trace_id == trace_id
     assert_same_batch(s.search_from_wire(message, 4096), batch)
     assert_same_search(raw.read_search(data), s.search_parts(message))
 
