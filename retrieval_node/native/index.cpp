@@ -1,9 +1,18 @@
 #include "index.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
+#include "kernels.hpp"
+
 namespace ragrig {
+namespace {
+
+constexpr size_t kMostSpare = 64;
+
+}  // namespace
 
 Metric parse_metric(const std::string& name) {
   if (name == "l2") return Metric::l2;
@@ -33,6 +42,57 @@ Index::Index(Metric metric_, IndexArrays arrays, bool residual_, Isa isa_)
   if (dim < 1 || dim > (1 << 20)) throw std::invalid_argument("centroids: dim out of range");
   if (m < 1 || m > 4096) throw std::invalid_argument("codebooks: m is not in 1..4096");
   if (m * sub != dim) throw std::invalid_argument("codebooks: m * sub is not the dim of centroids");
+  derive();
+}
+
+void Index::derive() {
+  float* const turned = turned_.reserve(m * sub * kCodes);
+  longest_.resize(static_cast<size_t>(m));
+  for (int64_t j = 0; j < m; ++j)
+    for (int64_t c = 0; c < kCodes; ++c) {
+      const float* entry = codebooks + (j * kCodes + c) * sub;
+      double square = 0.0;
+      for (int64_t t = 0; t < sub; ++t) {
+        turned[(j * sub + t) * kCodes + c] = entry[t];
+        square += static_cast<double>(entry[t]) * static_cast<double>(entry[t]);
+      }
+      double& longest = longest_[static_cast<size_t>(j)];
+      longest = std::max(longest, std::sqrt(square));
+    }
+}
+
+const float* Index::panels() const {
+  std::call_once(panels_once_, [this] {
+    const int64_t count = (nlist + kPanel - 1) / kPanel;
+    float* out = panels_.reserve(count * kPanel * dim);
+    std::fill(out, out + count * kPanel * dim, 0.0f);
+    for (int64_t p = 0; p < count; ++p)
+      for (int64_t lane = 0; lane < kFloatLanes; ++lane)
+        for (int64_t t = lane; t < dim; t += kFloatLanes, out += kPanel)
+          for (int64_t i = 0; i < std::min(kPanel, nlist - p * kPanel); ++i)
+            out[i] = centroid(p * kPanel + i)[t];
+  });
+  return panels_.get();
+}
+
+std::shared_ptr<void> Index::take_spare() const {
+  std::lock_guard<std::mutex> lock(spare_mutex_);
+  if (spare_.empty()) return {};
+  std::shared_ptr<void> memory = std::move(spare_.back());
+  spare_.pop_back();
+  return memory;
+}
+
+void Index::give_spare(std::shared_ptr<void> memory) const {
+  std::lock_guard<std::mutex> lock(spare_mutex_);
+  if (spare_.size() < kMostSpare) spare_.push_back(std::move(memory));
+}
+
+double Index::rounding() const {
+  // Roundings that one component goes through: along a lane, over the lanes,
+  // along a sub-vector of the tables, and a few more. Twice the unit roundoff.
+  const double steps = static_cast<double>(dim / 16 + sub + m + 48);
+  return steps * 0x1p-23;
 }
 
 }  // namespace ragrig

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "aligned.hpp"
 #include "isa.hpp"
 #include "layout.hpp"
 
@@ -40,8 +42,30 @@ class Index {
   const std::vector<float> book;
 
   const float* centroid(int64_t list) const { return centroids + list * dim; }
+  // [m][sub][256]
+  const float* turned_codebooks() const { return turned_.get(); }
+  // Length of the longest entry of codebook j.
+  double longest_entry(int64_t j) const { return longest_[static_cast<size_t>(j)]; }
+  // Relative error that the float steps of a distance stay below.
+  double rounding() const;
+
+  // Panels of kPanel centroids, see kernels.hpp; made at the first coarse search.
+  const float* panels() const;
+
+  // Working memory of ended searches, for the next ones: fresh pages cost more
+  // than a small search. Empty: none is spare.
+  std::shared_ptr<void> take_spare() const;
+  void give_spare(std::shared_ptr<void> memory) const;
 
  private:
+  void derive();
+
+  Aligned<float> turned_;
+  std::vector<double> longest_;
+  mutable std::once_flag panels_once_;
+  mutable Aligned<float> panels_;
+  mutable std::mutex spare_mutex_;
+  mutable std::vector<std::shared_ptr<void>> spare_;
   std::shared_ptr<void> owner_;
 };
 

@@ -1,5 +1,6 @@
 #include "segment.hpp"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -67,6 +68,10 @@ void Segment::check_codes() const {
   if ((a.bias != nullptr) != (a.bias_affine != nullptr))
     refuse("bias_affine: it is given with bias or not at all");
   if (a.bias && a.bias_count != lanes) refuse("bias: values are " + numbers(a.bias_count, lanes));
+  for (int64_t l = 0; a.bias_affine && l < a.lists; ++l)
+    if (!std::isfinite(a.bias_affine[2 * l]) || !std::isfinite(a.bias_affine[2 * l + 1]) ||
+        a.bias_affine[2 * l + 1] < 0.0f)
+      refuse("bias_affine: list " + std::to_string(l) + " is not finite or has a negative step");
 }
 
 ListView Segment::list(int64_t l) const {

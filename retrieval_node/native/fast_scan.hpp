@@ -1,0 +1,91 @@
+// Mode `fast`, one query against one list: filter, then exact ADC of what is left.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "aligned.hpp"
+#include "batch.hpp"
+#include "fast_tables.hpp"
+#include "kernels.hpp"
+#include "topk.hpp"
+
+namespace ragrig {
+
+// Blocks of a run of the filter: long enough to hide its start, short enough to
+// stay in cache between several queries and to tighten the limit in between.
+constexpr int64_t kRunBlocks = 64;
+
+// What all threads of one search share.
+struct FastContext {
+  const Index& index;
+  const Kernels& kernels;
+  const Batch& batch;
+  Progress& progress;
+};
+
+// One thread's memory.
+struct Scratch {
+  void reserve(const Index& index);
+
+  uint64_t masks[kRunBlocks];
+  uint32_t positions[kRunBlocks * kLanes];
+  float distances[kRunBlocks * kLanes];
+  Aligned<float> adc;       // 2 * padded_dim
+  Aligned<float> residual;  // padded_dim
+  int64_t residual_query = -1, residual_list = -1;
+  int64_t survivors = 0, codes = 0;
+};
+
+// One list of one segment.
+struct ListRun {
+  int segment;
+  int64_t list;
+  ListView view;
+};
+
+// What to prefetch while a run is scanned.
+struct Ahead {
+  const uint8_t* bytes = nullptr;
+  int64_t count = 0;
+};
+
+// One query's state within one thread.
+class FastQuery {
+ public:
+  // shared: the limit that several threads of one query lower together, or null.
+  void reset(const FastContext& context, int64_t query, const QueryTables* tables,
+             std::atomic<float>* shared);
+
+  // Scans blocks first .. first + blocks - 1 of a list; first is a multiple of
+  // kGroupBlocks. widest: see ByteTable::level. False: a row id is out of range.
+  bool scan(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
+            double widest, int64_t first, int64_t blocks, Ahead ahead);
+
+  TopK& top() { return top_; }
+  int64_t query() const { return query_; }
+  int64_t blocks_seen() const { return blocks_seen_; }
+  float limit() const;
+
+ private:
+  bool look(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
+            int64_t count);
+  bool look_at_block(const FastContext& context, Scratch& scratch, const ListRun& run,
+                     double coarse, int64_t block, uint64_t lanes);
+  // How many positions are live and pass the filter; -1: a row id is out of range.
+  int64_t keep_allowed(const FastContext& context, Scratch& scratch, const ListRun& run,
+                       int64_t count) const;
+  void prepare_residual(const FastContext& context, Scratch& scratch, int64_t list) const;
+  bool take(const FastContext& context, const ListRun& run, uint32_t position, float distance);
+
+  int64_t query_ = 0;
+  int64_t blocks_seen_ = 0;
+  const QueryTables* tables_ = nullptr;
+  std::atomic<float>* shared_ = nullptr;
+  ByteTable bytes_;
+  TopK top_;
+  Bitmap filter_;
+};
+
+}  // namespace ragrig

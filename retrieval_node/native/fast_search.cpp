@@ -1,0 +1,210 @@
+#include "fast_search.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+
+#include "fast_work.hpp"
+
+namespace ragrig {
+namespace {
+
+// Bytes of byte tables that one chunk of a list-major search works with.
+constexpr int64_t kChunkTableBytes = 512 * 1024;
+constexpr int64_t kLeastChunk = 8;
+// Codes below which several threads for one query do not pay for waking them.
+constexpr int64_t kLeastSplitBytes = 512 * 1024;
+// Blocks of a list that one thread takes at a time.
+constexpr int64_t kSplitBlocks = 512;
+
+// Each task a query.
+void search_by_query(const FastContext& context, Pool& pool, const Output& output) {
+  pool.run(context.batch.n, [&](int64_t q, int) {
+    if (context.progress.stopped()) return;
+    BorrowedWorkspace borrowed(context.index);
+    Workspace& work = *borrowed;
+    QuerySlot& slot = work.slot(0);
+    slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
+    slot.state.reset(context, q, &slot.tables, nullptr);
+    list_runs(context, q, work);
+    for (size_t i = 0; i < work.runs.size(); ++i) {
+      const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
+      if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next)) break;
+    }
+    if (!context.progress.stopped()) finish_query(context, slot.state, output);
+    count_work(context, work.scratch);
+  });
+}
+
+// A piece of a list for whichever thread is free.
+struct Piece {
+  size_t run;
+  int64_t first, blocks;
+};
+
+std::vector<Piece> cut_runs(const Workspace& work, size_t from) {
+  std::vector<Piece> pieces;
+  for (size_t i = from; i < work.runs.size(); ++i)
+    for (int64_t first = 0; first < work.runs[i].view.blocks; first += kSplitBlocks)
+      pieces.push_back({i, first, std::min(kSplitBlocks, work.runs[i].view.blocks - first)});
+  return pieces;
+}
+
+// All threads for one query: the caller scans the nearest list alone, so that the
+// others start with a limit.
+void search_split(const FastContext& context, Pool& pool, int64_t q, const Output& output) {
+  BorrowedWorkspace borrowed(context.index);
+  Workspace& work = *borrowed;
+  QuerySlot& main = work.slot(0);
+  main.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
+  std::atomic<float> shared{std::numeric_limits<float>::infinity()};
+  main.state.reset(context, q, &main.tables, &shared);
+  list_runs(context, q, work);
+  size_t seeded = 0;
+  while (seeded < work.runs.size() && main.state.limit() == std::numeric_limits<float>::infinity() &&
+         work.runs[seeded].view.blocks <= kSplitBlocks) {
+    if (!scan_list(context, work.scratch, main.state, work.runs[seeded], work.coarse[seeded],
+                   nullptr))
+      return;
+    ++seeded;
+  }
+  const std::vector<Piece> pieces = cut_runs(work, seeded);
+  std::atomic<size_t> next{0};
+  std::mutex merging;
+  pool.run(std::min<int64_t>(pool.threads(), static_cast<int64_t>(pieces.size())),
+           [&](int64_t, int) {
+    BorrowedWorkspace mine_memory(context.index);
+    Workspace& mine = *mine_memory;
+    FastQuery& state = mine.slot(0).state;
+    state.reset(context, q, &main.tables, &shared);
+    for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces.size();) {
+      const Piece& piece = pieces[i];
+      const ListRun& run = work.runs[piece.run];
+      if (!may_scan(context, run)) break;
+      const double coarse = work.coarse[piece.run];
+      mine.scratch.codes += std::min(run.view.rows - piece.first * kLanes, piece.blocks * kLanes);
+      if (!scan_blocks(context, mine.scratch, state, run, coarse, piece.first, piece.blocks,
+                       nullptr))
+        break;
+    }
+    count_work(context, mine.scratch);
+    std::lock_guard<std::mutex> lock(merging);
+    for (const Hit& hit : state.top().unsorted()) main.state.top().offer(hit);
+  });
+  if (!context.progress.stopped()) finish_query(context, main.state, output);
+  count_work(context, work.scratch);
+}
+
+// One (list, query) of an inverted probe table.
+struct Visit {
+  int64_t list;
+  int32_t slot;
+  double coarse;
+};
+
+// Builds the query's tables and scans its nearest list; the rest become visits.
+bool open_query(const FastContext& context, Workspace& work, int64_t q, int32_t number,
+                std::vector<Visit>& visits) {
+  QuerySlot& slot = work.slot(static_cast<size_t>(number));
+  slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
+  slot.state.reset(context, q, &slot.tables, nullptr);
+  list_runs(context, q, work);
+  size_t i = 0;
+  const int64_t nearest = work.runs.empty() ? -1 : work.runs[0].list;
+  for (; i < work.runs.size() && work.runs[i].list == nearest; ++i)
+    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], nullptr))
+      return false;
+  slot.widest = std::numeric_limits<double>::infinity();
+  int64_t last = nearest;
+  for (; i < work.runs.size(); ++i) {
+    slot.widest = std::min(slot.widest, offset_of(work.runs[i], work.coarse[i]));
+    if (work.runs[i].list != last) visits.push_back({work.runs[i].list, number, work.coarse[i]});
+    last = work.runs[i].list;
+  }
+  return true;
+}
+
+// One list of one segment for all its visitors.
+bool visit_list(const FastContext& context, Workspace& work, const ListRun& run,
+                const Visit* visits, size_t count) {
+  if (!may_scan(context, run)) return false;
+  work.scratch.codes += run.view.rows * static_cast<int64_t>(count);
+  for (int64_t first = 0; first < run.view.blocks; first += kRunBlocks) {
+    const int64_t blocks = std::min(kRunBlocks, run.view.blocks - first);
+    for (size_t v = 0; v < count; ++v) {
+      QuerySlot& slot = work.slot(static_cast<size_t>(visits[v].slot));
+      if (!slot.state.scan(context, work.scratch, run, visits[v].coarse, slot.widest, first,
+                           blocks, {}))
+        return false;
+    }
+  }
+  return true;
+}
+
+void search_chunk(const FastContext& context, Workspace& work, int64_t first, int64_t count,
+                  const Output& output) {
+  std::vector<Visit> visits;
+  visits.reserve(static_cast<size_t>(count * context.batch.nprobe));
+  for (int64_t i = 0; i < count; ++i)
+    if (!open_query(context, work, first + i, static_cast<int32_t>(i), visits)) return;
+  std::sort(visits.begin(), visits.end(), [](const Visit& a, const Visit& b) {
+    return a.list != b.list ? a.list < b.list : a.slot < b.slot;
+  });
+  for (size_t v = 0; v < visits.size();) {
+    size_t end = v;
+    while (end < visits.size() && visits[end].list == visits[v].list) ++end;
+    for (size_t s = 0; s < context.batch.segments.size(); ++s) {
+      const Segment& segment = *context.batch.segments[s];
+      if (segment.list_rows(visits[v].list) == 0) continue;
+      const ListRun run{static_cast<int>(s), visits[v].list, segment.list(visits[v].list)};
+      if (!visit_list(context, work, run, &visits[v], end - v)) return;
+    }
+    v = end;
+  }
+  for (int64_t i = 0; i < count; ++i)
+    finish_query(context, work.slot(static_cast<size_t>(i)).state, output);
+}
+
+void search_by_list(const FastContext& context, Pool& pool, const Output& output) {
+  const int64_t n = context.batch.n;
+  const int64_t fitting = kChunkTableBytes / (context.index.m * kCodes);
+  const int64_t even = (n + pool.threads() - 1) / pool.threads();
+  const int64_t chunk = std::max<int64_t>(1, std::min(even, std::max(fitting, kLeastChunk)));
+  pool.run((n + chunk - 1) / chunk, [&](int64_t i, int) {
+    if (context.progress.stopped()) return;
+    BorrowedWorkspace borrowed(context.index);
+    search_chunk(context, *borrowed, i * chunk, std::min(chunk, n - i * chunk), output);
+    count_work(context, (*borrowed).scratch);
+  });
+}
+
+int64_t bytes_per_query(const FastContext& context) {
+  int64_t rows = 0;
+  for (const auto& segment : context.batch.segments) rows += segment->rows();
+  return rows * context.index.m / context.index.nlist * context.batch.nprobe;
+}
+
+}  // namespace
+
+Order parse_order(const std::string& name) {
+  if (name == "auto") return Order::automatic;
+  if (name == "query") return Order::query;
+  if (name == "list") return Order::list;
+  throw std::invalid_argument("order: " + name + " is not auto, query or list");
+}
+
+void fast_search(const Index& index, const Batch& batch, Pool& pool, Order order,
+                 const Output& output, Progress& progress) {
+  const FastContext context{index, kernels_of(index.isa), batch, progress};
+  if (order == Order::automatic) order = Order::query;
+  if (order == Order::list) return search_by_list(context, pool, output);
+  const bool split = pool.threads() > 1 && batch.n < pool.threads() &&
+                     bytes_per_query(context) >= kLeastSplitBytes;
+  if (!split) return search_by_query(context, pool, output);
+  for (int64_t q = 0; q < batch.n && !progress.stopped(); ++q)
+    search_split(context, pool, q, output);
+}
+
+}  // namespace ragrig

@@ -1,0 +1,75 @@
+#include "fast_tables.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ragrig {
+namespace {
+
+// Units from the smallest possible sum to the limit; 254 is the most that a
+// saturating byte can tell from beyond.
+constexpr double kUnits = 248.0;
+// Below this a finer table pays for the work of making it.
+constexpr double kCoarsest = 150.0;
+constexpr double kMostUnits = 254.0;
+// For all identical codes the span is nothing but rounding.
+constexpr double kMostScale = 1e30;
+// Largest 16-bit factor of the bias.
+constexpr double kMostFactor = 65535.0;
+
+// Written so that NaN, which no sound index gives, becomes `most`.
+uint32_t whole(double value, double most) {
+  return static_cast<uint32_t>(value < most ? value : most);
+}
+
+}  // namespace
+
+void QueryTables::build(const Index& index, const Kernels& kernels, const float* query_) {
+  query = query_;
+  float* const out = table_.reserve(index.m * kCodes);
+  float* const lows = minima_.reserve(index.m);
+  float* const centred = centred_.reserve(index.dim);
+  const bool l2 = index.metric == Metric::l2;
+  for (int64_t t = 0; t < index.dim; ++t) centred[t] = l2 ? query[t] - index.shift[t] : query[t];
+  const float factor = l2 ? -2.0f : -1.0f;
+  kernels.table(centred, index.turned_codebooks(), index.m, index.sub, factor, out, lows);
+  table = out;
+  minima = lows;
+  base = 0.0;
+  magnitude = 0.0;
+  for (int64_t j = 0; j < index.m; ++j) {
+    base += static_cast<double>(lows[j]);
+    double square = 0.0;
+    for (int64_t t = j * index.sub; t < (j + 1) * index.sub; ++t)
+      square += static_cast<double>(centred[t]) * static_cast<double>(centred[t]);
+    magnitude += 2.0 * std::sqrt(square) * index.longest_entry(j);
+  }
+}
+
+bool ByteTable::level(const Index& index, const Kernels& kernels, const QueryTables& tables,
+                      float limit, const Offset& offset, double widest, FilterJob& job) {
+  const double top = static_cast<double>(limit);
+  // Every step of the filter and of the exact distance is within this, those that
+  // underflow too.
+  const double rounding = index.rounding() * (std::abs(top) + std::abs(offset.value) +
+                                              offset.bias_span + tables.magnitude) +
+                          static_cast<double>(index.dim) * 0x1p-146;
+  const double span = top - offset.value - tables.base + rounding;
+  if (span < 0.0) return false;
+  const double most = std::max(span, top - widest - tables.base + rounding);
+  const double wanted = std::min(kUnits / std::max(most, 1e-300), kMostScale);
+  double scale = static_cast<double>(scale_);
+  if (scale * most > kMostUnits - 1.0 || (scale * most < kCoarsest && wanted > 1.2 * scale)) {
+    scale_ = static_cast<float>(wanted);
+    scale = static_cast<double>(scale_);
+    kernels.quantize(tables.table, tables.minima, index.m, scale_, table_.get());
+  }
+  // One unit more than the span: the products of quantize() are rounded too.
+  job.limit = whole(scale * span + 1.0, kMostUnits);
+  const double factor = scale * static_cast<double>(offset.bias_step) * 65536.0 * (1.0 - 1e-6);
+  job.bias_factor = whole(factor, kMostFactor);
+  job.table = table_.get();
+  return true;
+}
+
+}  // namespace ragrig

@@ -1,0 +1,116 @@
+#include "fast_work.hpp"
+
+#include <algorithm>
+
+#include "refine.hpp"
+
+namespace ragrig {
+namespace {
+
+// A fresh limit falls fast: short runs until this many blocks are done.
+constexpr int64_t kYoungBlocks = 16;
+
+Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListRun* next) {
+  const int64_t block_bytes = kLanes * index.m;
+  if (done < run.view.blocks)
+    return {run.view.codes + done * block_bytes, (run.view.blocks - done) * block_bytes};
+  if (!next) return {};
+  return {next->view.codes, next->view.blocks * block_bytes};
+}
+
+}  // namespace
+
+QuerySlot& Workspace::slot(size_t i) {
+  while (slots.size() <= i) slots.push_back(std::make_unique<QuerySlot>());
+  return *slots[i];
+}
+
+BorrowedWorkspace::BorrowedWorkspace(const Index& index)
+    : index_(index), memory_(index.take_spare()) {
+  if (!memory_) memory_ = std::make_shared<Workspace>();
+  (**this).scratch.reserve(index);
+}
+
+double coarse_of(const FastContext& context, int64_t query, int64_t list) {
+  const Index& index = context.index;
+  const float* vector = context.batch.queries + query * index.dim;
+  if (index.metric == Metric::ip)
+    return index.residual ? context.kernels.coarse_ip(vector, index.centroid(list), index.dim)
+                          : 0.0;
+  if (index.residual)
+    return static_cast<double>(context.kernels.l2(vector, index.centroid(list), index.dim));
+  return -static_cast<double>(context.kernels.ip(vector, vector, index.dim));
+}
+
+void list_runs(const FastContext& context, int64_t query, Workspace& workspace) {
+  const Batch& batch = context.batch;
+  workspace.runs.clear();
+  workspace.coarse.clear();
+  for (int64_t p = 0; p < batch.nprobe; ++p) {
+    const int64_t list = batch.lists[query * batch.nprobe + p];
+    if (list < 0) continue;
+    bool known = false;
+    double coarse = 0.0;
+    for (size_t s = 0; s < batch.segments.size(); ++s) {
+      const Segment& segment = *batch.segments[s];
+      if (segment.list_rows(list) == 0) continue;
+      if (!known) coarse = coarse_of(context, query, list);
+      known = true;
+      workspace.runs.push_back({static_cast<int>(s), list, segment.list(list)});
+      workspace.coarse.push_back(coarse);
+    }
+  }
+}
+
+bool may_scan(const FastContext& context, const ListRun& run) {
+  if (context.progress.stopped()) return false;
+  const Stop why = context.batch.stopped();
+  if (why != Stop::none) {
+    context.progress.halt(why);
+    return false;
+  }
+  const Segment& segment = *context.batch.segments[static_cast<size_t>(run.segment)];
+  const int64_t bad = segment.ensure_list(run.list);
+  if (bad < 0) return true;
+  context.progress.corrupt(run.segment, bad);
+  return false;
+}
+
+bool scan_blocks(const FastContext& context, Scratch& scratch, FastQuery& query,
+                 const ListRun& run, double coarse, int64_t first, int64_t blocks,
+                 const ListRun* next) {
+  const double widest = offset_of(run, coarse);
+  const int64_t end = first + blocks;
+  while (first < end) {
+    const int64_t most = query.blocks_seen() < kYoungBlocks ? kGroupBlocks : kRunBlocks;
+    const int64_t now = std::min(most, end - first);
+    const Ahead ahead = ahead_of(context.index, run, first + now, next);
+    if (!query.scan(context, scratch, run, coarse, widest, first, now, ahead)) return false;
+    first += now;
+  }
+  return true;
+}
+
+bool scan_list(const FastContext& context, Scratch& scratch, FastQuery& query,
+               const ListRun& run, double coarse, const ListRun* next) {
+  if (!may_scan(context, run)) return false;
+  scratch.codes += run.view.rows;
+  return scan_blocks(context, scratch, query, run, coarse, 0, run.view.blocks, next);
+}
+
+void finish_query(const FastContext& context, FastQuery& query, const Output& output) {
+  std::vector<Hit>& hits = query.top().finish();
+  const Batch& batch = context.batch;
+  if (batch.refine_k > 0 && !refine(context.kernels, context.index.metric, batch, query.query(),
+                                    hits, context.progress))
+    return;
+  write_hits(hits, batch.k, query.query(), output);
+}
+
+void count_work(const FastContext& context, Scratch& scratch) {
+  context.progress.codes_scanned.fetch_add(scratch.codes, std::memory_order_relaxed);
+  context.progress.survivors.fetch_add(scratch.survivors, std::memory_order_relaxed);
+  scratch.codes = scratch.survivors = 0;
+}
+
+}  // namespace ragrig

@@ -1,0 +1,169 @@
+// Kernels for AVX-512 with VBMI.
+#include "isa.hpp"
+
+#if RAGRIG_X86
+
+#include <immintrin.h>
+
+#include "kernels.hpp"
+
+// GCC 12 warns about its own intrinsics' undefined operands.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,f16c,popcnt")
+#pragma GCC target("prefer-vector-width=512")
+
+namespace ragrig {
+namespace avx512 {
+
+constexpr int kPartBytes = 64;
+constexpr int kPanelQueries = 4;
+
+static inline void widen(const uint16_t* from, float* to) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  _mm512_storeu_ps(to, _mm512_cvtph_ps(half));
+}
+
+void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {
+  const __m512 by = _mm512_set1_ps(scale);
+  for (int64_t j = 0; j < m; ++j) {
+    const __m512 low = _mm512_set1_ps(minima[j]);
+    for (int64_t c = 0; c < kCodes; c += 16) {
+      const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(from), low), by);
+      const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_cvttps_epu32(value));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
+      from += 16;
+      out += 16;
+    }
+  }
+}
+
+static inline __m512i look_up(__m512i t0, __m512i t1, __m512i t2, __m512i t3, __m512i codes) {
+  const __m512i low = _mm512_permutex2var_epi8(t0, codes, t1);
+  const __m512i high = _mm512_permutex2var_epi8(t2, codes, t3);
+  return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low, high);
+}
+
+static inline __m512i bias_units(const uint16_t* bias, __m512i factor) {
+  const __m512i left = _mm512_mulhi_epu16(_mm512_loadu_si512(bias), factor);
+  const __m512i right = _mm512_mulhi_epu16(_mm512_loadu_si512(bias + 32), factor);
+  const __m256i a = _mm512_cvtusepi16_epi8(left), b = _mm512_cvtusepi16_epi8(right);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+}
+
+// One group of kWidth blocks: every table is loaded once for all of them.
+template <int kWidth>
+static inline uint64_t filter_group(const FilterJob& job, const uint8_t* codes,
+                                    const uint16_t* bias, const uint8_t* ahead, uint64_t* masks) {
+  __m512i sums[kWidth];
+#pragma GCC unroll 8
+  for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
+  const uint8_t* row = job.table;
+  for (int64_t j = 0; j < job.m; ++j) {
+    const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
+    const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
+#pragma GCC unroll 8
+    for (int b = 0; b < kWidth; ++b) {
+      const __m512i some = _mm512_loadu_si512(codes + b * kLanes);
+      sums[b] = _mm512_adds_epu8(sums[b], look_up(t0, t1, t2, t3, some));
+    }
+    if (ahead) {
+#pragma GCC unroll 8
+      for (int b = 0; b < kWidth; ++b)
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + b * kLanes), _MM_HINT_T0);
+      ahead += kWidth * kLanes;
+    }
+    row += kCodes;
+    codes += kWidth * kLanes;
+  }
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(job.limit));
+  uint64_t any = 0;
+#pragma GCC unroll 8
+  for (int b = 0; b < kWidth; ++b) any |= masks[b] = _mm512_cmple_epu8_mask(sums[b], limit);
+  if (any == 0 || !bias) return any;
+  // Biases are read only where some lane got this far without its own.
+  const __m512i factor = _mm512_set1_epi16(static_cast<short>(job.bias_factor));
+  any = 0;
+#pragma GCC unroll 8
+  for (int b = 0; b < kWidth; ++b) {
+    const __m512i sum = _mm512_adds_epu8(sums[b], bias_units(bias + b * kLanes, factor));
+    any |= masks[b] = _mm512_cmple_epu8_mask(sum, limit);
+  }
+  return any;
+}
+
+using FilterGroup = uint64_t (*)(const FilterJob&, const uint8_t*, const uint16_t*,
+                                 const uint8_t*, uint64_t*);
+
+template <int kWidth>
+uint64_t filter_width(const FilterJob& job, const uint8_t* codes, const uint16_t* bias,
+                      const uint8_t* ahead, uint64_t* masks) {
+  return filter_group<kWidth>(job, codes, bias, ahead, masks);
+}
+
+constexpr FilterGroup kFilterGroups[] = {
+    filter_width<1>, filter_width<2>, filter_width<3>, filter_width<4>,
+    filter_width<5>, filter_width<6>, filter_width<7>, filter_width<8>,
+};
+
+// Bytes between what is summed and what is prefetched within a run.
+constexpr int64_t kDistance = 8192;
+
+// Where to prefetch from while the group at byte `at` is summed.
+static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t bytes,
+                                      int64_t total) {
+  const int64_t target = at + kDistance;
+  if (target + bytes <= total) return job.codes + target;
+  const int64_t past = target < total ? 0 : target - total;
+  return job.ahead && past + bytes <= job.ahead_bytes ? job.ahead + past : nullptr;
+}
+
+bool filter(const FilterJob& job, uint64_t* masks) {
+  uint64_t any = 0;
+  const int64_t total = job.blocks * kLanes * job.m;
+  int64_t at = 0;
+  for (int64_t first = 0; first < job.blocks; first += kGroupBlocks) {
+    const int64_t left = job.blocks - first;
+    const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
+    const int64_t bytes = width * kLanes * job.m;
+    const uint16_t* bias = job.bias ? job.bias + first * kLanes : nullptr;
+    any |= kFilterGroups[width - 1](job, job.codes + at, bias, ahead_of(job, at, bytes, total),
+                                    masks + first);
+    at += bytes;
+  }
+  return any != 0;
+}
+
+int64_t collect(const float* values, int64_t count, float bound, int32_t* numbers) {
+  const __m512 most = _mm512_set1_ps(bound);
+  const __m512i step = _mm512_set1_epi32(16);
+  __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 valid =
+        static_cast<__mmask16>(count - i < 16 ? (1u << (count - i)) - 1 : 0xFFFFu);
+    const __m512 some = _mm512_maskz_loadu_ps(valid, values + i);
+    const __mmask16 good = _mm512_mask_cmp_ps_mask(valid, some, most, _CMP_LE_OQ);
+    if (good) {
+      // Through a register: storing a compressed one is slow on some machines.
+      const __m512i packed = _mm512_maskz_compress_epi32(good, lanes);
+      const int bits = __builtin_popcount(good);
+      _mm512_mask_storeu_epi32(numbers + found, static_cast<__mmask16>((1u << bits) - 1), packed);
+      found += bits;
+    }
+    lanes = _mm512_add_epi32(lanes, step);
+  }
+  return found;
+}
+
+#include "kernels_shared.hpp"
+
+}  // namespace avx512
+
+const Kernels& avx512_kernels() { return avx512::kKernels; }
+
+}  // namespace ragrig
+
+#pragma GCC pop_options
+
+#endif

@@ -1,0 +1,65 @@
+// Kernels in plain C++.
+#include "half.hpp"
+#include "kernels.hpp"
+
+namespace ragrig {
+namespace portable {
+
+constexpr int kPartBytes = 16;
+constexpr int kPanelQueries = 1;
+
+void widen(const uint16_t* from, float* to) {
+  for (int64_t u = 0; u < kFloatLanes; ++u) to[u] = half_to_float(from[u]);
+}
+
+void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {
+  for (int64_t j = 0; j < m; ++j)
+    for (int64_t c = 0; c < kCodes; ++c) {
+      const float value = (from[j * kCodes + c] - minima[j]) * scale;
+      out[j * kCodes + c] = static_cast<uint8_t>(value < 255.0f ? static_cast<int>(value) : 255);
+    }
+}
+
+bool filter(const FilterJob& job, uint64_t* masks) {
+  bool any = false;
+  const uint8_t* group = job.codes;
+  for (int64_t first = 0; first < job.blocks; first += kGroupBlocks) {
+    const int64_t left = job.blocks - first;
+    const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
+    for (int64_t b = 0; b < width; ++b) {
+      uint32_t sums[kLanes] = {};
+      for (int64_t j = 0; j < job.m; ++j) {
+        const uint8_t* codes = group + (j * width + b) * kLanes;
+        const uint8_t* row = job.table + j * kCodes;
+        for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += row[codes[lane]];
+      }
+      uint64_t mask = 0;
+      const uint16_t* bias = job.bias ? job.bias + (first + b) * kLanes : nullptr;
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const uint32_t more = bias ? (bias[lane] * job.bias_factor) >> 16 : 0;
+        mask |= uint64_t{sums[lane] + more <= job.limit} << lane;
+      }
+      masks[first + b] = mask;
+      any |= mask != 0;
+    }
+    group += width * kLanes * job.m;
+  }
+  return any;
+}
+
+int64_t collect(const float* values, int64_t count, float bound, int32_t* numbers) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    numbers[found] = static_cast<int32_t>(i);
+    found += values[i] <= bound;
+  }
+  return found;
+}
+
+#include "kernels_shared.hpp"
+
+}  // namespace portable
+
+const Kernels& portable_kernels() { return portable::kKernels; }
+
+}  // namespace ragrig

@@ -1,0 +1,280 @@
+// Kernels that the compiler vectorises well for every code path. Included once by
+// each kernels_*.cpp, inside its own namespace and under its own target, hence no
+// include guard and no headers here. Before it come kPartBytes (of a register),
+// kPanelQueries (that fit in the registers), widen(), quantize(), filter(), collect().
+
+#define RAGRIG_INLINE static inline __attribute__((always_inline))
+
+// 16 floats in as many registers as the code path needs for them.
+typedef float Part __attribute__((vector_size(kPartBytes)));
+typedef float LoosePart __attribute__((vector_size(kPartBytes), aligned(4), may_alias));
+constexpr int kPartFloats = kPartBytes / 4;
+constexpr int kParts = static_cast<int>(kFloatLanes) / kPartFloats;
+
+struct Vec {
+  Part part[kParts];
+};
+
+RAGRIG_INLINE void load(const float* from, Vec& to) {
+  for (int i = 0; i < kParts; ++i)
+    to.part[i] = *reinterpret_cast<const LoosePart*>(from + i * kPartFloats);
+}
+
+RAGRIG_INLINE void store(const Vec& from, float* to) {
+  for (int i = 0; i < kParts; ++i)
+    *reinterpret_cast<LoosePart*>(to + i * kPartFloats) = from.part[i];
+}
+
+RAGRIG_INLINE void fill(float value, Vec& to) {
+  for (int i = 0; i < kParts; ++i) to.part[i] = value - Part{};
+}
+
+RAGRIG_INLINE void add(Vec& to, const Vec& more) {
+  for (int i = 0; i < kParts; ++i) to.part[i] += more.part[i];
+}
+
+RAGRIG_INLINE void lower(Vec& to, const Vec& other) {
+  for (int i = 0; i < kParts; ++i)
+    to.part[i] = other.part[i] < to.part[i] ? other.part[i] : to.part[i];
+}
+
+RAGRIG_INLINE float add_lanes(const Vec& lanes) {
+  alignas(64) float values[kFloatLanes];
+  store(lanes, values);
+  float total = 0.0f;
+  for (int u = 0; u < kFloatLanes; ++u) total += values[u];
+  return total;
+}
+
+// Zeros past the end change no bit: lanes never hold -0.
+RAGRIG_INLINE void load_tail(const float* from, int64_t count, Vec& to) {
+  alignas(64) float padded[kFloatLanes] = {};
+  for (int64_t t = 0; t < count; ++t) padded[t] = from[t];
+  load(padded, to);
+}
+
+template <bool kL2>
+RAGRIG_INLINE void step(Vec& lanes, const Vec& a, const Vec& b) {
+  for (int i = 0; i < kParts; ++i) {
+    const Part diff = a.part[i] - b.part[i];
+    if (kL2) lanes.part[i] += diff * diff;
+    else lanes.part[i] -= a.part[i] * b.part[i];
+  }
+}
+
+template <bool kL2>
+float distance(const float* a, const float* b, int64_t dim) {
+  Vec lanes = {};
+  int64_t t = 0;
+  Vec x, y;
+  for (; t + kFloatLanes <= dim; t += kFloatLanes) {
+    load(a + t, x);
+    load(b + t, y);
+    step<kL2>(lanes, x, y);
+  }
+  if (t < dim) {
+    load_tail(a + t, dim - t, x);
+    load_tail(b + t, dim - t, y);
+    step<kL2>(lanes, x, y);
+  }
+  return add_lanes(lanes);
+}
+
+template <bool kL2>
+float distance_half(const float* a, const uint16_t* b, int64_t dim) {
+  alignas(64) float wide[kFloatLanes];
+  Vec lanes = {}, x, y;
+  int64_t t = 0;
+  for (; t + kFloatLanes <= dim; t += kFloatLanes) {
+    widen(b + t, wide);
+    load(a + t, x);
+    load(wide, y);
+    step<kL2>(lanes, x, y);
+  }
+  if (t < dim) {
+    uint16_t tail[kFloatLanes] = {};
+    for (int64_t i = t; i < dim; ++i) tail[i - t] = b[i];
+    widen(tail, wide);
+    load_tail(a + t, dim - t, x);
+    load(wide, y);
+    step<kL2>(lanes, x, y);
+  }
+  return add_lanes(lanes);
+}
+
+double coarse_ip(const float* a, const float* b, int64_t dim) {
+  double lanes[kFloatLanes] = {};
+  int64_t t = 0;
+  for (; t + kFloatLanes <= dim; t += kFloatLanes)
+    for (int64_t u = 0; u < kFloatLanes; ++u)
+      lanes[u] -= static_cast<double>(a[t + u]) * static_cast<double>(b[t + u]);
+  for (; t < dim; ++t)
+    lanes[t % kFloatLanes] -= static_cast<double>(a[t]) * static_cast<double>(b[t]);
+  double total = 0.0;
+  for (int64_t u = 0; u < kFloatLanes; ++u) total += lanes[u];
+  return total;
+}
+
+// Where code byte j of the code at `position` is: base + j * stride.
+struct CodePlace {
+  const uint8_t* base;
+  int64_t stride;
+};
+
+RAGRIG_INLINE CodePlace place_of(const AdcJob& job, uint32_t position) {
+  const int64_t block = position / kLanes;
+  const int64_t group = block / kGroupBlocks;
+  const int64_t left = job.blocks - group * kGroupBlocks;
+  const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
+  const int64_t start = group * kGroupBlocks * kLanes * job.m;
+  return {job.codes + start + position - group * kGroupBlocks * kLanes, width * kLanes};
+}
+
+// kSub 0: any; else the number of floats of an entry, so that copies are moves.
+template <int kSub>
+RAGRIG_INLINE void decode(const AdcJob& job, CodePlace at, float* out) {
+  const int64_t sub = kSub ? kSub : job.sub;
+  const float* book = job.codebooks;
+  for (int64_t j = 0; j < job.m; ++j) {
+    const float* entry = book + at.base[j * at.stride] * sub;
+    if (kSub) {
+      __builtin_memcpy(out + j * sub, entry, (kSub ? kSub : 1) * sizeof(float));
+    } else {
+      for (int64_t t = 0; t < sub; ++t) out[j * sub + t] = entry[t];
+    }
+    book += kCodes * sub;
+  }
+}
+
+template <bool kL2, int kSub>
+void adc_sub(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
+  const int64_t dim = job.m * job.sub, padded = padded_dim(dim);
+  // Two buffers: a code is decoded while the one before is still summed.
+  float* buffers[2] = {job.scratch, job.scratch + padded};
+  for (float* buffer : buffers)
+    for (int64_t t = dim; t < padded; ++t) buffer[t] = 0.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    float* entry = buffers[i & 1];
+    decode<kSub>(job, place_of(job, positions[i]), entry);
+    Vec lanes = {}, x, y;
+    for (int64_t t = 0; t < padded; t += kFloatLanes) {
+      load(job.query + t, x);
+      load(entry + t, y);
+      step<kL2>(lanes, x, y);
+    }
+    out[i] = add_lanes(lanes);
+  }
+}
+
+template <bool kL2>
+void adc(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
+  switch (job.sub) {
+    case 1: return adc_sub<kL2, 1>(job, positions, count, out);
+    case 2: return adc_sub<kL2, 2>(job, positions, count, out);
+    case 4: return adc_sub<kL2, 4>(job, positions, count, out);
+    case 8: return adc_sub<kL2, 8>(job, positions, count, out);
+    case 16: return adc_sub<kL2, 16>(job, positions, count, out);
+    default: return adc_sub<kL2, 0>(job, positions, count, out);
+  }
+}
+
+void table(const float* query, const float* codebooks, int64_t m, int64_t sub, float factor,
+           float* out, float* minima) {
+  constexpr int kPieces = 4, kWide = 4;  // 4 pieces of 4 * 16 entries: they stay in registers
+  for (int64_t j = 0; j < m; ++j) {
+    Vec low = {};
+    for (int piece = 0; piece < kPieces; ++piece) {
+      const int64_t start = piece * kWide * kFloatLanes;
+      Vec sums[kWide] = {}, entries;
+      const float* book = codebooks + j * sub * kCodes + start;
+      for (int64_t t = 0; t < sub; ++t) {
+        const float value = factor * query[j * sub + t];
+        for (int i = 0; i < kWide; ++i) {
+          load(book + t * kCodes + i * kFloatLanes, entries);
+          for (int p = 0; p < kParts; ++p) sums[i].part[p] += value * entries.part[p];
+        }
+      }
+      if (piece == 0) low = sums[0];
+      for (int i = 0; i < kWide; ++i) {
+        store(sums[i], out + j * kCodes + start + i * kFloatLanes);
+        lower(low, sums[i]);
+      }
+    }
+    alignas(64) float values[kFloatLanes];
+    store(low, values);
+    float least = values[0];
+    for (int u = 1; u < kFloatLanes; ++u) least = values[u] < least ? values[u] : least;
+    minima[j] = least;
+  }
+}
+
+// The lanes of exact_distances, one after the other: the same additions, but 16
+// centroids side by side. A panel is [16 lanes' components in turn][kPanel].
+template <bool kL2, int kQueries>
+RAGRIG_INLINE void panel_rows(const float* queries, int64_t dim, const float* panel, float* out,
+                              int64_t out_stride) {
+  Vec totals[kQueries][2] = {};
+  for (int64_t u = 0; u < kFloatLanes && u < dim; ++u) {
+    Vec lanes[kQueries][2] = {};
+    for (int64_t t = u; t < dim; t += kFloatLanes) {
+      Vec left, right;
+      load(panel, left);
+      load(panel + kFloatLanes, right);
+      panel += kPanel;
+#pragma GCC unroll 8
+      for (int q = 0; q < kQueries; ++q) {
+        Vec value;
+        fill(queries[q * dim + t], value);
+        step<kL2>(lanes[q][0], value, left);
+        step<kL2>(lanes[q][1], value, right);
+      }
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < kQueries; ++q) {
+      add(totals[q][0], lanes[q][0]);
+      add(totals[q][1], lanes[q][1]);
+    }
+  }
+  for (int q = 0; q < kQueries; ++q) {
+    store(totals[q][0], out + q * out_stride);
+    store(totals[q][1], out + q * out_stride + kFloatLanes);
+  }
+}
+
+template <bool kL2>
+void panel(const float* queries, int64_t count, int64_t dim, const float* panel_, float* out,
+           int64_t out_stride) {
+  int64_t q = 0;
+  for (; q + kPanelQueries <= count; q += kPanelQueries)
+    panel_rows<kL2, kPanelQueries>(queries + q * dim, dim, panel_, out + q * out_stride, out_stride);
+  for (; q < count; ++q)
+    panel_rows<kL2, 1>(queries + q * dim, dim, panel_, out + q * out_stride, out_stride);
+}
+
+void column_minima(const float* values, int64_t count, int64_t columns, float* minima) {
+  for (int64_t c = 0; c < columns; c += kFloatLanes) {
+    Vec low, more;
+    load(values + c, low);
+    for (int64_t i = c + columns; i < count; i += columns) {
+      load(values + i, more);
+      lower(low, more);
+    }
+    store(low, minima + c);
+  }
+}
+
+void rank(const uint64_t* keys, int64_t count, int32_t* ranks) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t key = keys[i];
+    uint64_t smaller = 0;
+    for (int64_t j = 0; j < count; ++j) smaller += keys[j] < key;
+    ranks[i] = static_cast<int32_t>(smaller);
+  }
+}
+
+const Kernels kKernels = {
+    filter,           table,           quantize,          adc<true>,
+    adc<false>,       distance<true>,  distance<false>,   distance_half<true>,
+    distance_half<false>, coarse_ip,   panel<true>,       panel<false>,
+    column_minima,    collect,         rank,
+};
