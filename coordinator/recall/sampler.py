@@ -2,7 +2,8 @@
 
 A search is offered after it was answered. Which ones are taken is drawn by
 lot; they wait in a short queue, and one task compares them one at a time. It
-gives a comparison up rather than let a live search queue behind it.
+gives a comparison up rather than start it while live searches wait, and rests
+after each, the longer the more work it was.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _DEADLINE_S = 10.0
 #: How long a comparison waits for a quiet moment, and how often it looks.
 _PATIENCE_S = 2.0
 _LOOK_S = 0.01
+#: A comparison is followed by a pause of so many times its own length: searches
+#: that arrive while a node compares wait for it, and that must stay rare.
+_REST = 19.0
 
 
 class SampleOutcome(StrEnum):
@@ -156,12 +160,16 @@ class RecallSampler:
         if not await self._quiet():
             return SampleOutcome.DROPPED
         context = CallContext.start(_DEADLINE_S)
+        started_s = time.monotonic()
         try:
             return await self._compare(sample, context)
         except RagrigError as error:
             log.info("trace %s: no recall sample: %s", context.trace_id, error)
         except Exception:
             log.exception("trace %s: defect in the recall sampler", context.trace_id)
+        finally:
+            now_s = time.monotonic()
+            self._next_s = max(self._next_s, now_s + _REST * (now_s - started_s))
         return SampleOutcome.FAILED
 
     async def _quiet(self) -> bool:

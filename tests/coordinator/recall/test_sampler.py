@@ -37,6 +37,13 @@ def content(refine: int | None = 4, **more: Any) -> Content:
     return Content(VECTORS, metadata=metadata, centroids=CENTROIDS, refine_factor=refine, **more)
 
 
+@pytest.fixture(autouse=True)
+def no_rest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons follow each other at once, but where the pause is what is tested."""
+    if "pause" not in request.node.name:
+        monkeypatch.setattr(sampler_module, "_REST", 0.0)
+
+
 @asynccontextmanager
 async def sampling(
     tmp_path: Path, config: RecallSamplingConfig = ALL, made: Content | None = None
@@ -60,6 +67,10 @@ def samples(stage: Stage, outcome: str) -> float:
     return value or 0.0
 
 
+async def compared(stage: Stage, times: int) -> None:
+    await until(lambda: samples(stage, "compared") == times, f"{times} comparisons")
+
+
 def gauge(stage: Stage, name: str) -> float | None:
     return stage.runtime.metrics.registry.get_sample_value(name, {"collection": "notes"})
 
@@ -75,7 +86,7 @@ async def test_the_estimate_is_the_mean_recall_of_live_searches(tmp_path: Path) 
         recalls = []
         for done, row in enumerate(range(0, 120, 10), start=1):
             recalls.append(true_share(row, await search(stage, row)))
-            await until(lambda done=done: samples(stage, "compared") == done)
+            await compared(stage, done)
             await asyncio.sleep(0.002)  # past the rate limit
         assert 0.2 < np.mean(recalls) < 0.95
         assert gauge(stage, "ragrig_recall_estimate") == pytest.approx(np.mean(recalls))
@@ -93,7 +104,7 @@ async def test_the_estimate_is_the_mean_recall_of_live_searches(tmp_path: Path) 
 async def test_a_filter_is_compared_under_the_filter(tmp_path: Path) -> None:
     async with sampling(tmp_path) as stage:
         found = await search(stage, 3, filters=(FilterTerm("year", "in", (2001,)),))
-        await until(lambda: samples(stage, "compared") == 1)
+        await compared(stage, 1)
         assert true_share(3, found, np.arange(1, ROWS, 2)) == 1.0
         assert gauge(stage, "ragrig_recall_estimate") == 1.0
 
@@ -126,8 +137,20 @@ async def test_the_rate_is_kept(tmp_path: Path) -> None:
     async with sampling(tmp_path, RecallSamplingConfig(share=1.0, max_per_s=0.001)) as stage:
         for row in range(5):
             await search(stage, row)
-        await until(lambda: samples(stage, "compared") == 1)
+        await compared(stage, 1)
         assert samples(stage, "dropped") == 4
+
+
+async def test_a_long_comparison_is_followed_by_a_longer_pause(tmp_path: Path) -> None:
+    async with sampling(tmp_path) as stage:
+        for node in stage.retrievals:
+            node.exact_pause_s = 0.1
+        await search(stage, 0)
+        await compared(stage, 1)
+        for _ in range(5):
+            await asyncio.sleep(0.02)
+            await search(stage, 1)
+        assert samples(stage, "dropped") == 5
 
 
 async def test_a_slow_comparison_delays_no_search_and_is_given_up_at_the_end(
@@ -160,7 +183,7 @@ async def test_a_failed_comparison_is_counted_and_the_next_one_is_made(tmp_path:
             node.exact_failure = None
         await asyncio.sleep(0.002)
         await search(stage, 0)
-        await until(lambda: samples(stage, "compared") == 1)
+        await compared(stage, 1)
         assert stage.runtime.catalog.use("notes").users == 0
 
 
@@ -201,12 +224,12 @@ async def test_another_index_starts_afresh_and_a_dropped_collection_is_forgotten
 ) -> None:
     async with sampling(tmp_path) as stage:
         await search(stage, 0)
-        await until(lambda: samples(stage, "compared") == 1)
+        await compared(stage, 1)
         write_collection(tmp_path, "notes", content())
         await stage.runtime.catalog.refresh("notes")
         await asyncio.sleep(0.002)
         await search(stage, 0)
-        await until(lambda: samples(stage, "compared") == 2)
+        await compared(stage, 2)
         assert gauge(stage, "ragrig_recall_window_samples") == 1
         stage.runtime.store.drop("notes")
         await stage.runtime.catalog.refresh("notes")
