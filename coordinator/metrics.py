@@ -16,6 +16,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from coordinator.nodes.work import NodeWork
 from coordinator.recall.collector import RecallCollector
 from coordinator.recall.window import RecallEstimate
 from coordinator.types import Coverage, Timings, Usage
@@ -67,10 +68,13 @@ class Metrics:
 
     Attributes:
         registry: for further collectors, such as the REST edge's.
+        node_work: what retrieval nodes tell of themselves.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.node_work = NodeWork()
+        self.registry.register(self.node_work)
         self._stages = self._stage_histograms()
         self._sizes = self._histogram("batch_requests", "Requests per call", ("stage",), _SIZES)
         self._refused = self._counter("refused", "Requests a full queue refused", ("stage",))

@@ -105,6 +105,7 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
     async def _inspect(self, restarted: bool, context: CallContext) -> Mapping[str, object]:
         changes = self._changes
         reply = await self.client.status(context)
+        self._metrics.node_work.told(self.name, reply)
         told = {snapshot_from_wire(s.snapshot): tuple(s.shards) for s in reply.loaded}
         if restarted:
             # Whatever it holds is from before our time: an earlier coordinator
@@ -135,7 +136,12 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
             "waiting": reply.waiting,
             "searches_total": reply.searches_total,
             "queries_total": reply.queries_total,
+            "batches_total": reply.batches_total,
             "codes_scanned_total": reply.codes_scanned_total,
+            "bytes_scanned_total": reply.bytes_scanned_total,
+            "survivors_total": reply.survivors_total,
+            "queue_us_total": reply.queue_us_total,
+            "scan_us_total": reply.scan_us_total,
             "uptime_s": reply.uptime_s,
         }
 
