@@ -32,5 +32,10 @@ def _extension() -> Pybind11Extension:
     )
 
 
-with ParallelCompile("RAGRIG_BUILD_JOBS", default=0, needs_recompile=naive_recompile):
+def _stale(obj: str, source: str) -> bool:
+    """Headers count for every source: objects of two layouts of a class would crash."""
+    return any(naive_recompile(obj, path) for path in (source, *map(str, _NATIVE.glob("*.hpp"))))
+
+
+with ParallelCompile("RAGRIG_BUILD_JOBS", default=0, needs_recompile=_stale):
     setup(ext_modules=[_extension()], cmdclass={"build_ext": build_ext})
