@@ -24,11 +24,6 @@ constexpr int kTileColumns = 4;
 constexpr int kPassBlocks = 1;
 
 // Per half of a block: the 16 even lanes, then the 16 odd ones.
-struct BlockSums {
-  uint16_t low[kLanes];
-  uint16_t high[kLanes];
-};
-
 inline int slot(int lane) { return (lane & 32) + (lane & 1) * 16 + (lane & 31) / 2; }
 
 // 32 codes: their lower halves, and each upper bit where a blend looks for it.
@@ -74,42 +69,43 @@ struct Sums {
   __m256i even() const { return _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8)); }
 };
 
-// Bit i: high[i] + (low[i] >> 8) is at most the limit.
-inline uint32_t small(__m256i low, __m256i high, __m256i limit) {
-  const __m256i top = _mm256_add_epi16(high, _mm256_srli_epi16(low, 8));
-  const __m256i fits = _mm256_cmpeq_epi16(_mm256_min_epu16(top, limit), top);
-  return _pext_u32(static_cast<uint32_t>(_mm256_movemask_epi8(fits)), 0x55555555u);
-}
-
-inline void keep(uint16_t* to, __m256i even, __m256i odd) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), even);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), odd);
-}
-
-template <bool High>
-inline uint32_t half_pass(const uint8_t* codes, int64_t stride, const uint8_t* split, int m,
-                          int limit, uint16_t* low_out, uint16_t* high_out) {
-  Sums low, high;
+inline Sums sum_half(const uint8_t* codes, int64_t stride, const uint8_t* bytes, int m) {
+  Sums sums;
   for (int j = 0; j < m; j++) {
-    const Codes here = unpack(codes + j * stride);
-    low.add(look_up(split + j * kSplitColumn, here));
-    if (High) high.add(look_up(split + j * kSplitColumn + kEntries, here));
+    sums.add(look_up(bytes + j * kSplitColumn, unpack(codes + j * stride)));
   }
-  const __m256i limits = _mm256_set1_epi16(static_cast<short>(limit));
-  keep(low_out, low.even(), low.odd);
-  keep(high_out, high.even(), high.odd);
-  return _pdep_u32(small(low.even(), high.even(), limits), 0x55555555u) |
-         _pdep_u32(small(low.odd, high.odd, limits), 0xAAAAAAAAu);
+  return sums;
 }
 
-template <bool High>
-void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* split, int m, int limit,
-          uint64_t* masks, BlockSums* sums) {
-  const uint64_t first =
-      half_pass<High>(codes, stride, split, m, limit, sums->low, sums->high);
-  const uint64_t second =
-      half_pass<High>(codes + 32, stride, split, m, limit, sums->low + 32, sums->high + 32);
-  masks[0] = first | second << 32;
+inline void keep(const Sums& sums, uint16_t* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sums.even());
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), sums.odd);
+}
+
+inline void sum_block(const uint8_t* codes, int64_t stride, const uint8_t* bytes, int m,
+                      uint16_t* sums) {
+  keep(sum_half(codes, stride, bytes, m), sums);
+  keep(sum_half(codes + 32, stride, bytes, m), sums + 32);
+}
+
+// A bit per word that is at most the limit, at the places of even lanes.
+inline uint32_t small(__m256i words, __m256i limit) {
+  const __m256i fits = _mm256_cmpeq_epi16(_mm256_min_epu16(words, limit), words);
+  return static_cast<uint32_t>(_mm256_movemask_epi8(fits)) & 0x55555555u;
+}
+
+inline uint32_t judge(const Sums& sums, __m256i limit) {
+  return small(sums.even(), limit) | small(sums.odd, limit) << 1;
+}
+
+inline void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* bytes, int m, int limit,
+                 uint64_t* masks, BlockSums* sums) {
+  const __m256i limits = _mm256_set1_epi16(static_cast<short>(limit));
+  const Sums first = sum_half(codes, stride, bytes, m);
+  const Sums second = sum_half(codes + 32, stride, bytes, m);
+  keep(first, sums->main);
+  keep(second, sums->main + 32);
+  masks[0] = judge(first, limits) | static_cast<uint64_t>(judge(second, limits)) << 32;
 }
 
 #include "contract_scan_body.hpp"

@@ -31,6 +31,12 @@ struct SumScan {
   Bitmap filter;
 };
 
+// Sums of a block's bytes, in the lanes' order of the code path.
+struct BlockSums {
+  uint16_t main[kLanes];  // of the high bytes; of the low ones where high ones are 0
+  uint16_t low[kLanes];
+};
+
 struct ContractOps {
   // Tables of several lists at once: values [lists, m * sub] are residuals (l2)
   // or queries (ip), book is [m, sub, 256]; out [lists, m * 256], lows and highs

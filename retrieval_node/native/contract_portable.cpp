@@ -16,30 +16,24 @@ constexpr int kTileColumns = 4;
 
 constexpr int kPassBlocks = 1;
 
-struct BlockSums {
-  uint16_t low[kLanes];
-  uint16_t high[kLanes];
-};
-
 inline int slot(int lane) { return lane; }
 
-template <bool High>
-void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* split, int m, int limit,
-          uint64_t* masks, BlockSums* sums) {
-  uint16_t* low = sums->low;
-  uint16_t* high = sums->high;
-  std::memset(sums, 0, sizeof(BlockSums));
+inline void sum_block(const uint8_t* codes, int64_t stride, const uint8_t* bytes, int m,
+                      uint16_t* sums) {
+  std::memset(sums, 0, kLanes * sizeof(uint16_t));
   for (int j = 0; j < m; j++) {
     const uint8_t* row = codes + j * stride;
-    const uint8_t* column = split + j * kSplitColumn;
-    for (int i = 0; i < kLanes; i++) {
-      low[i] = static_cast<uint16_t>(low[i] + column[row[i]]);
-      if (High) high[i] = static_cast<uint16_t>(high[i] + column[kEntries + row[i]]);
-    }
+    const uint8_t* column = bytes + j * kSplitColumn;
+    for (int i = 0; i < kLanes; i++) sums[i] = static_cast<uint16_t>(sums[i] + column[row[i]]);
   }
+}
+
+inline void pass(const uint8_t* codes, int64_t stride, int, const uint8_t* bytes, int m, int limit,
+                 uint64_t* masks, BlockSums* sums) {
+  sum_block(codes, stride, bytes, m, sums->main);
   uint64_t mask = 0;
   for (int i = 0; i < kLanes; i++) {
-    mask |= static_cast<uint64_t>(high[i] + (low[i] >> 8) <= limit) << i;
+    mask |= static_cast<uint64_t>(sums->main[i] <= limit) << i;
   }
   masks[0] = mask;
 }

@@ -1,12 +1,17 @@
 // The integer scan of the numeric contract, compiled once per code path.
 //
+// A sum is 256 * (sum of high bytes) + (sum of low bytes), so the high bytes alone
+// bound it from below: one lookup a code rules out nearly all of them, and the low
+// bytes are summed for the blocks where a code is left.
+//
 // Included inside the path's namespace, after its `#pragma GCC target`. The path
 // defines first:
 //   kPassBlocks: blocks summed side by side;
-//   slot(lane): where BlockSums keeps a lane;
-//   pass<High>(codes, stride, blocks, split, m, limit, masks, sums): sums `blocks`
-//     blocks; masks[b] gets the lanes whose sum >> 8 is at most `limit`, sums[b] is
-//     filled where masks[b] is not 0.
+//   slot(lane): where a block's sums keep a lane;
+//   pass(codes, stride, blocks, bytes, m, limit, masks, sums): sums the bytes of
+//     `blocks` blocks; masks[b] gets the lanes whose sum is at most `limit`, sums[b]
+//     is filled where masks[b] is not 0;
+//   sum_block(codes, stride, bytes, m, sums): sums of one block.
 
 // Lanes of a block that are rows, and marked valid.
 inline uint64_t valid_lanes(const SumScan& job, int64_t block) {
@@ -21,12 +26,13 @@ inline uint64_t valid_lanes(const SumScan& job, int64_t block) {
 }
 
 // -1, or the position of an id that is out of range.
+template <bool High>
 inline int64_t take(const SumScan& job, int64_t block, uint64_t mask, const BlockSums& sums,
                     TopSums& top) {
   for (; mask != 0; mask &= mask - 1) {
     const int lane = __builtin_ctzll(mask);
     const int at = slot(lane);
-    const uint32_t entries = sums.low[at] + 256u * sums.high[at];
+    const uint32_t entries = High ? sums.low[at] + 256u * sums.main[at] : sums.main[at];
     const uint32_t total = entries < job.sum_max - job.bias ? job.bias + entries : job.sum_max;
     if (total > top.worst_sum()) continue;
     const int64_t place = block * kLanes + lane;
@@ -40,37 +46,43 @@ inline int64_t take(const SumScan& job, int64_t block, uint64_t mask, const Bloc
   return -1;
 }
 
-// The largest sum >> 8 of entries that may still matter; below 0: none does.
+// The largest sum of main bytes that may still matter; below 0: none does.
+template <bool High>
 inline int limit_of(const SumScan& job, const TopSums& top) {
   const uint32_t worst = top.worst_sum();
   if (worst >= job.sum_max) return 0xFFFF;
   if (worst < job.bias) return -1;
-  return static_cast<int>((worst - job.bias) >> 8);
+  const uint32_t left = High ? (worst - job.bias) >> 8 : worst - job.bias;
+  return left < 0xFFFF ? static_cast<int>(left) : 0xFFFF;
 }
 
 template <bool High>
 int64_t scan_with(const SumScan& job, TopSums& top) {
   const int64_t blocks = blocks_of(job.rows);
+  const uint8_t* bytes = job.split + (High ? kCodes : 0);
   uint64_t masks[kPassBlocks];
   BlockSums sums[kPassBlocks];
   const uint8_t* group = job.codes;
   for (int64_t first = 0; first < blocks; first += kGroupBlocks) {
     const int64_t width = blocks - first < kGroupBlocks ? blocks - first : kGroupBlocks;
+    const int64_t stride = width * kLanes;
     for (int64_t at = 0; at < width; at += kPassBlocks) {
       // Sums only grow: once the bias alone is too much the list is done.
-      const int limit = limit_of(job, top);
+      const int limit = limit_of<High>(job, top);
       if (limit < 0) return -1;
       const int here = static_cast<int>(width - at < kPassBlocks ? width - at : kPassBlocks);
-      pass<High>(group + at * kLanes, width * kLanes, here, job.split, job.m, limit, masks, sums);
+      pass(group + at * kLanes, stride, here, bytes, job.m, limit, masks, sums);
       for (int b = 0; b < here; b++) {
-        if (masks[b] == 0) continue;
         const int64_t block = first + at + b;
-        const int64_t bad =
-            take(job, block, masks[b] & valid_lanes(job, block), sums[b], top);
+        if (masks[b] == 0 || (masks[b] &= valid_lanes(job, block)) == 0) continue;
+        if constexpr (High) {
+          sum_block(group + (at + b) * kLanes, stride, job.split, job.m, sums[b].low);
+        }
+        const int64_t bad = take<High>(job, block, masks[b], sums[b], top);
         if (bad >= 0) return bad;
       }
     }
-    group += width * kLanes * job.m;
+    group += stride * job.m;
   }
   return -1;
 }
