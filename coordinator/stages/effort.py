@@ -61,8 +61,8 @@ class Planner:
             raise IncompatibleRequest(
                 f"no recall was measured of collection {self._manifest.collection!r}",
                 field="recall",
-                hint=f"measure it with `ragrig index tune --collection"
-                f" {self._manifest.collection}`, or ask with nprobe",
+                hint=f"measure it with `ragrig index tune {self._manifest.collection}`,"
+                " or ask with nprobe",
             )
         choice = self._curve.choose(wanted)
         nprobe = min(choice.nprobe, index.nlist)
