@@ -22,7 +22,7 @@ from ragschema.storage.manifest import FileRef, SegmentRef, verify_file
 from ragschema.types import F32, I64, U8, Metric
 from retrieval_node.layout import lane_offsets, ungroup_codes
 from retrieval_node.native.loader import native
-from retrieval_node.shard_files import SHARD_KIND, IvfIndex, check_array, check_finite
+from retrieval_node.shard_files import SHARD_KIND, IvfIndex, check_array
 
 #: map: the file's pages, shared with other processes and read as they are needed.
 #: huge: codes, bias terms and ids copied into huge pages and verified while opening.
@@ -212,7 +212,9 @@ def _checked_codes(
         check_array(path, arrays, "bias", ("uint16",), (lanes,))
         affine = check_array(path, arrays, "bias_affine", ("float32",), (wanted.nlist, 2))
         file.ensure_array("bias_affine")
-        check_finite(path, "bias_affine", affine)
+        # Squares of components: larger than any component may be.
+        if not (np.isfinite(affine).all() and (affine[:, 1] >= 0).all()):
+            raise corrupt(path, "bias_affine holds what is no base and step")
     elif "bias" in arrays or "bias_affine" in arrays:
         raise corrupt(path, f"holds bias terms, which {wanted.metric} has not")
     return offsets
@@ -250,10 +252,13 @@ def _with_handle(
     module, handle = native(), None
     if module is not None:
         guard = None if file.sound else module.Guard(*file.guard_arguments)
-        handle = module.Segment(
-            None if index is None else index.handle, offsets, codes, bias, affine, ids,
-            wanted.row_start, wanted.row_count, vectors, guard,
-        )  # fmt: skip
+        try:
+            handle = module.Segment(
+                None if index is None else index.handle, offsets, codes, bias, affine, ids,
+                wanted.row_start, wanted.row_count, vectors, guard,
+            )  # fmt: skip
+        except ValueError as error:  # it checks more than we do
+            raise corrupt(path, str(error)) from error
     return SegmentRows(
         path, wanted.row_start, wanted.row_count, ids, offsets, codes, bias, affine, vectors,
         file, handle,

@@ -48,7 +48,7 @@ def test_an_old_generation_stays_until_it_is_unloaded(made: Made, held: LoadedSn
     second = SnapshotId("books", 2)
     new = held.load(second, (0, 1, 2))
     assert (old.live_rows, new.live_rows) == (300, 299)
-    assert new.shards[1].rows is old.shards[1].rows
+    assert new.shards[1].segments == old.shards[1].segments
     assert held.load(FIRST, (0,)) is old
     assert [s.snapshot.generation for s in held.all()] == [1, 2]
     assert held.unload(FIRST)
@@ -69,6 +69,27 @@ def test_what_cannot_be_loaded_is_refused(made: Made, held: LoadedSnapshots) -> 
     with pytest.raises(InvalidInput):
         held.load(FIRST, ())
     assert held.all() == ()
+
+
+def test_a_shard_moves_while_both_nodes_serve(
+    tmp_path: Path, made: Made, held: LoadedSnapshots
+) -> None:
+    other = LoadedSnapshots(tmp_path, SearchEngine(open_backend("fpga")))
+    before = held.load(FIRST, (0, 1))
+    other.load(FIRST, (2,))
+    segments = before.shards[1].segments
+    assert set(other.load(FIRST, (1,)).shards) == {1, 2}
+    assert held.unload(FIRST, (1,))
+    assert set(held.get(FIRST).shards) == {0}
+    assert held.get(FIRST).shards[0] is before.shards[0]
+    # A search that began before goes on with what it holds.
+    assert before.shards[1].segments == segments
+    assert not held.unload(FIRST, (1, 2))
+    assert set(held.load(FIRST, (2,)).shards) == {0, 2}
+    assert held.unload(FIRST, (0, 2, 7))
+    with pytest.raises(NotFound):
+        held.get(FIRST)
+    assert not held.unload(FIRST, (0,))
 
 
 @pytest.mark.parametrize("name", ["../books", "books/../books", "/etc", "", "Books", "a" * 64])

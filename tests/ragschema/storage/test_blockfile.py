@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ragschema.errors import CorruptData
 from ragschema.storage.blockfile import read_blockfile, write_blockfile
+from tests.ragschema.storage.forging import forged, header_of, resealed, with_right_blocks
 
 DTYPES = ["<f4", "<f2", "<i4", "<i8", "|u1", "<u2", "<u4"]
-PREFIX = struct.Struct("<8sIIQII")
 
 Arrays = dict[str, NDArray[Any]]
 arrays_of = st.dictionaries(
@@ -156,27 +156,10 @@ def test_a_huge_header_length_is_refused(
         read_blockfile(folder / "huge.rag", "shard")
 
 
-def header_of(raw: bytes) -> dict[str, Any]:
-    length = PREFIX.unpack(raw[: PREFIX.size])[1]
-    header: dict[str, Any] = json.loads(raw[PREFIX.size : PREFIX.size + length])
-    return header
-
-
-def forged(raw: bytes, header: bytes) -> bytes:
-    """The file with another header, and checksums that are right for it."""
-    magic, length, block, _, blocks, _ = PREFIX.unpack(raw[: PREFIX.size])
-    table = raw[PREFIX.size + length : PREFIX.size + length + 4 * blocks]
-    data = raw[PREFIX.size + length + 4 * blocks :]
-    room = length if len(header) <= length else len(header) + -(len(header) - length) % 64
-    rest = header.ljust(room) + table
-    size = PREFIX.size + len(rest) + len(data)
-    sealed = PREFIX.pack(magic, room, block, size, blocks, 0)[:-4]
-    return sealed + struct.pack("<I", zlib.crc32(sealed + rest)) + rest + data
-
-
 def test_the_forger_of_these_tests_is_able(folder: Path, sample: tuple[bytes, Arrays]) -> None:
     raw, arrays = sample
     assert forged(raw, json.dumps(header_of(raw), sort_keys=True).encode()) == raw
+    assert resealed(raw) == with_right_blocks(raw) == raw
     (folder / "able.rag").write_bytes(raw)
     assert same(arrays, read_blockfile(folder / "able.rag", "shard").arrays)
 
