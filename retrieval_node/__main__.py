@@ -1,4 +1,4 @@
-"""``python -m retrieval_node``: serve (the default) or build."""
+"""``python -m retrieval_node``: serve (the default), build or work on an index."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ragschema.procs import (
 )
 from ragschema.wire.serving import LOOPBACK_HOSTS, ListenOptions
 from retrieval_node.coalesce import CoalesceLimits
+from retrieval_node.index_commands import with_index_commands
 from retrieval_node.placement import check_cpus, parse_cpus, stay_on_node
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("retrieval_node")
 
-app = typer.Typer(
-    help="A retrieval node: scans the shards of collections. Serves when no command is given.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = with_index_commands(
+    typer.Typer(
+        help="A retrieval node: scans the shards of collections. Serves when no command is given.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
 )
 
 

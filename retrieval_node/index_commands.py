@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +24,16 @@ Emit = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 Spec = Annotated[Path, typer.Argument(help="JSON file that says what to do.")]
 
+_EVERY_S = 0.1
 _FULL_ERRNOS = frozenset({27, 28, 122})  # EFBIG, ENOSPC, EDQUOT
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to a command line."""
+def with_index_commands(app: typer.Typer) -> typer.Typer:
+    """The command line with the commands added."""
     app.command("index-import")(_command(run_import, "Take over a faiss index."))
     app.command("index-export")(_command(run_export, "Write a collection as a faiss index."))
     app.command("index-tune")(_command(run_tune, "Measure the recall of a collection."))
+    return app
 
 
 def _command(run: Callable[[Path, Emit], int], what: str) -> Callable[[Path], None]:
@@ -92,12 +95,25 @@ def run_tune(spec_path: Path, emit: Emit) -> int:
     return _reported(work, emit)
 
 
-def _reported(work: Callable[[Progress], Any], emit: Emit) -> int:
-    def progress(phase: str, done: int, total: int) -> None:
-        emit(json.dumps({"phase": phase, "done": done, "total": total}))
+class _Reporter:
+    """Progress as JSON lines, at most ten a second but every phase's ends."""
 
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._phase = ""
+        self._sent_s = 0.0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if phase == self._phase and done < total and now_s - self._sent_s < _EVERY_S:
+            return
+        self._phase, self._sent_s = phase, now_s
+        self._emit(json.dumps({"phase": phase, "done": done, "total": total}))
+
+
+def _reported(work: Callable[[Progress], Any], emit: Emit) -> int:
     try:
-        result = work(progress)
+        result = work(_Reporter(emit))
     except RagrigError as error:
         emit(json.dumps({"error": _described(error)}))
         return 1

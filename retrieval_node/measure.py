@@ -107,6 +107,7 @@ def curve(
     steps: Sequence[int],
     enough: float,
     codes_scale: float = 1.0,
+    on_step: Callable[[int], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Recall and cost for every nprobe of ``steps`` until it is high enough, or grows no more.
 
@@ -115,10 +116,13 @@ def curve(
         refine: stored vectors may be used: also measure every refine factor.
         enough: recall beyond which more lists are not tried.
         codes_scale: rows of the collection per row measured.
+        on_step: called with the number of steps done.
     """
     points: list[CurvePoint] = []
     tops: list[float] = []
-    for step in steps:
+    for number, step in enumerate(steps):
+        if on_step is not None:
+            on_step(number)
         measured = [_recalls(shard_set, search, q, step, refine) for q in questions]
         codes = float(np.mean([cost for _, cost in measured])) * codes_scale
         worst = [min(values) for values in zip(*(r for r, _ in measured), strict=True)]
@@ -152,7 +156,7 @@ def _recalls(
     batch = SearchBatch(
         shard_set.snapshot, tuple(shard_set.shards), questions.queries, lists, width
     )
-    found = _in_pieces(search, batch)
+    found = in_pieces(search, batch)
     true = _true(found, questions)
     own = (found.row_ids == questions.own[:, None]) & (questions.own[:, None] >= 0)
     # A query's own row takes no place among the candidates.
@@ -174,7 +178,7 @@ def _true(found: SearchResult, questions: Questions) -> NDArray[np.bool_]:
     return true
 
 
-def _in_pieces(search: Search, batch: SearchBatch) -> SearchResult:
+def in_pieces(search: Search, batch: SearchBatch) -> SearchResult:
     """One answer out of small batches, which any backend takes."""
     n = len(batch.queries)
     parts = [

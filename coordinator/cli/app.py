@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coordinator.cli import ask, demo, doctor, ingest, search, status, up
+from coordinator.cli import ask, demo, doctor, index, ingest, search, status, up
 from ragschema.errors import RagrigError
 from ragschema.version import SOFTWARE_VERSION
 
@@ -52,6 +52,7 @@ def build() -> typer.Typer:
     app.command()(demo.demo)
     app.command()(up.up)
     app.command()(ingest.ingest)
+    app.add_typer(index.build(), name="index")
     app.command()(ask.ask)
     app.command()(search.search)
     app.command()(status.status)

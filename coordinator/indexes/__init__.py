@@ -1,0 +1,1 @@
+"""Import, export and tuning of a collection's index."""
