@@ -17,8 +17,9 @@ _CACHE_BYTES = 64 << 20
 _ENTRY_BYTES = 300
 #: So few rows are found for certain rather than likely: all lists are scanned.
 _FEW_ROWS = 4096
-#: Passing rows are not spread evenly over the lists.
-_SAFETY = 1.25
+#: Lists on top of the proportion, as a share of it: passing rows need not be
+#: spread evenly over the lists. Less where nearly every row passes.
+_SAFETY = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,5 +95,7 @@ def reach_of(nprobe: int, nlist: int, row_filter: RowFilter | None, max_share: f
     most = max(nprobe, math.ceil(nlist * max_share))
     wanted = nlist
     if row_filter.passing > _FEW_ROWS:
-        wanted = min(nlist, math.ceil(nprobe / row_filter.selectivity * _SAFETY))
+        share = row_filter.selectivity
+        more = 1.0 + min(_SAFETY, 1.0 - share)
+        wanted = min(nlist, math.ceil(nprobe / share * more))
     return Reach(min(wanted, most), most, wanted > most)

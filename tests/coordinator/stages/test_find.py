@@ -227,7 +227,7 @@ async def test_the_limit_ends_the_growth_and_is_told(data: Data) -> None:
     mask = np.zeros(ROWS, bool)
     ranked = data.coarse.nearest(data.queries[:1], NLIST)[0]
     mask[np.isin(data.list_of, ranked[40:])] = True
-    limited = request(data, data.queries[0], mask, share=0.25)
+    limited = request(data, data.queries[0], mask, nprobe=2, share=0.25)
     assert (limited.reach.most, limited.reach.limited) == (16, False)
     (found,) = await find(Node(data), [limited])
     assert found.lists_probed == 16
