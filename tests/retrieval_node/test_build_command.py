@@ -60,6 +60,30 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
     assert not list((tmp_path / "c").rglob("*.tmp"))
 
 
+def test_two_builders_at_once(tmp_path: Path) -> None:
+    """One is refused, or both succeed in turn; never a mixture."""
+    index = {"train": {"id": "idx-000001", "nlist": 8, "m": 4, "measure": False}}
+    specs = []
+    for number in (1, 2):
+        segment = f"seg-{number:06d}"
+        path = _write_spec(tmp_path, index=index, segment_id=segment, row_start=1200 * number)
+        specs.append(path.rename(tmp_path / f"spec{number}.json"))
+    processes = [
+        subprocess.Popen(_command(spec), stdout=subprocess.PIPE, text=True) for spec in specs
+    ]
+    last = [json.loads(p.communicate(timeout=120)[0].splitlines()[-1]) for p in processes]
+    assert any("result" in line for line in last)
+    for spec, process, line in zip(specs, processes, last, strict=True):
+        if process.returncode:
+            assert line["error"]["type"] == "conflict"
+            assert line["error"]["hint"]
+            code, lines = _run(spec)
+            assert code == 0
+            line = lines[-1]
+        for path in line["result"]["shards"]:
+            assert len(read_blockfile(tmp_path / "c" / path, "shard").arrays["ids"]) == 600
+
+
 def test_an_error_is_the_last_line(tmp_path: Path) -> None:
     index = {"train": {"id": "idx-000001", "m": 5}}
     code, lines = _run(_write_spec(tmp_path, 50, index=index))
