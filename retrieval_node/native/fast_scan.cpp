@@ -46,7 +46,7 @@ void FastQuery::reset(const FastContext& context, int64_t query, const QueryTabl
   tables_ = tables;
   shared_ = shared;
   bytes_.reset(context.index);
-  top_.reset(std::max(batch.k, batch.refine_k));
+  top_.reset(batch, std::max(batch.k, batch.refine_k));
   filter_ = batch.filter(query);
 }
 
@@ -147,7 +147,9 @@ bool FastQuery::look(const FastContext& context, Scratch& scratch, const ListRun
     if (!l2 && index.residual)
       distance = static_cast<float>(coarse + static_cast<double>(distance));
     // The limit of the other threads may be lower than this one's own.
-    if (distance <= most && !take(context, run, scratch.positions[i], distance)) return false;
+    if (distance <= most)
+      top_.offer({distance, static_cast<uint32_t>(run.segment),
+                  run.view.first_row + scratch.positions[i]});
   }
   if (shared_) {
     float seen = shared_->load(std::memory_order_relaxed);
@@ -155,17 +157,6 @@ bool FastQuery::look(const FastContext& context, Scratch& scratch, const ListRun
            !shared_->compare_exchange_weak(seen, top_.limit(), std::memory_order_relaxed)) {
     }
   }
-  return true;
-}
-
-bool FastQuery::take(const FastContext& context, const ListRun& run, uint32_t position,
-                     float distance) {
-  if (distance > top_.limit()) return true;
-  const Segment& segment = *context.batch.segments[static_cast<size_t>(run.segment)];
-  const int64_t id = run.view.ids[position];
-  if (id >= segment.row_count()) return report(context, run, position) == 0;
-  const int64_t in_segment = run.view.first_row + position;
-  top_.offer({distance, static_cast<uint32_t>(run.segment), segment.row_start() + id, in_segment});
   return true;
 }
 

@@ -59,7 +59,8 @@ class FastQuery {
              std::atomic<float>* shared);
 
   // Scans blocks first .. first + blocks - 1 of a list; first is a multiple of
-  // kGroupBlocks. widest: see ByteTable::level. False: a row id is out of range.
+  // kGroupBlocks. widest: see ByteTable::level. False: a row id is out of range
+  // (those that no bitmap asks for are checked at the end).
   bool scan(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
             double widest, int64_t first, int64_t blocks, Ahead ahead);
 
@@ -77,8 +78,6 @@ class FastQuery {
   int64_t keep_allowed(const FastContext& context, Scratch& scratch, const ListRun& run,
                        int64_t count) const;
   void prepare_residual(const FastContext& context, Scratch& scratch, int64_t list) const;
-  bool take(const FastContext& context, const ListRun& run, uint32_t position, float distance);
-
   int64_t query_ = 0;
   int64_t blocks_seen_ = 0;
   const QueryTables* tables_ = nullptr;

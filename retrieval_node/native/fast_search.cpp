@@ -91,7 +91,7 @@ void search_split(const FastContext& context, Pool& pool, int64_t q, const Outpu
     }
     count_work(context, mine.scratch);
     std::lock_guard<std::mutex> lock(merging);
-    for (const Hit& hit : state.top().unsorted()) main.state.top().offer(hit);
+    for (const Place& place : state.top().unsorted()) main.state.top().offer(place);
   });
   if (!context.progress.stopped()) finish_query(context, main.state, output);
   count_work(context, work.scratch);

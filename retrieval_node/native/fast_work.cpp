@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "refine.hpp"
+#include "exact_rescore.hpp"
 
 namespace ragrig {
 namespace {
@@ -99,12 +99,18 @@ bool scan_list(const FastContext& context, Scratch& scratch, FastQuery& query,
 }
 
 void finish_query(const FastContext& context, FastQuery& query, const Output& output) {
-  std::vector<Hit>& hits = query.top().finish();
   const Batch& batch = context.batch;
-  if (batch.refine_k > 0 && !refine(context.kernels, context.index.metric, batch, query.query(),
-                                    hits, context.progress))
+  std::vector<Hit> hits;
+  if (const Place* bad = query.top().finish(hits)) {
+    const Segment& segment = *batch.segments[bad->segment];
+    context.progress.corrupt(static_cast<int>(bad->segment), segment.id_offset(bad->position));
     return;
-  write_hits(hits, batch.k, query.query(), output);
+  }
+  const bool squared = context.index.metric == Metric::l2;
+  if (batch.refine_k > 0 &&
+      !rescore_hits(batch, query.query(), squared, context.index.isa, hits, context.progress))
+    return;
+  put_hits(hits, query.query(), batch.k, output);
 }
 
 void count_work(const FastContext& context, Scratch& scratch) {

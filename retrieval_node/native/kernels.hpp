@@ -71,9 +71,6 @@ struct Kernels {
   // Distances of whole vectors: a, b float32 [dim], not padded.
   float (*l2)(const float* a, const float* b, int64_t dim);
   float (*ip)(const float* a, const float* b, int64_t dim);
-  // The same with b float16.
-  float (*l2_half)(const float* a, const uint16_t* b, int64_t dim);
-  float (*ip_half)(const float* a, const uint16_t* b, int64_t dim);
   // -<a, b> in float64, as the head of this file says.
   double (*coarse_ip)(const float* a, const float* b, int64_t dim);
   // Distances of `queries` queries to a panel of kPanel centroids; see coarse.hpp.

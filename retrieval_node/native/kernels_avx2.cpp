@@ -8,7 +8,7 @@
 #include "kernels.hpp"
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
+#pragma GCC target("avx2,fma")
 
 namespace ragrig {
 namespace avx2 {
@@ -16,11 +16,10 @@ namespace avx2 {
 constexpr int kPartBytes = 32;
 constexpr int kPanelQueries = 2;
 
-static inline void widen(const uint16_t* from, float* to) {
-  for (int u = 0; u < 2; ++u) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8 * u));
-    _mm256_storeu_ps(to + 8 * u, _mm256_cvtph_ps(half));
-  }
+// to = a, b, half a register each.
+template <typename Register>
+static inline void pair(const float* a, const float* b, Register& to) {
+  to = Register(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1));
 }
 
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {

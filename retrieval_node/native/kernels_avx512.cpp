@@ -10,7 +10,7 @@
 // GCC 12 warns about its own intrinsics' undefined operands.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,f16c,popcnt")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,fma,popcnt")
 #pragma GCC target("prefer-vector-width=512")
 
 namespace ragrig {
@@ -19,9 +19,11 @@ namespace avx512 {
 constexpr int kPartBytes = 64;
 constexpr int kPanelQueries = 4;
 
-static inline void widen(const uint16_t* from, float* to) {
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  _mm512_storeu_ps(to, _mm512_cvtph_ps(half));
+// to = a, b, half a register each.
+template <typename Register>
+static inline void pair(const float* a, const float* b, Register& to) {
+  to = Register(
+      _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(a)), _mm256_loadu_ps(b), 1));
 }
 
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {

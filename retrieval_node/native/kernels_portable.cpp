@@ -1,5 +1,4 @@
 // Kernels in plain C++.
-#include "half.hpp"
 #include "kernels.hpp"
 
 namespace ragrig {
@@ -8,8 +7,10 @@ namespace portable {
 constexpr int kPartBytes = 16;
 constexpr int kPanelQueries = 1;
 
-void widen(const uint16_t* from, float* to) {
-  for (int64_t u = 0; u < kFloatLanes; ++u) to[u] = half_to_float(from[u]);
+// to = a, b, half a register each.
+template <typename Register>
+static inline void pair(const float* a, const float* b, Register& to) {
+  to = Register{a[0], a[1], b[0], b[1]};
 }
 
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {

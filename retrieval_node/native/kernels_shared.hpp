@@ -1,7 +1,7 @@
 // Kernels that the compiler vectorises well for every code path. Included once by
 // each kernels_*.cpp, inside its own namespace and under its own target, hence no
 // include guard and no headers here. Before it come kPartBytes (of a register),
-// kPanelQueries (that fit in the registers), widen(), quantize(), filter(), collect().
+// kPanelQueries (that fit in the registers), pair(), quantize(), filter(), collect().
 
 #define RAGRIG_INLINE static inline __attribute__((always_inline))
 
@@ -80,28 +80,6 @@ float distance(const float* a, const float* b, int64_t dim) {
   return add_lanes(lanes);
 }
 
-template <bool kL2>
-float distance_half(const float* a, const uint16_t* b, int64_t dim) {
-  alignas(64) float wide[kFloatLanes];
-  Vec lanes = {}, x, y;
-  int64_t t = 0;
-  for (; t + kFloatLanes <= dim; t += kFloatLanes) {
-    widen(b + t, wide);
-    load(a + t, x);
-    load(wide, y);
-    step<kL2>(lanes, x, y);
-  }
-  if (t < dim) {
-    uint16_t tail[kFloatLanes] = {};
-    for (int64_t i = t; i < dim; ++i) tail[i - t] = b[i];
-    widen(tail, wide);
-    load_tail(a + t, dim - t, x);
-    load(wide, y);
-    step<kL2>(lanes, x, y);
-  }
-  return add_lanes(lanes);
-}
-
 double coarse_ip(const float* a, const float* b, int64_t dim) {
   double lanes[kFloatLanes] = {};
   int64_t t = 0;
@@ -146,8 +124,9 @@ RAGRIG_INLINE void decode(const AdcJob& job, CodePlace at, float* out) {
   }
 }
 
+// Entries shorter than half a register, or of no round length: through memory.
 template <bool kL2, int kSub>
-void adc_sub(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
+void adc_decoded(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
   const int64_t dim = job.m * job.sub, padded = padded_dim(dim);
   // Two buffers: a code is decoded while the one before is still summed.
   float* buffers[2] = {job.scratch, job.scratch + padded};
@@ -164,6 +143,43 @@ void adc_sub(const AdcJob& job, const uint32_t* positions, int64_t count, float*
     }
     out[i] = add_lanes(lanes);
   }
+}
+
+// Component t of the decoded code, for the register that starts there.
+template <int kSub>
+RAGRIG_INLINE void entry_part(const AdcJob& job, CodePlace at, int64_t t, Part& to) {
+  const int64_t j = t / kSub;
+  const float* entry = job.codebooks + (j * kCodes + at.base[j * at.stride]) * kSub;
+  if (kSub >= kPartFloats) {
+    to = *reinterpret_cast<const LoosePart*>(entry + t % kSub);
+  } else {
+    const float* next = job.codebooks + ((j + 1) * kCodes + at.base[(j + 1) * at.stride]) * kSub;
+    pair(entry, next, to);
+  }
+}
+
+// Entries of half a register or more, whole vectors of 16.
+template <bool kL2, int kSub>
+void adc_direct(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
+  const int64_t dim = job.m * kSub;
+  for (int64_t i = 0; i < count; ++i) {
+    const CodePlace at = place_of(job, positions[i]);
+    Vec lanes = {}, x, y;
+    for (int64_t t = 0; t < dim; t += kFloatLanes) {
+      load(job.query + t, x);
+      for (int p = 0; p < kParts; ++p) entry_part<kSub>(job, at, t + p * kPartFloats, y.part[p]);
+      step<kL2>(lanes, x, y);
+    }
+    out[i] = add_lanes(lanes);
+  }
+}
+
+template <bool kL2, int kSub>
+void adc_sub(const AdcJob& job, const uint32_t* positions, int64_t count, float* out) {
+  if constexpr (2 * kSub >= kPartFloats)
+    if (job.m * kSub % kFloatLanes == 0)
+      return adc_direct<kL2, kSub>(job, positions, count, out);
+  adc_decoded<kL2, kSub>(job, positions, count, out);
 }
 
 template <bool kL2>
@@ -273,8 +289,7 @@ void rank(const uint64_t* keys, int64_t count, int32_t* ranks) {
 }
 
 const Kernels kKernels = {
-    filter,           table,           quantize,          adc<true>,
-    adc<false>,       distance<true>,  distance<false>,   distance_half<true>,
-    distance_half<false>, coarse_ip,   panel<true>,       panel<false>,
-    column_minima,    collect,         rank,
+    filter,          table,     quantize,    adc<true>,    adc<false>,
+    distance<true>,  distance<false>, coarse_ip, panel<true>, panel<false>,
+    column_minima,   collect,   rank,
 };

@@ -1,4 +1,4 @@
-// The k nearest hits seen so far, by (distance, row id).
+// The k nearest places seen so far, by (distance, row id).
 #pragma once
 
 #include <algorithm>
@@ -10,74 +10,96 @@
 
 namespace ragrig {
 
+// A hit whose row id has not been looked up: most never need it.
+struct Place {
+  float distance;
+  uint32_t segment;
+  int64_t position;
+};
+
 // Small k: a sorted array. Larger k: twice the room, cut to the k nearest when it
 // is full, so that n offers cost O(n + k log k) whatever their order.
 class TopK {
  public:
   static constexpr int64_t kSorted = 32;
 
-  void reset(int64_t k) {
+  void reset(const Batch& batch, int64_t k) {
+    batch_ = &batch;
     k_ = k;
-    hits_.clear();
+    places_.clear();
     limit_ = std::numeric_limits<float>::infinity();
-    worst_row_ = std::numeric_limits<int64_t>::max();
   }
 
-  // Hits beyond this distance are refused; infinity until k were taken.
+  // Places beyond this distance are refused; infinity until k were taken.
   float limit() const { return limit_; }
 
-  void offer(const Hit& hit) {
+  void offer(const Place& place) {
     // Written so that NaN, which no sound index gives, is refused.
-    if (!(hit.distance <= limit_) || (hit.distance == limit_ && hit.row > worst_row_)) return;
-    if (k_ <= kSorted) insert(hit);
-    else collect(hit);
+    if (!(place.distance <= limit_)) return;
+    if (k_ <= kSorted) insert(place);
+    else collect(place);
   }
 
-  // Sorted, at most k.
-  std::vector<Hit>& finish() {
-    if (k_ > kSorted) {
-      if (static_cast<int64_t>(hits_.size()) > k_) cut();
-      std::sort(hits_.begin(), hits_.end(), nearer);
+  // Sorted, at most k, with row ids. Returns the first place whose id is out of
+  // range, or null.
+  const Place* finish(std::vector<Hit>& hits) {
+    if (static_cast<int64_t>(places_.size()) > k_) cut();
+    std::sort(places_.begin(), places_.end(), Nearer{*this});
+    hits.clear();
+    for (const Place& place : places_) {
+      const Segment& segment = *batch_->segments[place.segment];
+      if (segment.ids()[place.position] >= segment.row_count()) return &place;
+      hits.push_back({place.distance, place.segment, row(place), place.position});
     }
-    return hits_;
+    return nullptr;
   }
 
   // Any order, at most 2 k.
-  const std::vector<Hit>& unsorted() const { return hits_; }
+  const std::vector<Place>& unsorted() const { return places_; }
 
  private:
-  static bool nearer(const Hit& a, const Hit& b) { return a.before(b); }
+  struct Nearer {
+    const TopK& top;
+    bool operator()(const Place& a, const Place& b) const { return top.nearer(a, b); }
+  };
 
-  void insert(const Hit& hit) {
-    if (static_cast<int64_t>(hits_.size()) < k_) hits_.push_back(hit);
-    size_t at = hits_.size() - 1;
-    for (; at > 0 && hit.before(hits_[at - 1]); --at) hits_[at] = hits_[at - 1];
-    hits_[at] = hit;
-    if (static_cast<int64_t>(hits_.size()) == k_) set_limit(hits_.back());
+  int64_t row(const Place& place) const {
+    const Segment& segment = *batch_->segments[place.segment];
+    return segment.row_start() + segment.ids()[place.position];
   }
 
-  void collect(const Hit& hit) {
-    hits_.push_back(hit);
-    const auto size = static_cast<int64_t>(hits_.size());
+  bool nearer(const Place& a, const Place& b) const {
+    if (a.distance != b.distance) return a.distance < b.distance;
+    return row(a) < row(b);
+  }
+
+  void insert(const Place& place) {
+    if (static_cast<int64_t>(places_.size()) < k_) places_.push_back(place);
+    else if (!nearer(place, places_.back())) return;
+    size_t at = places_.size() - 1;
+    for (; at > 0 && nearer(place, places_[at - 1]); --at) places_[at] = places_[at - 1];
+    places_[at] = place;
+    if (static_cast<int64_t>(places_.size()) == k_) limit_ = places_.back().distance;
+  }
+
+  void collect(const Place& place) {
+    places_.push_back(place);
+    const auto size = static_cast<int64_t>(places_.size());
     // At k for the first limit, then each time the room is used up.
     if (size == 2 * k_ || (size == k_ && limit_ == std::numeric_limits<float>::infinity())) cut();
   }
 
   void cut() {
-    std::nth_element(hits_.begin(), hits_.begin() + (k_ - 1), hits_.end(), nearer);
-    hits_.resize(static_cast<size_t>(k_));
-    set_limit(hits_[static_cast<size_t>(k_ - 1)]);
+    const auto last = places_.begin() + (k_ - 1);
+    std::nth_element(places_.begin(), last, places_.end(), Nearer{*this});
+    places_.resize(static_cast<size_t>(k_));
+    limit_ = places_.back().distance;
   }
 
-  void set_limit(const Hit& worst) {
-    limit_ = worst.distance;
-    worst_row_ = worst.row;
-  }
-
+  const Batch* batch_ = nullptr;
   int64_t k_ = 0;
-  std::vector<Hit> hits_;
+  std::vector<Place> places_;
   float limit_ = std::numeric_limits<float>::infinity();
-  int64_t worst_row_ = std::numeric_limits<int64_t>::max();
 };
 
 }  // namespace ragrig
