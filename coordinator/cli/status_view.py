@@ -67,6 +67,8 @@ def _collections(status: Json) -> Table:
         index = found["index"]
         if index == "ivfpq":
             index = f"ivfpq, {found['nlist']} lists"
+            sampled = found["recall"]["estimate"] if found["recall"] else None
+            index += f", recall {sampled:.3f}" if sampled is not None else ""
         cells = (found["documents"], found["rows"], index, found["num_shards"])
         table.add_row(found["name"], *map(_cell, cells), _cell(found["generation"]), state)
     return table

@@ -35,13 +35,15 @@ ANSWER = {
     "coverage": FULL,
     "timings": TIMINGS,
 }
-COLLECTION = {
+COLLECTION: dict[str, Any] = {
     "name": "docs",
     "generation": 3,
     "documents": 2,
     "rows": 5,
     "index": "exact",
     "nlist": None,
+    "nprobe": None,
+    "recall": {"wanted": None, "estimate": None, "lower_bound": None, "samples": 0},
     "num_shards": 2,
     "error": None,
 }

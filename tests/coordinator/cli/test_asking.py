@@ -185,6 +185,18 @@ def test_status_and_its_exit_code(
         assert run(["status", "--json", "--url", fake.url]) == code
 
 
+def test_status_shows_the_sampled_recall(capsys: pytest.CaptureFixture[str]) -> None:
+    indexed = {**COLLECTION, "index": "ivfpq", "nlist": 64}
+    sampled = {**indexed, "recall": {**COLLECTION["recall"], "estimate": 0.97123}}
+    broken = {**COLLECTION, "index": "ivfpq", "recall": None, "error": "checksum"}
+    reply = {**status_reply(True), "collections": [indexed, sampled, broken]}
+    with serving({STATUS: (200, reply)}) as fake:
+        assert run(["status", "--url", fake.url]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("64 lists") == 2
+    assert shown.count("recall 0.971") == 1
+
+
 def test_running_rig_is_found_by_its_data_dir_and_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
