@@ -19,7 +19,6 @@ from ragschema.errors import RagrigError
 
 _LIBRARIES = (
     "numpy",
-    "numba",
     "faiss-cpu",
     "torch",
     "transformers",

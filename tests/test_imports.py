@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ragschema", "coordinator", "llm_node", "retrieval_node")
 NODES = frozenset({"coordinator", "llm_node", "retrieval_node"})
 MODELS = frozenset({"torch", "transformers", "tokenizers", "sentence_transformers", "safetensors"})
-HEAVY = MODELS | {"faiss", "numba"}
+HEAVY = MODELS | {"faiss"}
 FORBIDDEN: dict[str, frozenset[str]] = {
     "ragschema": NODES | HEAVY | {"fastapi", "uvicorn"},
     "coordinator": frozenset({"llm_node", "retrieval_node", "faiss"}) | MODELS,

@@ -1,0 +1,1 @@
+"""The compiled scan and how it is found; `_scan.pyi` is its interface."""
