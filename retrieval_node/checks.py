@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ragschema.errors import IncompatibleRequest, InvalidInput, NotFound
-from ragschema.types import SearchBatch
+from ragschema.types import I32, SearchBatch
 from retrieval_node.fixedpoint import check_magnitude
+from retrieval_node.native.loader import native
 from retrieval_node.shard import ShardSet
 
 MAX_K = 4096
@@ -22,7 +23,10 @@ def check_search(shard_set: ShardSet, batch: SearchBatch) -> None:
             field="queries",
             hint="embed with the collection's own embedder",
         )
-    check_magnitude(batch.queries, "queries")
+    # One pass in compiled code; the slow way finds the words for a refusal.
+    module = native()
+    if module is None or not module.ordinary(np.ascontiguousarray(batch.queries, np.float32)):
+        check_magnitude(batch.queries, "queries")
     for name, value in (("k", batch.k), ("refine_k", batch.refine_k)):
         if value is not None and not 1 <= value <= MAX_K:
             raise InvalidInput(f"{value} is not in 1..{MAX_K}", field=name)
@@ -51,6 +55,9 @@ def _check_shards(shard_set: ShardSet, batch: SearchBatch) -> None:
 
 def _check_lists(shard_set: ShardSet, batch: SearchBatch) -> None:
     index, lists = shard_set.index, batch.list_ids
+    if batch.exact:
+        _check_exact(shard_set, batch)
+        return
     if index is None:
         if lists is not None:
             raise IncompatibleRequest(
@@ -67,11 +74,35 @@ def _check_lists(shard_set: ShardSet, batch: SearchBatch) -> None:
             field="refine_k",
             hint="leave refine_k out",
         )
-    if lists.size and not (lists.min() >= -1 and lists.max() < index.nlist):
-        raise InvalidInput(f"a list id is outside -1..{index.nlist - 1}", field="list_ids")
+    if lists.shape[0] != len(batch.queries):
+        raise InvalidInput(
+            f"has {lists.shape[0]} rows for {len(batch.queries)} queries", field="list_ids"
+        )
+    _check_list_ids(lists, index.nlist)
+
+
+def _check_list_ids(lists: I32, nlist: int) -> None:
+    module = native()
+    if module is not None and module.distinct_lists(np.ascontiguousarray(lists, np.int32), nlist):
+        return
+    if lists.size and not (lists.min() >= -1 and lists.max() < nlist):
+        raise InvalidInput(f"a list id is outside -1..{nlist - 1}", field="list_ids")
     ordered = np.sort(lists, axis=1)
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise InvalidInput("a query names a list twice", field="list_ids")
+
+
+def _check_exact(shard_set: ShardSet, batch: SearchBatch) -> None:
+    for name, value in (("list_ids", batch.list_ids), ("refine_k", batch.refine_k)):
+        if value is not None:
+            raise InvalidInput("an exact search has none", field=name, hint=f"leave {name} out")
+    for number in batch.shards:
+        if any(segment.vectors is None for segment in shard_set.shards[number].segments):
+            raise IncompatibleRequest(
+                "the collection stores no vectors to compare with",
+                field="exact",
+                hint="ingest it with refinement, or search its lists",
+            )
 
 
 def _check_filters(shard_set: ShardSet, batch: SearchBatch) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ragschema.errors import CorruptData
+from ragschema.storage.blockhead import corrupt
 from ragschema.types import Metric
 from retrieval_node.backends.base import Candidates
 from retrieval_node.cancel import raise_stopped
-from retrieval_node.shard import SegmentRows
+from retrieval_node.segment import SegmentRows
 
 
 def native_metric(metric: Metric) -> Literal["l2", "ip"]:
@@ -29,11 +29,9 @@ def to_candidates(found: Any, segments: Sequence[SegmentRows]) -> Candidates:
     """
     stopped = found.stopped
     if stopped == "corrupt":
-        path = segments[found.corrupt_segment].path
-        raise CorruptData(
-            f"{path}: the block at byte {found.corrupt_offset} is not what was written",
-            field=str(path),
-            hint="restore the file from a backup or ingest the collection again",
+        raise corrupt(
+            segments[found.corrupt_segment].path,
+            f"what lies at byte {found.corrupt_offset} is not what was written",
         )
     if stopped:
         raise_stopped(stopped)

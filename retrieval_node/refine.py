@@ -12,7 +12,8 @@ from retrieval_node.backends.base import Candidates, ScanRequest, blank_tail
 from retrieval_node.fixedpoint import exact_distances, smallest
 from retrieval_node.found import native_metric, to_candidates
 from retrieval_node.native.loader import native
-from retrieval_node.shard import SegmentRows, ShardSet
+from retrieval_node.segment import SegmentRows
+from retrieval_node.shard import ShardSet
 
 
 def refine(shard_set: ShardSet, request: ScanRequest, found: Candidates) -> Candidates:
@@ -75,7 +76,7 @@ def vectors_of(segments: list[SegmentRows], ids: I64) -> F32:
         spot = place[np.minimum(np.searchsorted(mine[place], ids[at]), max(0, len(mine) - 1))]
         held = mine[spot] == ids[at] if len(mine) else np.zeros(len(at), bool)
         assert segment.vectors is not None, "a refined segment holds vectors"
-        segment.file.verify_all()
+        segment.file.ensure_array("vectors")
         parts.append(segment.vectors[spot[held]].astype(np.float32))
         order.append(at[held])
     where = np.concatenate(order) if order else np.zeros(0, np.intp)

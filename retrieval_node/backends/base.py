@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -92,6 +92,10 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def pool(self) -> Any | None:
+        """native.Pool for exact searches beside the scan; None: the calling thread alone."""
 
     def load(self, shard_set: ShardSet) -> None:
         """Puts the shards where the scan reads them. Idempotent; what several

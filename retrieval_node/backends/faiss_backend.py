@@ -40,6 +40,7 @@ class FaissBackend:
 
     name = "faiss"
     device = "cpu"
+    pool = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -57,8 +57,13 @@ class Index:
     """Centroids and codebooks. ``residual`` false: codes are of the vectors themselves."""
 
     def __init__(
-        self, metric: Literal["l2", "ip"], centroids: F32, codebooks: F32, shift: F32,
-        residual: bool = ..., isa: Isa | None = ...,
+        self,
+        metric: Literal["l2", "ip"],
+        centroids: F32,
+        codebooks: F32,
+        shift: F32,
+        residual: bool = ...,
+        isa: Isa | None = ...,
     ) -> None:
         """centroids [nlist, dim], codebooks [m, 256, dim / m], shift [dim].
 
@@ -82,9 +87,17 @@ class Segment:
     """
 
     def __init__(
-        self, index: Index | None, list_offsets: I64, codes: U8 | None, bias: U16 | None,
-        bias_affine: F32 | None, ids: U32, row_start: int, row_count: int,
-        vectors: NDArray[np.float32] | NDArray[np.float16] | None, guard: Guard | None,
+        self,
+        index: Index | None,
+        list_offsets: I64,
+        codes: U8 | None,
+        bias: U16 | None,
+        bias_affine: F32 | None,
+        ids: U32,
+        row_start: int,
+        row_count: int,
+        vectors: NDArray[np.float32] | NDArray[np.float16] | None,
+        guard: Guard | None,
     ) -> None: ...
     @property
     def rows(self) -> int: ...
@@ -107,10 +120,19 @@ class Found:
     corrupt_offset: int
 
 def search(
-    index: Index, segments: list[Segment], queries: F32, lists: I32, k: int, pool: Pool, *,
-    refine_k: int = ..., refine_queries: F32 | None = ...,
-    live: U8 | None = ..., filters: U8 | None = ...,
-    filter_of: I32 | None = ..., cancel: Cancel | None = ...,
+    index: Index,
+    segments: list[Segment],
+    queries: F32,
+    lists: I32,
+    k: int,
+    pool: Pool,
+    *,
+    refine_k: int = ...,
+    refine_queries: F32 | None = ...,
+    live: U8 | None = ...,
+    filters: U8 | None = ...,
+    filter_of: I32 | None = ...,
+    cancel: Cancel | None = ...,
     order: Literal["auto", "query", "list"] = ...,
 ) -> Found:
     """Mode ``fast``: float IVF-PQ, exactly; nearest by (distance, row id).
@@ -125,17 +147,35 @@ def search(
     """
 
 def contract_search(
-    index: Index, segments: list[Segment], queries: F32, lists: I32, k: int, pool: Pool, *,
-    table_bits: int = ..., sum_bits: int = ...,
-    refine_k: int = ..., refine_queries: F32 | None = ...,
-    live: U8 | None = ..., filters: U8 | None = ...,
-    filter_of: I32 | None = ..., cancel: Cancel | None = ...,
+    index: Index,
+    segments: list[Segment],
+    queries: F32,
+    lists: I32,
+    k: int,
+    pool: Pool,
+    *,
+    table_bits: int = ...,
+    sum_bits: int = ...,
+    refine_k: int = ...,
+    refine_queries: F32 | None = ...,
+    live: U8 | None = ...,
+    filters: U8 | None = ...,
+    filter_of: I32 | None = ...,
+    cancel: Cancel | None = ...,
 ) -> Found:
     """Mode ``contract16``: the bits of fixedpoint.py, whatever the code path and threads."""
 
 def contract_tables(
-    index: Index, queries: F32, lists: I64, starts: I64, table_bits: int, sum_bits: int,
-    tables: U16, biases: I64, bases: F64, scales: F32,
+    index: Index,
+    queries: F32,
+    lists: I64,
+    starts: I64,
+    table_bits: int,
+    sum_bits: int,
+    tables: U16,
+    biases: I64,
+    bases: F64,
+    scales: F32,
 ) -> None:
     """Tables and biases of a batch (the host's half); see kernels of the same contract.
 
@@ -144,8 +184,19 @@ def contract_tables(
     """
 
 def contract_scan(
-    jobs: I64, starts: I64, codes: U8, ids: U32, row_start: int, alive: U8, tables: U16,
-    m: int, sum_max: int, sums: I64, rows: I64, counts: I32, isa: Isa | None = ...,
+    jobs: I64,
+    starts: I64,
+    codes: U8,
+    ids: U32,
+    row_start: int,
+    alive: U8,
+    tables: U16,
+    m: int,
+    sum_max: int,
+    sums: I64,
+    rows: I64,
+    counts: I32,
+    isa: Isa | None = ...,
 ) -> int:
     """The device's half: k smallest per query by (sum, row id); returns codes scanned.
 
@@ -155,15 +206,29 @@ def contract_scan(
     """
 
 def rescore(
-    segments: list[Segment], queries: F32, rows: I64, counts: I32, k: int,
-    metric: Literal["l2", "ip"], pool: Pool, isa: Isa | None = ...,
+    segments: list[Segment],
+    queries: F32,
+    rows: I64,
+    counts: I32,
+    k: int,
+    metric: Literal["l2", "ip"],
+    pool: Pool,
+    isa: Isa | None = ...,
 ) -> Found:
     """Exact distances of found rows (fixedpoint.exact_distances), the best k of them."""
 
 def exact_search(
-    segments: list[Segment], queries: F32, k: int, metric: Literal["l2", "ip"], pool: Pool, *,
-    live: U8 | None = ..., filters: U8 | None = ..., filter_of: I32 | None = ...,
-    cancel: Cancel | None = ..., isa: Isa | None = ...,
+    segments: list[Segment],
+    queries: F32,
+    k: int,
+    metric: Literal["l2", "ip"],
+    pool: Pool,
+    *,
+    live: U8 | None = ...,
+    filters: U8 | None = ...,
+    filter_of: I32 | None = ...,
+    cancel: Cancel | None = ...,
+    isa: Isa | None = ...,
 ) -> Found:
     """Every live row against every query; bits of fixedpoint.exact_distances."""
 
@@ -175,3 +240,25 @@ def ungroup_codes(grouped: U8, offsets: I64, m: int) -> U8:
 
 def crc32(data: U8) -> int:
     """zlib.crc32."""
+
+def contract_masks(
+    jobs: I64,
+    ids: U32,
+    row_start: int,
+    live: U8 | None,
+    filters: U8 | None,
+    filter_of: I64,
+    out: U8 | None,
+) -> int:
+    """Lane masks of jobs as ``contract_scan`` reads them; returns their bytes.
+
+    Bit i of a job's mask: row i is live and passes filter ``filter_of[job]`` (-1:
+    none); each mask is padded to whole blocks of 64 bits. With ``out`` the masks
+    are written one after the other and their offsets into the jobs.
+    """
+
+def ordinary(queries: F32) -> bool:
+    """Whether every component is a number of ordinary size (fixedpoint.MAX_ABS)."""
+
+def distinct_lists(lists: I32, nlist: int) -> bool:
+    """Whether all are in -1..nlist-1 and no row names one twice (-1 aside)."""

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bind.hpp"
+#include "contract_checks.hpp"
 #include "contract_device.hpp"
 #include "contract_search.hpp"
 #include "contract_tables.hpp"
@@ -209,9 +210,24 @@ int64_t device_masks(const py::object& jobs, const py::object& ids, int64_t row_
   return fill(writable(masks, "out"));
 }
 
+// The magnitude fixedpoint.MAX_ABS allows.
+constexpr float kMaxAbs = 1e15f;
+
+bool ordinary(const py::object& queries) {
+  const View<float> values = view<float>(queries, "queries", 2);
+  return all_ordinary(values.data, values.size(), kMaxAbs);
+}
+
+bool distinct(const py::object& lists, int64_t nlist) {
+  const View<int32_t> ids = view<int32_t>(lists, "lists", 2);
+  return lists_distinct(ids.data, ids.dim(0), ids.dim(1), nlist);
+}
+
 }  // namespace
 
 void bind_contract(py::module_& m) {
+  m.def("ordinary", &ordinary, py::arg("queries"));
+  m.def("distinct_lists", &distinct, py::arg("lists"), py::arg("nlist"));
   m.def("contract_search", &search, py::arg("index"), py::arg("segments"), py::arg("queries"),
         py::arg("lists"), py::arg("k"), py::arg("pool"), py::kw_only(),
         py::arg("table_bits") = 16, py::arg("sum_bits") = 24, py::arg("refine_k") = 0,

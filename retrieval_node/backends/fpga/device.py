@@ -43,7 +43,9 @@ class Argument:
     wide: bool
 
 
-#: Addresses are device addresses of buffers; ``alive`` 0 means all lanes are valid.
+#: Addresses are device addresses of buffers. Lane masks of jobs lie in ``masks``
+#: when mask_bytes is not 0, else in ``alive``, which stays on the device; jobs
+#: with offset -1 have none.
 ARGUMENTS: Final[Mapping[str, Argument]] = {
     "codes": Argument(0x20, True),
     "ids": Argument(0x28, True),
@@ -63,6 +65,9 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "m": Argument(0x8C, False),
     "k": Argument(0x90, False),
     "sum_max": Argument(0x94, False),
+    "code_bytes": Argument(0x98, True),
+    "row_start": Argument(0xA0, True),
+    "alive_bytes": Argument(0xA8, True),
 }
 
 

@@ -42,12 +42,27 @@ def place(device: Device, array: NDArray[Any]) -> Buffer:
 
 @dataclass(frozen=True)
 class PlacedRows:
-    """Device addresses of one shard's rows; valid as long as the shard is loaded."""
+    """Device addresses of one segment; valid as long as the segment is loaded.
+
+    Attributes:
+        code_bytes: of the grouped codes.
+        row_start: added to ids.
+    """
 
     codes: int
     ids: int
+    code_bytes: int
     rows: int
+    row_start: int
     m: int
+
+
+@dataclass(frozen=True)
+class PlacedMasks:
+    """Lane masks of the rows that are not deleted; address 0: none is deleted."""
+
+    address: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ class ScanUnit:
     def run(
         self,
         placed: PlacedRows,
-        alive: int,
+        alive: PlacedMasks,
         jobs: I64,
         starts: I64,
         num_tables: int,
@@ -121,8 +136,8 @@ class ScanUnit:
         """Scans the jobs; tables and masks were filled in before.
 
         Args:
-            alive: device address of the lane validity, 0 when all are valid.
-            jobs: int64 [j, 5], see ``kernels.scan``.
+            alive: masks that jobs refer to where mask_bytes is 0.
+            jobs: int64 [j, 6], see ``contract_scan`` in native/_scan.pyi.
         """
         n = len(starts) - 1
         sums = self._sums.view(np.int64, (n, k))
@@ -132,7 +147,7 @@ class ScanUnit:
             {
                 "codes": placed.codes,
                 "ids": placed.ids,
-                "alive": alive,
+                "alive": alive.address,
                 "masks": self.masks.send(mask_bytes) if mask_bytes else 0,
                 "tables": self.tables.send(num_tables * placed.m * 512),
                 "jobs": _send(self._jobs, jobs),
@@ -141,6 +156,9 @@ class ScanUnit:
                 "rows": self._rows.address,
                 "counts": self._counts.address,
                 "code_rows": placed.rows,
+                "code_bytes": placed.code_bytes,
+                "row_start": placed.row_start,
+                "alive_bytes": alive.nbytes,
                 "mask_bytes": mask_bytes,
                 "num_jobs": len(jobs),
                 "num_queries": n,

@@ -1,7 +1,7 @@
 """An emulated card: own memory, registers and asynchronous compute units.
 
 Host and device bytes are kept apart and poisoned, so a forgotten sync shows.
-The scan itself is ``kernels.scan``, bit-equal to the numeric contract.
+The scan itself is the compiled ``contract_scan``, bit-equal to the numeric contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from ragschema.errors import Unavailable
 from ragschema.types import U8
-from retrieval_node import kernels
 from retrieval_node.backends.fpga.device import (
     CODES_HIGH,
     CODES_LOW,
@@ -27,6 +26,7 @@ from retrieval_node.backends.fpga.device import (
     DeviceError,
     read_argument,
 )
+from retrieval_node.native.loader import require_native
 
 _PAGE = 4096
 _POISON_HOST = 0xA5
@@ -68,6 +68,7 @@ class EmulatedBuffer:
 @dataclass
 class _Unit:
     registers: dict[int, int] = field(default_factory=dict)
+    started: bool = False
     running: concurrent.futures.Future[int] | None = None
     done: bool = False
 
@@ -78,6 +79,7 @@ class EmulatedDevice:
     name = "emulator"
 
     def __init__(self, config: EmulatorConfig) -> None:
+        self._native = require_native()
         self.compute_units = config.compute_units
         self.banks = config.banks
         self._bank_bytes = config.bank_bytes
@@ -122,8 +124,10 @@ class EmulatedDevice:
         state = self._units[unit]
         if offset == CTRL:
             if value & Ctrl.START:
-                assert state.running is None, "started while it runs"
-                state.running = self._threads.submit(self._run, state)
+                assert not state.started, "started while it runs"
+                # Run by whoever waits, or by a thread of its own once somebody polls:
+                # a caller that waits at once pays for no change of thread.
+                state.started = True
             return
         state.registers[offset] = value & 0xFFFFFFFF
 
@@ -131,7 +135,12 @@ class EmulatedDevice:
         state = self._units[unit]
         if offset != CTRL:
             return state.registers.get(offset, 0)
-        value = int(Ctrl.IDLE) if state.running is None else 0
+        if state.started:
+            if state.running is None:
+                state.running = self._threads.submit(self._run, state)
+            if state.running.done():
+                self._finish(state, state.running.result())
+        value = 0 if state.started else int(Ctrl.IDLE)
         if state.done:
             value |= int(Ctrl.DONE)
             state.done = False
@@ -139,7 +148,10 @@ class EmulatedDevice:
 
     def wait(self, unit: int, timeout_s: float) -> None:
         state = self._units[unit]
-        assert state.running is not None, "waited for a unit that was not started"
+        assert state.started, "waited for a unit that was not started"
+        if state.running is None:
+            self._finish(state, self._run(state))
+            return
         try:
             scanned = state.running.result(timeout_s)
         except concurrent.futures.TimeoutError as error:
@@ -147,8 +159,12 @@ class EmulatedDevice:
                 f"compute unit {unit} did not finish within {timeout_s:g} s",
                 hint="restart the retrieval node",
             ) from error
+        self._finish(state, scanned)
+
+    def _finish(self, state: _Unit, scanned: int) -> None:
         state.registers[CODES_LOW] = scanned & 0xFFFFFFFF
         state.registers[CODES_HIGH] = scanned >> 32
+        state.started = False
         state.running = None
         state.done = True
 
@@ -173,22 +189,28 @@ class EmulatedDevice:
         n, k, m, rows = get("num_queries"), get("k"), get("m"), get("code_rows")
         if not (n and k and m):
             raise _Fault(DeviceError.BAD_ARGUMENT)
-        nothing = np.zeros(0, dtype=np.uint8)
-        jobs = memory("jobs", np.int64, get("num_jobs"), 5)
-        kernels.scan(
-            jobs,
-            memory("starts", np.int64, n + 1),
-            memory("codes", np.uint8, rows, m),
-            memory("ids", np.int64, rows),
-            memory("alive", np.uint8, rows) if get("alive") else nothing,
-            memory("masks", np.uint8, get("mask_bytes")) if get("mask_bytes") else nothing,
-            memory("tables", np.uint16, get("num_tables"), m * 256),
-            get("sum_max"),
-            memory("sums", np.int64, n, k),
-            memory("rows", np.int64, n, k),
-            memory("counts", np.int32, n),
-        )
-        return int(jobs[:, 1].sum())
+        masks, mask_bytes = "masks", get("mask_bytes")
+        if not mask_bytes:
+            masks, mask_bytes = "alive", get("alive_bytes")
+        try:
+            scanned: int = self._native.contract_scan(
+                memory("jobs", np.int64, get("num_jobs"), 6),
+                memory("starts", np.int64, n + 1),
+                memory("codes", np.uint8, get("code_bytes")),
+                memory("ids", np.uint32, rows),
+                get("row_start"),
+                memory(masks, np.uint8, mask_bytes) if mask_bytes else np.zeros(0, np.uint8),
+                memory("tables", np.uint16, get("num_tables"), m * 256),
+                m,
+                get("sum_max"),
+                memory("sums", np.int64, n, k),
+                memory("rows", np.int64, n, k),
+                memory("counts", np.int32, n),
+            )
+        except ValueError as error:
+            # A job outside its arrays, for one.
+            raise _Fault(DeviceError.BAD_ARGUMENT) from error
+        return scanned
 
     def _resolve(
         self, address: int, dtype: type[np.generic], shape: tuple[int, ...]
