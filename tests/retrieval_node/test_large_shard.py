@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
+from bench.scale_data import write_sparse_shard
 from ragschema.errors import CorruptData
-from ragschema.storage.blockhead import BLOCK_BYTES, encode_head, entry_of, place
+from ragschema.storage.blockhead import BLOCK_BYTES
 from ragschema.storage.manifest import Manifest, file_ref
-from retrieval_node.layout import grouped_bytes, lane_offsets
 from retrieval_node.shard import ShardReader
 from tests.retrieval_node.making import Made, Plan, make
 
@@ -29,37 +27,10 @@ def made(tmp_path: Path) -> Made:
     return make(tmp_path / "c", Plan(nlist=NLIST, m=M, refine=False))
 
 
-def _sparse_shard(path: Path) -> None:
-    """All codes, bias terms and ids zero, so that the file takes no room on the disk."""
-    offsets = np.linspace(0, ROWS, NLIST + 1).astype(np.int64)
-    lanes = int(lane_offsets(offsets)[-1])
-    affine = np.ones((NLIST, 2), dtype=np.float32)
-    given = {"list_offsets": offsets, "bias_affine": affine}
-    shapes = {
-        "codes": ("uint8", (grouped_bytes(offsets, M),)),
-        "bias": ("uint16", (lanes,)),
-        "ids": ("uint32", (ROWS,)),
-    }
-    entries = [entry_of(name, a.dtype, a.shape) for name, a in given.items()]
-    entries += [entry_of(name, np.dtype(dtype), shape) for name, (dtype, shape) in shapes.items()]
-    head = place("shard", {}, entries)
-    crcs = np.full(len(head.crcs), zlib.crc32(bytes(BLOCK_BYTES)), dtype=np.uint32)
-    first = bytearray(BLOCK_BYTES)
-    for entry in head.entries[: len(given)]:
-        at = entry.offset - head.first
-        first[at : at + entry.bytes] = given[entry.name].tobytes()
-    crcs[0] = zlib.crc32(bytes(first))
-    crcs[-1] = zlib.crc32(bytes((head.file_bytes - head.first) % BLOCK_BYTES or BLOCK_BYTES))
-    with path.open("wb") as out:
-        out.write(encode_head(replace(head, crcs=crcs)))
-        out.write(first)
-        out.truncate(head.file_bytes)
-
-
 def _of_one_segment(made: Made) -> Manifest:
     (segment,) = made.manifest.segments
     path = made.directory / segment.shards[0].path
-    _sparse_shard(path)
+    write_sparse_shard(path, ROWS, NLIST, M)
     segment = replace(segment, row_count=ROWS, shards=(file_ref(made.directory, path),))
     return replace(made.manifest, segments=(segment,), next_row_id=ROWS, live_rows=ROWS)
 
