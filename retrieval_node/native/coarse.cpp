@@ -83,6 +83,7 @@ void select(const Kernels& kernels, const float* distances, int64_t nlist, int64
 
 void coarse_search(const Index& index, const float* queries, int64_t n, int64_t nprobe,
                    Pool& pool, int32_t* out) {
+  if (n == 0) return;
   const Kernels& kernels = kernels_of(index.isa);
   const int64_t wanted = std::min(nprobe, index.nlist);
   const int64_t panels = (index.nlist + kPanel - 1) / kPanel, stride = panels * kPanel;
