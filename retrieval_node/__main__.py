@@ -212,6 +212,7 @@ def _serve(
     config = NodeConfig(
         name=listen.name,
         data_dir=data.resolve(),
+        backend=scan.backend,
         workers=scan.workers,
         max_waiting=max_waiting,
         max_message_bytes=listen.max_message_bytes,

@@ -34,6 +34,7 @@ SERVICE_NAME = "ragrig.wire.v1.RetrievalNode"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Answer = TypeVar("_Answer")
+_ABILITIES = ("filter", "refine", "exact", "ivfpq", "stream")
 _RESULT_BYTES = 12
 _MESSAGE_SLACK_BYTES = 4096
 
@@ -44,6 +45,8 @@ class NodeConfig:
 
     Attributes:
         data_dir: collections lie in ``<data_dir>/collections``.
+        backend: what the node was asked to run; None: what the backend calls
+            itself. They differ where faiss stands in for compiled code.
         workers: kernel calls that run at once; a backend may spread one call
             over several threads of its own.
         max_waiting: searches that may queue behind them.
@@ -52,6 +55,7 @@ class NodeConfig:
 
     name: str
     data_dir: Path
+    backend: str | None = None
     workers: int = 1
     max_waiting: int = 256
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
@@ -78,19 +82,16 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         )
         # Loads are rare and long: one thread of their own keeps searches going.
         self._loader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load")
-        capabilities = (f"backend:{backend.name}", f"device:{backend.device}")
-        self._greeter = Greeter(
-            config.name,
-            "retrieval",
-            (*capabilities, "filter", "refine", "exact", "ivfpq", "stream"),
-        )
+        # A set: a peer asks for the backend of its rig file, whoever stands in for it.
+        backends = {f"backend:{name}" for name in (backend.name, config.backend) if name}
+        capabilities = (*backends, f"device:{backend.device}", *_ABILITIES)
+        self._greeter = Greeter(config.name, "retrieval", capabilities)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the node's methods to a server."""
-        # Asked in order: these two shadow the generated handlers, which would
-        # copy every tensor; reflection and clients see no difference.
-        server.add_generic_rpc_handlers((_raw_handlers(self),))
-        retrieval_pb2_grpc.add_RetrievalNodeServicer_to_server(self, server)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, _handlers(self)),)
+        )
 
     async def Hello(
         self, request: common_pb2.HelloRequest, context: _Context
@@ -193,12 +194,34 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         self._backend.close()
 
 
-def _raw_handlers(servicer: RetrievalServicer) -> grpc.GenericRpcHandler[Any, Any]:
-    handlers = {
-        "Search": grpc.unary_unary_rpc_method_handler(servicer.Search),
+def _handlers(servicer: RetrievalServicer) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """As the generated ones, except that searches are not parsed by the library,
+    which would copy every tensor; clients and reflection see no difference."""
+    unary = grpc.unary_unary_rpc_method_handler
+    return {
+        "Hello": unary(
+            servicer.Hello,
+            common_pb2.HelloRequest.FromString,
+            common_pb2.HelloReply.SerializeToString,
+        ),
+        "LoadShards": unary(
+            servicer.LoadShards,
+            retrieval_pb2.LoadShardsRequest.FromString,
+            retrieval_pb2.LoadShardsReply.SerializeToString,
+        ),
+        "UnloadShards": unary(
+            servicer.UnloadShards,
+            retrieval_pb2.UnloadShardsRequest.FromString,
+            retrieval_pb2.UnloadShardsReply.SerializeToString,
+        ),
+        "Status": unary(
+            servicer.Status,
+            retrieval_pb2.RetrievalStatusRequest.FromString,
+            retrieval_pb2.RetrievalStatusReply.SerializeToString,
+        ),
+        "Search": unary(servicer.Search),
         "SearchStream": grpc.stream_stream_rpc_method_handler(servicer.SearchStream),
     }
-    return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
 
 def _deadline_s(context: _Context) -> float | None:

@@ -120,7 +120,7 @@ async def test_searches_like_the_library(client: Client, world: World) -> None:
     loaded = await client.load(BOOKS, 0, 1)
     assert sum(loaded.rows) == 337
     assert loaded.resident_bytes > 0
-    searcher = LocalSearcher(world.pq.directory)
+    searcher = LocalSearcher(world.pq.directory, "fpga")
     rng = np.random.default_rng(1)
     bitmap = rng.integers(0, 256, 43, dtype=np.uint8)
     plain = searcher.batch(world.pq.vectors[:20], 5, nprobe=4)
