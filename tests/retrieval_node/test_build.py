@@ -322,7 +322,10 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", list(Metric))
 def test_default_settings_find_the_true_neighbours(tmp_path: Path, metric: Metric) -> None:
-    made = make(tmp_path / "c", Plan(metric=metric, dim=24, segments=(3000,), nlist=None, m=None))
+    made = make(
+        tmp_path / "c",
+        Plan(metric=metric, dim=24, segments=(3000,), nlist=None, m=None, measure=True),
+    )
     queries = clustered(60, 24, 77, metric)
     if metric is Metric.L2:
         distances = ((queries[:, None, :] - made.vectors[None]) ** 2).sum(axis=2)
