@@ -1,8 +1,9 @@
 """The same queries through every backend.
 
-The fpga backend must equal a reference written with ``fixedpoint`` alone, bit
-for bit; faiss must agree wherever float rounding cannot decide the order; and
-every backend must give the same bytes however a collection is sharded.
+The fpga backend and mode contract16 of simd must equal a reference written with
+``fixedpoint`` alone, bit for bit; faiss and mode fast must agree wherever float
+rounding cannot decide the order; and every backend must give the same bytes
+however a collection is sharded.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ragschema.errors import IncompatibleRequest
 from ragschema.types import F32, I64, U8, Metric, SearchBatch, SearchResult
 from retrieval_node.backends.base import Candidates, merge_candidates
-from retrieval_node.backends.registry import BACKENDS
+from retrieval_node.backends.registry import open_backend
 from retrieval_node.fixedpoint import (
     Contract,
     exact_distances,
@@ -37,7 +40,24 @@ PLANS = {
     "refined": Plan(segments=(400,)),
     "segments": Plan(segments=(300, 1, 150), dead=DEAD, refine=False),
     "coarse": Plan(segments=(400,), m=1, nlist=3, refine=False, dead=(5,)),
+    "fresh": Plan(segments=(300, 150, 40), dead=DEAD, fresh=True),
+    "rotated": Plan(segments=(400,), rotate=True, residual=False, refine=False),
 }
+#: How each contestant is opened, and whether it obeys the numeric contract.
+CONTESTANTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "fpga": ({"name": "fpga"}, True),
+    "contract16": ({"name": "simd", "mode": "contract16"}, True),
+    "contract16, 3 threads": ({"name": "simd", "mode": "contract16", "threads": 3}, True),
+    "fast": ({"name": "simd", "mode": "fast"}, False),
+    "fast, 2 threads": ({"name": "simd", "mode": "fast", "threads": 2}, False),
+    "faiss": ({"name": "faiss"}, False),
+}
+EXACT_BITS = [name for name, (_, bits) in CONTESTANTS.items() if bits]
+FLOATS = [name for name, (_, bits) in CONTESTANTS.items() if not bits]
+
+
+def _open(made: Made, contestant: str) -> LocalSearcher:
+    return LocalSearcher(made.directory, open_backend(**CONTESTANTS[contestant][0]))
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(made, metric, name)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=CONTESTANTS)
 def searchers(request: pytest.FixtureRequest, case: Case) -> Iterator[dict[int, LocalSearcher]]:
-    opened = {n: LocalSearcher(made.directory, request.param) for n, made in case.made.items()}
+    opened = {n: _open(made, request.param) for n, made in case.made.items()}
     yield opened
     for searcher in opened.values():
         searcher.close()
@@ -177,58 +197,118 @@ def _valid(shard_set: ShardSet, batch: SearchBatch, q: int) -> U8:
 
 
 def _reference_scan(shard_set: ShardSet, batch: SearchBatch, q: int, k: int) -> tuple[F32, I64]:
-    """The PQ scan of one query with ``fixedpoint`` alone, over all shards."""
+    """The PQ scan of one query with ``fixedpoint`` alone, over all coded segments."""
     index = shard_set.index
     assert index is not None
     assert batch.list_ids is not None
     lists = batch.list_ids[q][batch.list_ids[q] >= 0]
     contract = Contract()
     found = scan_tables(
-        batch.queries[q], index.centroids[lists], index.codebooks, shard_set.metric, contract
-    )
+        index.rotate(batch.queries[q : q + 1])[0], index.centroids[lists], index.codebooks,
+        shard_set.metric, contract, index.residual,
+    )  # fmt: skip
     valid = _valid(shard_set, batch, q).astype(bool)
     sums, ids = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for shard in shard_set.shards.values():
-        rows = shard.rows
+    coded = [s for shard in shard_set.shards.values() for s in shard.segments if not s.exact]
+    for segment in coded:
+        rows, codes = segment.row_ids(), segment.row_codes()
         for p, number in enumerate(lists):
-            part = slice(rows.list_offsets[number], rows.list_offsets[number + 1])
-            keep = valid[rows.ids[part]]
-            table = found.tables[p if shard_set.metric is Metric.L2 else 0]
-            sums.append(
-                saturating_sums(table, int(found.biases[p]), rows.codes[part][keep], contract)
-            )
-            ids.append(rows.ids[part][keep])
+            part = slice(segment.list_offsets[number], segment.list_offsets[number + 1])
+            keep = valid[rows[part]]
+            table = found.tables[p if len(found.tables) > 1 else 0]
+            sums.append(saturating_sums(table, int(found.biases[p]), codes[part][keep], contract))
+            ids.append(rows[part][keep])
     all_sums, all_ids = np.concatenate(sums), np.concatenate(ids)
     best = smallest(all_sums, all_ids, k)
     return to_distance(all_sums[best], found.base, found.scale), all_ids[best]
 
 
-def _reference(shard_set: ShardSet, batch: SearchBatch, made: Made, q: int) -> tuple[F32, I64]:
+def _stored(shard_set: ShardSet, rows: I64) -> F32:
+    """Vectors as they are stored, float32 [len(rows), dim]."""
+    found = np.empty((len(rows), shard_set.dim), dtype=np.float32)
+    for segment in (s for shard in shard_set.shards.values() for s in shard.segments):
+        assert segment.vectors is not None
+        place = {int(row): at for at, row in enumerate(segment.row_ids())}
+        for at, row in enumerate(rows.tolist()):
+            if row in place:
+                found[at] = segment.vectors[place[row]]
+    return found
+
+
+def _reference_fresh(shard_set: ShardSet, batch: SearchBatch, q: int) -> tuple[F32, I64]:
+    """Every live row of the segments without codes, compared exactly."""
+    valid = _valid(shard_set, batch, q).astype(bool)
+    fresh = [s for shard in shard_set.shards.values() for s in shard.segments if s.exact]
+    rows = np.concatenate([np.zeros(0, np.int64), *(segment.row_ids() for segment in fresh)])
+    rows = rows[valid[rows]]
+    if not len(rows):
+        return np.zeros(0, np.float32), rows
+    return exact_distances(batch.queries[q], _stored(shard_set, rows), shard_set.metric), rows
+
+
+def _reference(shard_set: ShardSet, batch: SearchBatch, q: int) -> tuple[F32, I64]:
     if batch.refine_k is None:
-        return _reference_scan(shard_set, batch, q, batch.k)
-    _, rows = _reference_scan(shard_set, batch, q, batch.refine_k)
-    stored = made.vectors[rows].astype(np.float16).astype(np.float32)
-    distances = exact_distances(batch.queries[q], stored, shard_set.metric)
+        distances, rows = _reference_scan(shard_set, batch, q, batch.k)
+    else:
+        _, rows = _reference_scan(shard_set, batch, q, batch.refine_k)
+        stored = _stored(shard_set, rows)
+        distances = exact_distances(batch.queries[q], stored, shard_set.metric)
+    compared, fresh = _reference_fresh(shard_set, batch, q)
+    distances, rows = np.concatenate([distances, compared]), np.concatenate([rows, fresh])
     best = smallest(distances, rows, batch.k)
     return distances[best], rows[best]
 
 
 @on_codes
-def test_fpga_equals_the_contract_bit_for_bit(case: Case) -> None:
-    searcher = LocalSearcher(case.made[1].directory, "fpga")
+@pytest.mark.parametrize("contestant", EXACT_BITS)
+def test_equals_the_contract_bit_for_bit(case: Case, contestant: str) -> None:
+    searcher = _open(case.made[1], contestant)
     for batch in _batches(searcher, _queries(case)):
         result = searcher.search(batch)
         for q in range(len(batch.queries)):
-            distances, rows = _reference(searcher.shard_set, batch, case.made[1], q)
+            distances, rows = _reference(searcher.shard_set, batch, q)
             assert result.counts[q] == len(rows)
             assert result.row_ids[q, : len(rows)].tolist() == rows.tolist()
             assert result.distances[q, : len(rows)].tobytes() == distances.tobytes()
     searcher.close()
 
 
-def test_faiss_and_fpga_agree_within_rounding(case: Case) -> None:
+@on_codes
+@pytest.mark.parametrize("contestant", ["fpga", "contract16", "fast"])
+def test_an_exact_batch_passes_the_codes_by(case: Case, contestant: str) -> None:
+    made, searcher = case.made[2], _open(case.made[2], contestant)
+    batch = SearchBatch(searcher.shard_set.snapshot, (0, 1), _queries(case), None, K, exact=True)
+    if not PLANS[case.name].refine:
+        with pytest.raises(IncompatibleRequest, match="no vectors"):
+            searcher.search(batch)
+        return
+    result = searcher.search(batch)
+    live = np.flatnonzero(_valid(searcher.shard_set, batch, 0))
+    stored = _stored(searcher.shard_set, live)
+    for q, query in enumerate(batch.queries):
+        distances = exact_distances(query, stored, case.metric)
+        best = smallest(distances, live, K)
+        assert result.row_ids[q].tolist() == live[best].tolist()
+        assert result.distances[q].tobytes() == distances[best].tobytes()
+    assert result.stats.codes_scanned == len(batch.queries) * len(made.vectors)
+    searcher.close()
+
+
+def test_finding_is_searching_with_less_around_it(
+    case: Case, searchers: dict[int, LocalSearcher]
+) -> None:
+    queries = _queries(case)
+    result = searchers[2].search(searchers[2].batch(queries, K, 3))
+    found = searchers[2].find(queries, K, 3)
+    np.testing.assert_array_equal(found.rows, result.row_ids)
+    assert found.distances.tobytes() == result.distances.tobytes()
+    assert found.counts.tolist() == result.counts.tolist()
+
+
+@pytest.mark.parametrize("contestant", FLOATS)
+def test_floats_and_the_contract_agree_within_rounding(case: Case, contestant: str) -> None:
     made = case.made[2]
-    fpga, faiss = (LocalSearcher(made.directory, name) for name in ("fpga", "faiss"))
+    fpga, faiss = (_open(made, name) for name in ("fpga", contestant))
     for a_batch in _batches(fpga, _queries(case)):
         a, b = fpga.search(a_batch), faiss.search(a_batch)
         np.testing.assert_array_equal(a.counts, b.counts)
@@ -238,7 +318,7 @@ def test_faiss_and_fpga_agree_within_rounding(case: Case) -> None:
             theirs = set(b.row_ids[q, :count].tolist())
             last = a.distances[q, count - 1] if count else 0.0
             for row in set(mine) - theirs:
-                assert last - mine[row] < 4e-3, "a row clearly inside is missing from faiss"
+                assert last - mine[row] < 4e-3, "a row clearly inside is missing from floats"
     fpga.close()
     faiss.close()
 
@@ -253,7 +333,9 @@ def test_a_long_probe_list_with_padding(case: Case, searchers: dict[int, LocalSe
     gaps[:, 1], gaps[:, 3] = plain.list_ids[:, 0], plain.list_ids[:, 1]
     _same(searcher.search(replace(plain, list_ids=gaps)), searcher.search(plain))
     none = replace(plain, list_ids=np.full((len(queries), 2), -1, dtype=np.int32))
-    assert not searcher.search(none).counts.any()
+    # Fresh segments are compared whatever the lists.
+    fresh = PLANS[case.name].segments[-1] if PLANS[case.name].fresh else 0
+    assert (searcher.search(none).counts <= min(K, fresh)).all()
 
 
 def test_no_queries_give_no_answers(case: Case, searchers: dict[int, LocalSearcher]) -> None:

@@ -13,9 +13,21 @@ from ragschema.types import Metric
 from retrieval_node.backends.fpga import backend as fpga
 from retrieval_node.backends.fpga.backend import FpgaBackend
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
+from retrieval_node.cancel import Cancellation
 from retrieval_node.engine import SearchEngine
 from retrieval_node.local import LocalSearcher
 from tests.retrieval_node.making import Plan, clustered, make
+
+
+class Counting(Cancellation):
+    """Counts how often a search asks whether it should stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def check(self) -> None:
+        self.times += 1
 
 
 def test_device_memory_is_freed_with_the_last_snapshot_that_needs_it(tmp_path: Path) -> None:
@@ -45,11 +57,9 @@ def test_small_pieces_give_the_same_answer(
     )
     whole = searcher.search(batch)
     monkeypatch.setattr(fpga, "_PIECE_BYTES", 5000)
-    stops: list[int] = []
-    result = SearchEngine(searcher._engine.backend).search(
-        searcher.shard_set, batch, lambda: stops.append(1)
-    )
-    assert len(stops) > 10
+    asked = Counting()
+    result = SearchEngine(searcher._engine.backend).search(searcher.shard_set, batch, asked)
+    assert asked.times > 10
     np.testing.assert_array_equal(result.row_ids, whole.row_ids)
     assert result.distances.tobytes() == whole.distances.tobytes()
     searcher.close()
@@ -60,12 +70,11 @@ def test_a_stopped_scan_gives_its_compute_unit_back(tmp_path: Path) -> None:
     searcher = LocalSearcher(made.directory, "fpga")
     batch = searcher.batch(clustered(3, 16, 8), 3)
 
-    def stop() -> None:
-        raise Cancelled("gone")
-
+    gone = Cancellation()
+    gone.set()
     for _ in range(3):
         with pytest.raises(Cancelled):
-            searcher._engine.search(searcher.shard_set, batch, stop)
+            searcher._engine.search(searcher.shard_set, batch, gone)
     assert searcher.search(batch).counts.tolist() == [3, 3, 3]
     searcher.close()
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from ragschema.errors import Unavailable
 from retrieval_node.backends.fpga.device import (
     ARGUMENTS,
+    CODES_LOW,
     CTRL,
     ERROR,
     Ctrl,
@@ -57,11 +60,13 @@ def _start(device: EmulatedDevice, **arguments: int) -> DeviceError:
 
 
 def _arguments(device: EmulatedDevice) -> dict[str, int]:
+    codes = np.zeros(64, dtype=np.uint8)
+    codes[1] = 1
     arrays = {
-        "codes": np.array([[0], [1], [0]], dtype=np.uint8),
-        "ids": np.array([5, 6, 7], dtype=np.int64),
+        "codes": codes,
+        "ids": np.array([0, 1, 2], dtype=np.uint32),
         "tables": np.arange(256, dtype=np.uint16)[::-1].copy(),
-        "jobs": np.array([[0, 3, 0, 10, -1]], dtype=np.int64),
+        "jobs": np.array([[0, 3, 0, 0, 10, -1]], dtype=np.int64),
         "starts": np.array([0, 1], dtype=np.int64),
         "sums": np.zeros(2, dtype=np.int64),
         "rows": np.zeros(2, dtype=np.int64),
@@ -69,7 +74,7 @@ def _arguments(device: EmulatedDevice) -> dict[str, int]:
     }
     numbers = {
         "code_rows": 3, "num_jobs": 1, "num_queries": 1, "num_tables": 1, "m": 1, "k": 2,
-        "sum_max": (1 << 24) - 1,
+        "sum_max": (1 << 24) - 1, "code_bytes": 64, "row_start": 5,
     }  # fmt: skip
     return {name: place(device, array).address for name, array in arrays.items()} | numbers
 
@@ -81,6 +86,39 @@ def test_runs_a_scan_from_registers_alone(device: EmulatedDevice) -> None:
     rows = device._resolve(arguments["rows"], np.int64, (2,))
     assert sums.tolist() == [264, 265]
     assert rows.tolist() == [6, 5]
+
+
+def test_a_polled_unit_runs_by_itself(device: EmulatedDevice) -> None:
+    """START returns at once; nobody has to wait for the work to be done."""
+    arguments = _arguments(device)
+    for name in ARGUMENTS:
+        write_argument(device, 0, name, arguments.get(name, 0))
+    device.write_register(0, CTRL, int(Ctrl.START))
+    ends = time.monotonic() + 30
+    while not (seen := device.read_register(0, CTRL)) & Ctrl.DONE:
+        assert seen == 0, "neither idle nor done while it runs"
+        assert time.monotonic() < ends
+    assert device.read_register(0, CODES_LOW) == 3
+    assert _start(device, **arguments) is DeviceError.NONE
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        [64, 3, 0, 0, 10, -1],
+        [0, 4, 0, 0, 10, -1],
+        [0, 3, 1, 0, 10, -1],
+        [0, 3, 0, 1, 10, -1],
+        [0, 3, 0, 0, 1 << 24, -1],
+        [0, 3, 0, 0, 10, 0],
+    ],
+    ids=["codes", "rows", "first row", "table", "bias", "mask"],
+)
+def test_a_job_outside_its_arrays_is_an_error_code(device: EmulatedDevice, job: list[int]) -> None:
+    arguments = _arguments(device)
+    wrong = place(device, np.array([job], dtype=np.int64)).address
+    assert _start(device, **(arguments | {"jobs": wrong})) is DeviceError.BAD_ARGUMENT
+    assert _start(device, **arguments) is DeviceError.NONE
 
 
 def test_done_clears_when_it_is_read(device: EmulatedDevice) -> None:
