@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from retrieval_node.local import LocalSearcher
 
 _ID_BYTES = 8
+_MILLION = 1_000_000
 _K = 10
 _QUERIES = 8
 _SPARSE_ROWS = 100_000_000
@@ -142,9 +143,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             copies = max(1, millions[-1] // size)
             common.note(f"{copies} collections of {size}M codes")
             for number in range(copies):
-                plan = Synthetic(size * 1_000_000, seed=100 * size + number)
+                plan = Synthetic(size * _MILLION, seed=100 * size + number)
                 write_collection(folder / f"{plan.rows}-{number}", plan)
-            opened.append(_open(folder, size * 1_000_000, copies))
+            opened.append(_open(folder, size * _MILLION, copies))
         per_code = _us_per_code(opened, given.rounds)
         sparse_ms = _open_sparse_ms(folder)
     return _summary(opened, per_code) | {"open_100m_ms": round(sparse_ms, 1)}
@@ -158,7 +159,7 @@ def _summary(opened: list[Opened], per_code: dict[int, float]) -> dict[str, Any]
         "scale_latency_growth": round(max(value / base for value in per_code.values()), 3),
         "resident_over_codes_ids": round(max(shares.values()), 3),
         "sizes": {
-            f"{o.rows // 1_000_000}M": {
+            f"{o.rows // _MILLION}M": {
                 "latency_us": round(per_code[o.rows] * o.rows, 1),
                 "ns_per_code": round(per_code[o.rows] * 1e3, 4),
                 "gb_per_s": round(code_bytes / per_code[o.rows] / 1e3, 2),
