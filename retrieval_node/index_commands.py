@@ -58,8 +58,10 @@ def run_import(spec_path: Path, emit: Emit) -> int:
         spec = load(spec_path, ImportSpec)
         # faiss is imported after the thread settings.
         calm_thread_pools(1)
+        from retrieval_node.interop.faiss_file import limit_process
         from retrieval_node.interop.faiss_import import import_index
 
+        limit_process(Path(spec.file))
         return import_index(spec, progress)
 
     return _reported(work, emit)

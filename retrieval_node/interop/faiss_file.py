@@ -30,8 +30,9 @@ _FLAGS = (
 )
 
 
-def limit_process(file_bytes: int) -> None:
+def limit_process(path: Path) -> None:
     """Limits this process to what an honest file of that size can need; for good."""
+    file_bytes = path.stat().st_size if path.is_file() else 0
     _lower(resource.RLIMIT_AS, _SPACE_BYTES + _SPACE_PER_FILE_BYTE * file_bytes)
     _lower(resource.RLIMIT_CPU, _CPU_S + file_bytes // _FILE_BYTES_PER_CPU_S)
     _lower(resource.RLIMIT_CORE, 0)

@@ -13,7 +13,7 @@ from retrieval_node.build_train import write_index
 from retrieval_node.build_write import Stored, coded_arrays, write_shard
 from retrieval_node.fixedpoint import check_magnitude
 from retrieval_node.index_spec import ImportSpec
-from retrieval_node.interop.faiss_file import limit_process, open_index
+from retrieval_node.interop.faiss_file import open_index
 from retrieval_node.interop.faiss_parts import FaissParts, take_apart
 from retrieval_node.layout import deal
 from retrieval_node.shard_files import make_index
@@ -51,7 +51,9 @@ class ImportedIndex:
 
 
 def import_index(spec: ImportSpec, progress: Progress) -> ImportedIndex:
-    """Reads the file and writes the index and shard files; this process is limited for good.
+    """Reads the file and writes the index and shard files.
+
+    A damaged file may end the process: see ``faiss_file``.
 
     Rows are numbered by ascending faiss id.
 
@@ -59,9 +61,7 @@ def import_index(spec: ImportSpec, progress: Progress) -> ImportedIndex:
         NotFound, InvalidInput, CorruptData: see ``open_index`` and ``take_apart``.
         OSError: a file of the collection cannot be written.
     """
-    source = Path(spec.file)
-    limit_process(source.stat().st_size if source.is_file() else 0)
-    parts = take_apart(open_index(source))
+    parts = take_apart(open_index(Path(spec.file)))
     _check_vectors(parts)
     index = make_index(
         parts.metric, parts.centroids, parts.codebooks, residual=parts.residual,
