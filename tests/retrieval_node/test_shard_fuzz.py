@@ -175,6 +175,7 @@ def searched(loaded: ShardSet) -> list[bytes]:
     found = [to_candidates(raw, [segment]) for raw in seen]
     out = [a.tobytes() for c in found for a in (c.distances, c.rows, c.counts)]
     segment.file.verify_all()
+    segment.row_ids()
     arrays = (segment.ids, segment.list_offsets, segment.codes, segment.bias,
               segment.bias_affine, segment.vectors)  # fmt: skip
     return out + [b"" if a is None else a.tobytes() for a in arrays]
