@@ -20,7 +20,7 @@ _FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-g
 def _extension() -> Pybind11Extension:
     # Set by `make native-sanitize`.
     sanitize = os.environ.get("RAGRIG_SANITIZE", "")
-    extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
+    extra = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1", "-O1"] if sanitize else []
     return Pybind11Extension(
         "retrieval_node.native._scan",
         sorted(str(path) for path in _NATIVE.glob("*.cpp")),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ragschema.errors import IncompatibleRequest
+from ragschema.storage.blockfile import VERIFY_UP_TO_BYTES
 from ragschema.storage.manifest import Manifest, read_manifest
 from ragschema.types import F32, I32, SearchBatch, SearchResult
 from retrieval_node.backends.base import Backend, Candidates
@@ -26,6 +27,7 @@ class LocalSearcher:
         backend: a name for the registry, or an opened backend.
         shards: which shards to hold; None for all.
         mode: of the simd backend.
+        verify_up_to_bytes: see ``ShardReader``.
 
     Raises:
         NotFound: nothing was committed there.
@@ -39,6 +41,7 @@ class LocalSearcher:
         shards: tuple[int, ...] | None = None,
         threads: int = 1,
         mode: str = "fast",
+        verify_up_to_bytes: int = VERIFY_UP_TO_BYTES,
     ) -> None:
         self.manifest: Manifest = read_manifest(directory)
         opened = (
@@ -48,7 +51,9 @@ class LocalSearcher:
         )
         self._engine = SearchEngine(opened)
         chosen = tuple(range(self.manifest.num_shards)) if shards is None else shards
-        self.shard_set: ShardSet = ShardReader().open(directory, self.manifest, chosen)
+        self.shard_set: ShardSet = ShardReader(verify_up_to_bytes=verify_up_to_bytes).open(
+            directory, self.manifest, chosen
+        )
         self._engine.load(self.shard_set)
         self._shards = tuple(self.shard_set.shards)
         module = native()
