@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=16, help="searches of every collection")
     parser.add_argument("--build", type=int, metavar="N", help="build N vectors instead")
+    parser.add_argument("--nlist", type=int, help="of the build; chosen from N if left out")
     parser.add_argument("--threads", type=int, default=2, help="of the build")
     given = parser.parse_args()
     calm_thread_pools(1)

@@ -49,7 +49,7 @@ def measure_build(given: argparse.Namespace) -> dict[str, Any]:
             "vectors": str(folder / "vectors.npy"),
             "metric": "l2",
             "num_shards": 1,
-            "index": {"train": {"id": "idx-000001", "m": 16}},
+            "index": {"train": {"id": "idx-000001", "m": 16, "nlist": given.nlist}},
             "threads": given.threads,
         }
         (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
