@@ -4,6 +4,7 @@
 #include "bind.hpp"
 #include "coarse.hpp"
 #include "fast_search.hpp"
+#include "kernels.hpp"
 
 namespace ragrig {
 namespace {
@@ -49,6 +50,15 @@ py::array_t<int32_t> coarse(const std::shared_ptr<Index>& index, const py::objec
   return out;
 }
 
+uint64_t read_memory(const py::object& data, int64_t streams, int64_t ahead_bytes) {
+  const View<uint8_t> bytes = view<uint8_t>(data, "data", 1);
+  if (streams != 1 && streams != 2 && streams != 4 && streams != 8)
+    throw py::value_error("streams: " + std::to_string(streams) + " is not 1, 2, 4 or 8");
+  if (ahead_bytes < 0) throw py::value_error("ahead_bytes: it is negative");
+  py::gil_scoped_release released;
+  return kernels_of(best_isa()).read(bytes.data, bytes.size(), streams, ahead_bytes);
+}
+
 }  // namespace
 
 void bind_fast(py::module_& m) {
@@ -59,6 +69,8 @@ void bind_fast(py::module_& m) {
         py::arg("refine_queries") = py::none(), py::arg("live") = py::none(),
         py::arg("filters") = py::none(), py::arg("filter_of") = py::none(),
         py::arg("cancel") = py::none(), py::arg("order") = "auto");
+  m.def("read_memory", &read_memory, py::arg("data"), py::arg("streams"),
+        py::arg("ahead_bytes") = 0);
 }
 
 }  // namespace ragrig

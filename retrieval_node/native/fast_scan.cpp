@@ -70,6 +70,7 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
   FilterJob job;
   job.codes = view.codes + start * kLanes * context.index.m;
   job.bias = view.bias ? view.bias + start * kLanes : nullptr;
+  job.bias_low = view.bias ? view.bias_low + start : nullptr;
   job.blocks = first + blocks - start;
   job.m = context.index.m;
   job.ahead = ahead.bytes;

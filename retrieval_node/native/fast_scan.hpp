@@ -13,9 +13,16 @@
 
 namespace ragrig {
 
-// Blocks of a run of the filter: long enough to hide its start, short enough to
-// stay in cache between several queries and to tighten the limit in between.
-constexpr int64_t kRunBlocks = 64;
+// Most blocks of a run of the filter; see run_blocks.
+constexpr int64_t kRunBlocks = 256;
+
+// Blocks of a run for codes of m bytes: long enough to hide its start, short
+// enough to stay in a second-level cache and to tighten the limit in between.
+inline int64_t run_blocks(int64_t m) {
+  constexpr int64_t kRunBytes = 256 * 1024;
+  const int64_t fitting = kRunBytes / (kLanes * m) / kGroupBlocks * kGroupBlocks;
+  return fitting < kGroupBlocks ? kGroupBlocks : fitting > kRunBlocks ? kRunBlocks : fitting;
+}
 
 // What all threads of one search share.
 struct FastContext {

@@ -14,6 +14,8 @@ namespace {
 // Bytes of byte tables that one chunk of a list-major search works with.
 constexpr int64_t kChunkTableBytes = 512 * 1024;
 constexpr int64_t kLeastChunk = 8;
+// Queries per list from which a batch is scanned by list.
+constexpr double kLeastShare = 1.0;
 // Codes below which several threads for one query do not pay for waking them.
 constexpr int64_t kLeastSplitBytes = 512 * 1024;
 // Blocks of a list that one thread takes at a time.
@@ -131,8 +133,9 @@ bool visit_list(const FastContext& context, Workspace& work, const ListRun& run,
                 const Visit* visits, size_t count) {
   if (!may_scan(context, run)) return false;
   work.scratch.codes += run.view.rows * static_cast<int64_t>(count);
-  for (int64_t first = 0; first < run.view.blocks; first += kRunBlocks) {
-    const int64_t blocks = std::min(kRunBlocks, run.view.blocks - first);
+  const int64_t step = run_blocks(context.index.m);
+  for (int64_t first = 0; first < run.view.blocks; first += step) {
+    const int64_t blocks = std::min(step, run.view.blocks - first);
     for (size_t v = 0; v < count; ++v) {
       QuerySlot& slot = work.slot(static_cast<size_t>(visits[v].slot));
       if (!slot.state.scan(context, work.scratch, run, visits[v].coarse, slot.widest, first,
@@ -180,6 +183,16 @@ void search_by_list(const FastContext& context, Pool& pool, const Output& output
   });
 }
 
+// By list where the batch's queries meet in lists often enough that reading each
+// list once pays for limits that tighten later.
+Order choose_order(const FastContext& context, int threads) {
+  const Batch& batch = context.batch;
+  const int64_t together = batch.n / threads;
+  const double visits = static_cast<double>(together) * static_cast<double>(batch.nprobe);
+  const bool shared = visits >= kLeastShare * static_cast<double>(context.index.nlist);
+  return together >= kLeastChunk && batch.nprobe > 1 && shared ? Order::list : Order::query;
+}
+
 int64_t bytes_per_query(const FastContext& context) {
   int64_t rows = 0;
   for (const auto& segment : context.batch.segments) rows += segment->rows();
@@ -198,7 +211,7 @@ Order parse_order(const std::string& name) {
 void fast_search(const Index& index, const Batch& batch, Pool& pool, Order order,
                  const Output& output, Progress& progress) {
   const FastContext context{index, kernels_of(index.isa), batch, progress};
-  if (order == Order::automatic) order = Order::query;
+  if (order == Order::automatic) order = choose_order(context, pool.threads());
   if (order == Order::list) return search_by_list(context, pool, output);
   const bool split = pool.threads() > 1 && batch.n < pool.threads() &&
                      bytes_per_query(context) >= kLeastSplitBytes;

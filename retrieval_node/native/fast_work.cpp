@@ -7,8 +7,11 @@
 namespace ragrig {
 namespace {
 
-// A fresh limit falls fast: short runs until this many blocks are done.
-constexpr int64_t kYoungBlocks = 16;
+// A fresh limit falls fast: a run is no longer than what was seen before it.
+int64_t run_length(const FastContext& context, const FastQuery& query) {
+  const int64_t seen = query.blocks_seen() / kGroupBlocks * kGroupBlocks;
+  return std::min(std::max(seen, kGroupBlocks), run_blocks(context.index.m));
+}
 
 Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListRun* next) {
   const int64_t block_bytes = kLanes * index.m;
@@ -82,8 +85,7 @@ bool scan_blocks(const FastContext& context, Scratch& scratch, FastQuery& query,
   const double widest = offset_of(run, coarse);
   const int64_t end = first + blocks;
   while (first < end) {
-    const int64_t most = query.blocks_seen() < kYoungBlocks ? kGroupBlocks : kRunBlocks;
-    const int64_t now = std::min(most, end - first);
+    const int64_t now = std::min(run_length(context, query), end - first);
     const Ahead ahead = ahead_of(context.index, run, first + now, next);
     if (!query.scan(context, scratch, run, coarse, widest, first, now, ahead)) return false;
     first += now;

@@ -37,6 +37,7 @@ constexpr int64_t padded_dim(int64_t dim) {
 struct FilterJob {
   const uint8_t* codes;   // first group
   const uint16_t* bias;   // first lane, or null
+  const uint16_t* bias_low;  // smallest bias of each block; with bias
   int64_t blocks;
   int64_t m;
   const uint8_t* table;   // [m][256], 64-byte aligned
@@ -83,10 +84,14 @@ struct Kernels {
   void (*column_minima)(const float* values, int64_t count, int64_t columns, float* minima);
   // Numbers of the values that are at most `bound`, ascending; returns how many.
   int64_t (*collect)(const float* values, int64_t count, float bound, int32_t* numbers);
+  // A plain read of whole pieces of kReadBytes, for benchmarks: `streams` (1, 2, 4 or
+  // 8) runs side by side, prefetching `ahead` bytes (0: not at all).
+  uint64_t (*read)(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead);
   // ranks[i]: how many keys are smaller than keys[i].
   void (*rank)(const uint64_t* keys, int64_t count, int32_t* ranks);
 };
 
+constexpr int64_t kReadBytes = 4096;
 // Centroids of a panel of the coarse search.
 constexpr int64_t kPanel = 32;
 

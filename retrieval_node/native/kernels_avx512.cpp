@@ -53,10 +53,48 @@ static inline __m512i bias_units(const uint16_t* bias, __m512i factor) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 
+// Blocks whose sums wait for their biases: those are 2 bytes per code that most
+// blocks never need, so they are fetched for the few and read when they are there.
+struct Waiting {
+  static constexpr int64_t kMost = 16;
+
+  int64_t count = 0;
+  int64_t blocks[kMost + kGroupBlocks];
+  alignas(64) uint8_t sums[(kMost + kGroupBlocks) * kLanes];
+};
+
+static inline uint64_t settle(const FilterJob& job, Waiting& waiting, uint64_t* masks) {
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(job.limit));
+  const __m512i factor = _mm512_set1_epi16(static_cast<short>(job.bias_factor));
+  uint64_t any = 0;
+  for (int64_t i = 0; i < waiting.count; ++i) {
+    const int64_t block = waiting.blocks[i];
+    const __m512i sum = _mm512_adds_epu8(_mm512_load_si512(waiting.sums + i * kLanes),
+                                         bias_units(job.bias + block * kLanes, factor));
+    any |= masks[block] = _mm512_cmple_epu8_mask(sum, limit);
+  }
+  waiting.count = 0;
+  return any;
+}
+
+// What each block's sums may be before any bias: the limit less its smallest one.
+template <int kWidth>
+static inline void block_limits(const FilterJob& job, int64_t first, uint8_t* limits) {
+  const __m128i most = _mm_set1_epi8(static_cast<char>(job.limit));
+  if (!job.bias) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(limits), most);
+    return;
+  }
+  const __m128i low = _mm_maskz_loadu_epi16((1u << kWidth) - 1, job.bias_low + first);
+  const __m128i units = _mm_mulhi_epu16(low, _mm_set1_epi16(static_cast<short>(job.bias_factor)));
+  const __m128i bytes = _mm_cvtusepi16_epi8(units);
+  _mm_store_si128(reinterpret_cast<__m128i*>(limits), _mm_subs_epu8(most, bytes));
+}
+
 // One group of kWidth blocks: every table is loaded once for all of them.
 template <int kWidth>
-static inline uint64_t filter_group(const FilterJob& job, const uint8_t* codes,
-                                    const uint16_t* bias, const uint8_t* ahead, uint64_t* masks) {
+static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t first,
+                             const uint8_t* ahead, Waiting& waiting, uint64_t* masks) {
   __m512i sums[kWidth];
 #pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
@@ -78,34 +116,35 @@ static inline uint64_t filter_group(const FilterJob& job, const uint8_t* codes,
     row += kCodes;
     codes += kWidth * kLanes;
   }
-  const __m512i limit = _mm512_set1_epi8(static_cast<char>(job.limit));
+  alignas(16) uint8_t limits[16];
+  block_limits<kWidth>(job, first, limits);
   uint64_t any = 0;
 #pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b) any |= masks[b] = _mm512_cmple_epu8_mask(sums[b], limit);
-  if (any == 0 || !bias) return any;
-  // Biases are read only where some lane got this far without its own.
-  const __m512i factor = _mm512_set1_epi16(static_cast<short>(job.bias_factor));
-  any = 0;
-#pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) {
-    const __m512i sum = _mm512_adds_epu8(sums[b], bias_units(bias + b * kLanes, factor));
-    any |= masks[b] = _mm512_cmple_epu8_mask(sum, limit);
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(limits[b]));
+    const uint64_t mask = _mm512_cmple_epu8_mask(sums[b], limit);
+    masks[first + b] = mask;
+    any |= mask;
+    if (!job.bias) continue;
+    // Without a branch: blocks with lanes left come too irregularly to predict.
+    const uint16_t* bias = job.bias + (first + b) * kLanes;
+    const auto* wanted = mask ? reinterpret_cast<const char*>(bias)
+                              : reinterpret_cast<const char*>(waiting.sums);
+    _mm_prefetch(wanted, _MM_HINT_T0);
+    _mm_prefetch(wanted + 64, _MM_HINT_T0);
+    _mm512_store_si512(waiting.sums + waiting.count * kLanes, sums[b]);
+    waiting.blocks[waiting.count] = first + b;
+    waiting.count += mask != 0;
   }
   return any;
 }
 
-using FilterGroup = uint64_t (*)(const FilterJob&, const uint8_t*, const uint16_t*,
-                                 const uint8_t*, uint64_t*);
-
-template <int kWidth>
-uint64_t filter_width(const FilterJob& job, const uint8_t* codes, const uint16_t* bias,
-                      const uint8_t* ahead, uint64_t* masks) {
-  return filter_group<kWidth>(job, codes, bias, ahead, masks);
-}
+using FilterGroup = uint64_t (*)(const FilterJob&, const uint8_t*, int64_t, const uint8_t*,
+                                 Waiting&, uint64_t*);
 
 constexpr FilterGroup kFilterGroups[] = {
-    filter_width<1>, filter_width<2>, filter_width<3>, filter_width<4>,
-    filter_width<5>, filter_width<6>, filter_width<7>, filter_width<8>,
+    filter_group<1>, filter_group<2>, filter_group<3>, filter_group<4>,
+    filter_group<5>, filter_group<6>, filter_group<7>, filter_group<8>,
 };
 
 // Bytes between what is summed and what is prefetched within a run.
@@ -121,6 +160,7 @@ static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t 
 }
 
 bool filter(const FilterJob& job, uint64_t* masks) {
+  Waiting waiting;
   uint64_t any = 0;
   const int64_t total = job.blocks * kLanes * job.m;
   int64_t at = 0;
@@ -128,11 +168,13 @@ bool filter(const FilterJob& job, uint64_t* masks) {
     const int64_t left = job.blocks - first;
     const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
     const int64_t bytes = width * kLanes * job.m;
-    const uint16_t* bias = job.bias ? job.bias + first * kLanes : nullptr;
-    any |= kFilterGroups[width - 1](job, job.codes + at, bias, ahead_of(job, at, bytes, total),
-                                    masks + first);
+    const uint64_t some = kFilterGroups[width - 1](
+        job, job.codes + at, first, ahead_of(job, at, bytes, total), waiting, masks);
+    if (!job.bias) any |= some;
+    else if (waiting.count >= Waiting::kMost) any |= settle(job, waiting, masks);
     at += bytes;
   }
+  if (job.bias) any |= settle(job, waiting, masks);
   return any != 0;
 }
 

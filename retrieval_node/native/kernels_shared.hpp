@@ -288,8 +288,49 @@ void rank(const uint64_t* keys, int64_t count, int32_t* ranks) {
   }
 }
 
+typedef uint64_t ReadPart __attribute__((vector_size(kPartBytes)));
+typedef uint64_t LooseReadPart __attribute__((vector_size(kPartBytes), aligned(8), may_alias));
+
+template <int kStreams, bool kAhead>
+uint64_t read_streams(const uint8_t* data, int64_t bytes, int64_t ahead) {
+  // Eight sums hide the latency of an operation, whatever the streams.
+  constexpr int kSums = 8, kEach = kSums / kStreams;
+  constexpr int64_t kStep = kEach * kPartBytes;
+  ReadPart sums[kSums] = {};
+  const int64_t length = bytes / kReadBytes * kReadBytes / kStreams;
+  for (int64_t at = 0; at < length; at += kStep)
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s) {
+      const uint8_t* from = data + s * length + at;
+#pragma GCC unroll 8
+      for (int i = 0; i < kEach; ++i) {
+        sums[s * kEach + i] ^= reinterpret_cast<const LooseReadPart*>(from)[i];
+        if (kAhead) __builtin_prefetch(from + i * kPartBytes + ahead);
+      }
+    }
+  uint64_t total = 0;
+  for (int i = 0; i < kSums; ++i)
+    for (int u = 0; u < kPartBytes / 8; ++u) total ^= sums[i][u];
+  return total;
+}
+
+template <int kStreams>
+uint64_t read_from(const uint8_t* data, int64_t bytes, int64_t ahead) {
+  return ahead ? read_streams<kStreams, true>(data, bytes, ahead)
+               : read_streams<kStreams, false>(data, bytes, ahead);
+}
+
+uint64_t read(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead) {
+  switch (streams) {
+    case 1: return read_from<1>(data, bytes, ahead);
+    case 2: return read_from<2>(data, bytes, ahead);
+    case 4: return read_from<4>(data, bytes, ahead);
+    default: return read_from<8>(data, bytes, ahead);
+  }
+}
+
 const Kernels kKernels = {
     filter,          table,     quantize,    adc<true>,    adc<false>,
     distance<true>,  distance<false>, coarse_ip, panel<true>, panel<false>,
-    column_minima,   collect,   rank,
+    column_minima,   collect,   read,        rank,
 };

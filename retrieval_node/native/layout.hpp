@@ -28,6 +28,7 @@ struct ListView {
   int64_t rows;
   int64_t blocks;
   int64_t first_row;      // position of its first row in the segment
+  const uint16_t* bias_low;  // smallest bias of each block's rows, or null; after ensure_list
 };
 
 }  // namespace ragrig

@@ -1,5 +1,6 @@
 #include "segment.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -35,8 +36,7 @@ Segment::Segment(std::shared_ptr<const Index> index, SegmentArrays arrays)
     blocks_[l + 1] = blocks_[l] + blocks_of(offsets_[l + 1] - offsets_[l]);
   if (!exact()) check_codes();
   sound_ = std::make_unique<std::atomic<uint8_t>[]>(static_cast<size_t>(a.lists));
-  if (!a.guard)
-    for (int64_t l = 0; l < a.lists; ++l) sound_[static_cast<size_t>(l)].store(1);
+  if (a.bias) bias_low_.reset(new uint16_t[static_cast<size_t>(blocks_.back())]);
 }
 
 void Segment::check_shapes() const {
@@ -86,7 +86,21 @@ ListView Segment::list(int64_t l) const {
   view.rows = offsets_[static_cast<size_t>(l) + 1] - first;
   view.blocks = blocks_[static_cast<size_t>(l) + 1] - block;
   view.first_row = first;
+  view.bias_low = bias_low_ ? bias_low_.get() + block : nullptr;
   return view;
+}
+
+int64_t Segment::open_list(int64_t l) const {
+  const int64_t bad = arrays_.guard ? verify_list(l) : -1;
+  if (bad >= 0) return bad;
+  if (arrays_.bias) {
+    std::lock_guard<std::mutex> lock(noting_);
+    note_bias(l);
+    sound_[static_cast<size_t>(l)].store(1, std::memory_order_release);
+    return -1;
+  }
+  sound_[static_cast<size_t>(l)].store(1, std::memory_order_release);
+  return -1;
 }
 
 int64_t Segment::verify_list(int64_t l) const {
@@ -97,8 +111,18 @@ int64_t Segment::verify_list(int64_t l) const {
   int64_t bad = guard.ensure_memory(view.codes, lanes * index_->m);
   if (bad < 0 && view.bias) bad = guard.ensure_memory(view.bias, lanes * 2);
   if (bad < 0) bad = guard.ensure_memory(view.ids, view.rows * 4);
-  if (bad < 0) sound_[static_cast<size_t>(l)].store(1, std::memory_order_release);
   return bad;
+}
+
+void Segment::note_bias(int64_t l) const {
+  // Another thread may have been first, and readers may be there by now.
+  if (sound_[static_cast<size_t>(l)].load(std::memory_order_relaxed)) return;
+  const ListView view = list(l);
+  uint16_t* const low = bias_low_.get() + blocks_[static_cast<size_t>(l)];
+  for (int64_t b = 0; b < view.blocks; ++b) {
+    const uint16_t* const first = view.bias + b * kLanes;
+    low[b] = *std::min_element(first, first + std::min(kLanes, view.rows - b * kLanes));
+  }
 }
 
 int64_t Segment::ensure_vectors(int64_t first, int64_t count) const {

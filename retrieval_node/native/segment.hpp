@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "guard.hpp"
@@ -53,10 +54,11 @@ class Segment {
   int64_t list_rows(int64_t l) const { return offsets_[l + 1] - offsets_[l]; }
 
   // Verifies a list's codes, bias and ids: -1 when sound, else the offset of the
-  // first bad block in the file. Any thread; a relaxed load once verified.
+  // first bad block in the file. Notes each block's smallest bias, so that a scan
+  // need not read most biases. Any thread; one load once that is done.
   int64_t ensure_list(int64_t l) const {
     if (sound_[static_cast<size_t>(l)].load(std::memory_order_acquire)) return -1;
-    return verify_list(l);
+    return open_list(l);
   }
 
   // The vector of the row at `position`; call ensure_vectors before reading it.
@@ -75,13 +77,17 @@ class Segment {
  private:
   void check_shapes() const;
   void check_codes() const;
+  int64_t open_list(int64_t l) const;
   int64_t verify_list(int64_t l) const;
+  void note_bias(int64_t l) const;
 
   std::shared_ptr<const Index> index_;
   SegmentArrays arrays_;
   std::vector<int64_t> offsets_;  // copied: read for every list of every query
   std::vector<int64_t> blocks_;   // [lists + 1], first block of each list
   std::unique_ptr<std::atomic<uint8_t>[]> sound_;
+  mutable std::mutex noting_;
+  std::unique_ptr<uint16_t[]> bias_low_;  // [blocks], of lists that are sound
 };
 
 }  // namespace ragrig
