@@ -201,8 +201,10 @@ def contract_scan(
     """The device's half: k smallest per query by (sum, row id); returns codes scanned.
 
     jobs: int64 [j, 6]: byte offset in codes, rows, first row (into ids), table,
-    bias, offset of the job's lane mask in ``alive`` in bits (-1: all lanes valid).
-    starts: int64 [n + 1]. sums, rows: out [n, k]; counts: out [n].
+    bias, offset of the job's lane mask in ``alive`` in bits (-1: all lanes valid),
+    a multiple of 64; masks are padded to whole blocks, see ``contract_masks``.
+    starts: int64 [n + 1]. sums, rows: out [n, k]; counts: out [n]; what lies past
+    counts is left alone. ValueError: a job outside its arrays.
     """
 
 def rescore(
