@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from ragschema.types import I64, U8
 from retrieval_node.layout import deal, group_codes, grouped_bytes, lane_offsets, ungroup_codes
-from retrieval_node.native.loader import native
 
 
 @settings(max_examples=80, deadline=None)
@@ -73,10 +72,6 @@ def test_grouping_is_as_defined_and_can_be_undone(sizes: list[int], m: int, seed
     np.testing.assert_array_equal(grouped, reference_grouped(codes, offsets))
     assert len(grouped) == grouped_bytes(offsets, m)
     np.testing.assert_array_equal(ungroup_codes(grouped, offsets, m), codes)
-    module = native()
-    if module is not None and len(codes):
-        np.testing.assert_array_equal(module.group_codes(codes, offsets), grouped)
-        np.testing.assert_array_equal(module.ungroup_codes(grouped, offsets, m), codes)
 
 
 def test_lists_start_at_whole_blocks() -> None:
