@@ -156,7 +156,7 @@ class RetrievalNodeConfig:
         device: behind the fpga backend; the others have one of their own.
         mode: of the simd backend; None: fast, float IVF-PQ exactly. contract16
             gives the bits of the FPGA.
-        cpus: processors for the kernel's threads, in turn; empty: any.
+        cpus: processors for the simd backend's threads, in turn; empty: any.
         numa_node: keep the process and its memory there; None: anywhere.
         memory: map the files, or copy them into huge pages.
     """
@@ -287,6 +287,12 @@ def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> 
             f"{source}: the {node.backend} backend has no mode {node.mode!r}",
             field=f"{path}.mode",
             hint="leave mode out, or use backend: simd",
+        )
+    if node.cpus and node.backend != "simd":
+        raise InvalidInput(
+            f"{source}: the {node.backend} backend does not pin its threads",
+            field=f"{path}.cpus",
+            hint="leave cpus out, or use backend: simd",
         )
     if len(set(node.cpus)) != len(node.cpus):
         raise InvalidInput(

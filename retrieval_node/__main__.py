@@ -178,6 +178,12 @@ class ScanOptions:
                 field="--mode",
                 hint="leave it out, or use --backend simd",
             )
+        if self.cpus and self.backend != BackendName.SIMD:
+            raise InvalidInput(
+                f"the {self.backend} backend does not pin its threads",
+                field="--cpus",
+                hint="leave it out, or use --backend simd",
+            )
 
     @property
     def workers(self) -> int:
@@ -217,6 +223,8 @@ def _serve(
         max_waiting=max_waiting,
         max_message_bytes=listen.max_message_bytes,
         coalesce=coalesce,
+        # A search's own thread works as one of the backend's, which pins the others.
+        cpu=scan.cpus[0] if scan.cpus else None,
         memory=scan.memory,
     )
     asyncio.run(_run(listen, RetrievalServicer(config, _open(scan))))

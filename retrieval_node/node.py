@@ -50,6 +50,7 @@ class NodeConfig:
         workers: kernel calls that run at once; a backend may spread one call
             over several threads of its own.
         max_waiting: searches that may queue behind them.
+        cpu: that the workers are pinned to; None: any. The backend pins its own threads.
         memory: map shard files, or copy them into huge pages.
     """
 
@@ -60,6 +61,7 @@ class NodeConfig:
     max_waiting: int = 256
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     coalesce: CoalesceLimits = field(default_factory=CoalesceLimits)
+    cpu: int | None = None
     memory: Memory = "map"
 
 
@@ -78,8 +80,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
         self._counters = Counters()
         self._streams: set[SearchStream] = set()
         self._pool = SearchPool(
-            self._search, config.workers, config.max_waiting, config.coalesce, self._counters
-        )
+            self._search, config.workers, config.max_waiting, config.coalesce, self._counters,
+            config.cpu,
+        )  # fmt: skip
         # Loads are rare and long: one thread of their own keeps searches going.
         self._loader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="load")
         # A set: a peer asks for the backend of its rig file, whoever stands in for it.

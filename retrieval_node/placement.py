@@ -6,7 +6,7 @@ import ctypes
 import logging
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -52,8 +52,10 @@ def _no_list(text: str, field: str) -> InvalidInput:
     )
 
 
-def check_cpus(cpus: Iterable[int], field: str = "--cpus") -> None:
+def check_cpus(cpus: Collection[int], field: str = "--cpus") -> None:
     """Raises InvalidInput when this process may not run on one of them."""
+    if not cpus:
+        return
     allowed = os.sched_getaffinity(0)
     missing = sorted(set(cpus) - allowed)
     if missing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -95,13 +96,18 @@ class SearchPool:
 
     ``submit`` belongs to one event loop, on which answers are delivered and the
     counters are read.
+
+    Args:
+        cpu: the processor that the threads are pinned to; None: any.
     """
 
     def __init__(
         self, search: Search, workers: int, max_waiting: int,
         limits: CoalesceLimits | None = None, counters: Counters | None = None,
+        cpu: int | None = None,
     ) -> None:  # fmt: skip
         self._search = search
+        self._cpu = cpu
         self._max_waiting = max_waiting
         self._limits = limits or CoalesceLimits()
         self._counters = counters or Counters()
@@ -195,6 +201,8 @@ class SearchPool:
         return min(60.0, max(0.01, ahead_s))
 
     def _work(self) -> None:
+        if self._cpu is not None:
+            os.sched_setaffinity(0, {self._cpu})  # of this thread alone
         while True:
             tickets = self._take()
             if tickets is None:

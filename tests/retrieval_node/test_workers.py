@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +297,24 @@ async def test_retry_after_grows_with_the_queue(
     for pool in (short, long):  # both learn how long a call takes
         await refused(pool, pool._max_waiting)
     assert await refused(long, 40) > await refused(short, 2)
+
+
+async def test_the_threads_are_pinned_and_nobody_else() -> None:
+    mine = os.sched_getaffinity(0)
+    cpu = max(mine)
+    seen: list[set[int]] = []
+
+    def search(_: Any, batch: SearchBatch, cancel: Cancellation) -> SearchResult:
+        seen.append(os.sched_getaffinity(0))
+        return SearchResult(
+            np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64), np.ones(1, np.int32), 1
+        )
+
+    pool = SearchPool(search, 1, 1, cpu=cpu)
+    await pool.run(SHARDS, BATCH, None)
+    pool.close()
+    assert seen == [{cpu}]
+    assert os.sched_getaffinity(0) == mine
 
 
 async def test_closing_turns_away_what_waits_and_what_comes(
