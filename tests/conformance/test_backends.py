@@ -46,10 +46,8 @@ PLANS = {
 #: How each contestant is opened, and whether it obeys the numeric contract.
 CONTESTANTS: dict[str, tuple[dict[str, Any], bool]] = {
     "fpga": ({"name": "fpga"}, True),
-    "contract16": ({"name": "simd", "mode": "contract16"}, True),
-    "contract16, 3 threads": ({"name": "simd", "mode": "contract16", "threads": 3}, True),
-    "fast": ({"name": "simd", "mode": "fast"}, False),
-    "fast, 2 threads": ({"name": "simd", "mode": "fast", "threads": 2}, False),
+    "contract16": ({"name": "simd", "mode": "contract16", "threads": 3}, True),
+    "fast": ({"name": "simd", "mode": "fast", "threads": 2}, False),
     "faiss": ({"name": "faiss"}, False),
 }
 EXACT_BITS = [name for name, (_, bits) in CONTESTANTS.items() if bits]
