@@ -17,12 +17,19 @@ from typing import Any, Final, cast
 
 import grpc
 
-from ragschema.errors import Cancelled, DeadlineExceeded, RagrigError, Unavailable
+from ragschema.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    PayloadTooLarge,
+    RagrigError,
+    Unavailable,
+)
 from ragschema.types import CallContext, SearchBatch
 from ragschema.wire.client import typed_error
 from ragschema.wire.convert import error_from_wire
 from ragschema.wire.raw import STREAM_METHOD, read_reply, write_cancel, write_search
 from ragschema.wire.searches import ReplyParts
+from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES
 
 _MAX_UINT32: Final = 0xFFFF_FFFF
 _EOF: Final = grpc.aio.EOF  # type: ignore[attr-defined]
@@ -37,9 +44,17 @@ class PipelinedSearches:
 
     Args:
         node: the rig file's name, used in messages.
+        max_message_bytes: that the node takes; a longer request would end the
+            stream with everything in it, so it is not sent.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, node: str) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        node: str,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._max_message_bytes = max_message_bytes
         self._open: Callable[[], Any] = cast(
             "Any", channel.stream_stream(STREAM_METHOD, bytes, bytes)
         )
@@ -53,14 +68,23 @@ class PipelinedSearches:
         Raises:
             RagrigError: the node's own error; Unavailable when the stream broke.
             DeadlineExceeded: the context's deadline passed.
+            PayloadTooLarge: the request is longer than a node takes.
         """
         remaining_s = context.remaining_s()
         timeout_ms = min(_MAX_UINT32, math.ceil(remaining_s * 1e3))
         number = next(self._numbers)
+        data = write_search(batch, number, timeout_ms, context.trace_id)
+        if len(data) > self._max_message_bytes:
+            raise PayloadTooLarge(
+                f"a search of {len(data)} bytes is larger than the {self._max_message_bytes}"
+                f" that node {self._node} takes",
+                hint="ask fewer queries at once",
+                trace_id=context.trace_id,
+            )
         if self._stream is None or self._stream.ended:
             self._stream = _Stream(self._open(), self._node)
         stream = self._stream
-        reply = stream.send(number, write_search(batch, number, timeout_ms, context.trace_id))
+        reply = stream.send(number, data)
         timer = asyncio.get_running_loop().call_later(remaining_s, _expire, reply)
         try:
             return await reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -260,6 +261,22 @@ async def test_bytes_that_are_no_reply_end_the_stream(
     with pytest.raises(e.UpstreamError):
         await task
     await until(lambda: node.left == 1)
+
+
+async def test_a_request_over_the_limit_does_not_cost_the_others_their_stream(node: Node) -> None:
+    async with served(node) as port:
+        channel = open_channel(f"127.0.0.1:{port}")
+        searches = PipelinedSearches(channel, "ret-t", max_message_bytes=200)
+        task = start(searches, 1)
+        await until(lambda: len(node.held) == 1)
+        many = replace(asking(2), queries=np.zeros((50, 2), np.float32))
+        with pytest.raises(e.PayloadTooLarge) as caught:
+            await searches.search(many, CallContext.start(30, "big"))
+        assert caught.value.trace_id == "big"
+        node.answer(1)
+        assert value_of(await task) == 1
+        await searches.close()
+        await channel.close(None)
 
 
 async def test_closing_ends_what_is_in_flight(node: Node, searches: PipelinedSearches) -> None:
