@@ -340,9 +340,13 @@ async def test_an_overloaded_node_refuses_rather_than_answers_in_part(stage: Sta
 
 
 async def test_a_node_that_forgot_its_shards_gets_them_again(stage: Stage) -> None:
-    stage.retrievals[0].loaded.clear()
-    outcome = await stage.runtime.pipeline.search(by_vector(0), context())
-    assert outcome.coverage.missing == ("shard-0",)
+    missing: list[tuple[str, ...]] = []
+    while ("shard-0",) not in missing:
+        # On a busy machine a check may notice, and load, before the search does.
+        assert len(missing) < 20
+        stage.retrievals[0].loaded.clear()
+        outcome = await stage.runtime.pipeline.search(by_vector(0), context())
+        missing.append(outcome.coverage.missing)
     await until(lambda: bool(stage.retrievals[0].loaded))
     await until(lambda: stage.runtime.pool.routes(2)[0].group.nodes[0].can_search(
         stage.runtime.catalog.current("notes").id
