@@ -89,6 +89,7 @@ std::shared_ptr<Segment> make_segment(
     std::shared_ptr<Guard> guard) {
   const View<int64_t> offsets = view<int64_t>(list_offsets, "list_offsets", 1);
   const View<uint32_t> numbers = view<uint32_t>(ids, "ids", 1);
+  if (offsets.size() < 2) throw py::value_error("list_offsets: at least two values are needed");
   std::vector<py::object> held{offsets.array, numbers.array};
   SegmentArrays arrays;
   arrays.list_offsets = offsets.data;
