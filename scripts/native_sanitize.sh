@@ -24,4 +24,4 @@ ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:exitcode=99 \
 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:exitcode=99 \
 RAGRIG_NATIVE_FILE="$EXTENSION" \
 PYTHONPATH=scripts:. \
-    "$PYTHON" -m pytest -p use_extension -q --durations=5 "${@:-tests/retrieval_node/native}"
+    "$PYTHON" -m pytest -p use_extension -q --durations=5 --capture=sys "${@:-tests/retrieval_node/native}"
