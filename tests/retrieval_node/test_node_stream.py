@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ragschema.wire.client import open_channel
 from ragschema.wire.searches import result_from_wire, search_to_wire
 from retrieval_node.backends.base import Candidates, merge_candidates
 from retrieval_node.local import LocalSearcher
+from retrieval_node.placement import SYS_NODES
 from tests.retrieval_node.making import Made, Plan, make
 from tests.retrieval_node.process import NodeProcess
 
@@ -156,6 +158,26 @@ async def test_bytes_that_are_no_message_are_invalid_input(node: NodeProcess) ->
     with pytest.raises(Exception, match="not valid protobuf"):
         await search(b"\xff\xff", timeout=30)
     await channel.close(None)
+
+
+async def test_placed_and_in_huge_pages_it_answers_the_same(world: World, tmp_path: Path) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    options = ["--threads", "2", "--cpus", str(cpu), "--memory", "huge", "--mode", "fast"]
+    if (SYS_NODES / "node0").exists():
+        options += ["--numa-node", "0"]
+    options += ["--coalesce-max-batch", "8", "--coalesce-max-wait-us", "200"]
+    with NodeProcess(world.data, tmp_path, "--backend", "simd", *options) as process:
+        pinned = [
+            task
+            for task in Path(f"/proc/{process.process.pid}/task").iterdir()
+            if f"Cpus_allowed_list:\t{cpu}\n" in (task / "status").read_text()
+        ]
+        assert len(pinned) >= 2  # the search's own thread and the kernel's other one
+        client = await connected(process, True, 0, 1)
+        for seed in range(6):
+            batch = asking(world, seed)
+            assert_same(await client.search(batch, context()), world.searcher.search(batch))
+        await client.close()
 
 
 async def test_a_stream_does_not_hold_up_the_node_s_end(world: World, tmp_path: Path) -> None:
