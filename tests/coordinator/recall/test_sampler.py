@@ -144,7 +144,7 @@ async def test_the_rate_is_kept(tmp_path: Path) -> None:
 async def test_a_long_comparison_is_followed_by_a_longer_pause(tmp_path: Path) -> None:
     async with sampling(tmp_path) as stage:
         for node in stage.retrievals:
-            node.exact_pause_s = 0.1
+            node.exact_pause_s = 0.3
         await search(stage, 0)
         await compared(stage, 1)
         for _ in range(5):
