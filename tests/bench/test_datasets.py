@@ -55,7 +55,7 @@ def test_chunks_do_not_repeat_one_another(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_spectrum_decays_within_a_cluster_and_overall(data: Dataset) -> None:
     one = clustered(2000, 32, seed=SEED, queries=1, clusters=1)
-    for name, drawn, share in (("cluster", one, 0.85), ("all", data, 0.35)):
+    for name, drawn, share in (("cluster", one, 0.8), ("all", data, 0.65)):
         spectrum = np.linalg.eigvalsh(np.cov(drawn.base.T))[::-1]
         assert spectrum[:8].sum() > share * spectrum.sum(), f"{name}, seed {SEED}"
 
