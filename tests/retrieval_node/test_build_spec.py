@@ -37,6 +37,10 @@ def test_reads_every_form(tmp_path: Path) -> None:
     existing = _load(tmp_path, index={"existing": "index/idx-000001.rag"}).index
     assert existing is not None
     assert existing.existing == "index/idx-000001.rag"
+    assert existing.residual
+    assert (spec.threads, spec.vector_type) == (None, None)
+    wide = _load(tmp_path, threads=3, vector_type="float32")
+    assert (wide.threads, wide.vector_type) == (3, "float32")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,10 @@ def test_reads_every_form(tmp_path: Path) -> None:
         ({"num_shards": 0}, "num_shards"),
         ({"num_shards": "2"}, "num_shards"),
         ({"extra": 1}, "extra"),
+        ({"threads": 0}, "threads"),
+        ({"vector_type": "float64"}, "vector_type"),
+        ({"index": {"train": {"id": "idx-000001", "rotate": 1}}}, "index.train.rotate"),
+        ({"index": {"existing": "a", "residual": "no"}}, "index.residual"),
         ({"index": {"train": {"id": "../../x"}}}, "index.train.id"),
         ({"index": {}}, "index"),
         ({"index": {"existing": "a", "train": {"id": "idx-000001"}}}, "index"),
