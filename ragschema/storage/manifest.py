@@ -130,7 +130,7 @@ class SegmentRef:
       ids           uint32 [n], row id minus row_start
       list_offsets  int64 [nlist + 1], rows; absent when exact
       codes         uint8, list by list, in groups (retrieval_node/layout.py)
-      bias          uint16 [padded rows], l2 only; see retrieval_node/layout.py
+      bias          uint16 [padded rows], l2 only; see retrieval_node/bias.py
       bias_affine   float32 [nlist, 2], l2 only
       vectors       float32 or float16 [n, dim]: exact segments, and segments
                     of an index that refines
