@@ -58,7 +58,7 @@ class FaissBackend:
             for shard in shard_set.shards.values():
                 for segment in shard.segments:
                     if not segment.exact and segment not in self._indexes:
-                        self._indexes[segment] = _build(shard_set.index, segment)
+                        self._indexes[segment] = index_of(shard_set.index, segment)
 
     def search(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
         # The setting belongs to the calling thread.
@@ -107,7 +107,7 @@ def _packed(lists: I32) -> I64:
     return np.take_along_axis(lists, order, axis=1).astype(np.int64)
 
 
-def _build(index: IvfIndex, segment: SegmentRows) -> Any:
+def index_of(index: IvfIndex, segment: SegmentRows) -> Any:
     """An IndexIVFPQ over the stored codes, with row ids."""
     built = empty_index(index)
     built.use_precomputed_table = -1
