@@ -90,8 +90,8 @@ struct TableOutputs {
 };
 
 void fill_query(const Index& index, const Contract& contract, const float* query, int64_t number,
-                const int64_t* lists, int64_t first, int64_t count, const TableOutputs& out) {
-  QueryTables made;
+                const int64_t* lists, int64_t first, int64_t count, QueryTables& made,
+                const TableOutputs& out) {
   made.reset(index, query, lists + first, count);
   for (int64_t i = 0; i < made.pieces(); i++) made.fill(i);
   made.finish(contract);
@@ -127,9 +127,10 @@ void tables(const Index& index, const py::object& queries, const py::object& lis
       output<float>(out_scales, "scales", n, 1),
   };
   py::gil_scoped_release released;
+  QueryTables made;
   for (int64_t q = 0; q < n; q++) {
     fill_query(index, contract, asked.data + q * index.dim, q, flat.data, borders.data[q],
-               borders.data[q + 1] - borders.data[q], out);
+               borders.data[q + 1] - borders.data[q], made, out);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "contract_search.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 #include <vector>
 
@@ -161,7 +162,10 @@ class QuerySearch {
 void by_query(const Index& index, const Batch& batch, const Contract& contract, Pool& pool,
               const Output& out, Progress& progress) {
   std::vector<Scratch> scratch(static_cast<size_t>(pool.threads()));
-  std::vector<QuerySearch> searches(scratch.size(), {index, batch, contract, progress});
+  std::deque<QuerySearch> searches;
+  for (size_t i = 0; i < scratch.size(); i++) {
+    searches.emplace_back(index, batch, contract, progress);
+  }
   pool.run(batch.n, [&](int64_t query, int slot) {
     Scratch& own = scratch[static_cast<size_t>(slot)];
     QuerySearch& search = searches[static_cast<size_t>(slot)];

@@ -35,7 +35,7 @@ void QueryTables::reset(const Index& index, const float* query, const int64_t* l
   const int64_t floats = table_floats(index);
   kept_ = std::min(tables_, std::max<int64_t>(1, kKeptBytes / 4 / floats));
   // Slack: the last piece may be cut off anywhere.
-  floats_.resize(static_cast<size_t>((kept_ + kPieceLists) * floats));
+  floats_.reserve((kept_ + kPieceLists) * floats);
   lows_.resize(static_cast<size_t>(tables_ * index.m));
   highs_.resize(static_cast<size_t>(tables_ * index.m));
   coarse_.assign(static_cast<size_t>(count), 0.0);
@@ -69,7 +69,7 @@ void QueryTables::fill(int64_t piece) {
   const int64_t first = piece * kPieceLists, m = index_->m;
   const int64_t count = std::min(kPieceLists, tables_ - first), size = table_floats(*index_);
   if (first < kept_) {
-    floats(first, count, floats_.data() + first * size, lows_.data() + first * m,
+    floats(first, count, floats_.get() + first * size, lows_.data() + first * m,
            highs_.data() + first * m);
     return;
   }
@@ -109,7 +109,7 @@ void QueryTables::finish(const Contract& contract) {
 const float* QueryTables::kept(int64_t table, std::vector<float>& work) const {
   const int64_t size = table_floats(*index_), m = index_->m;
   // Pieces are kept whole: one that starts before kept_ is.
-  if (table / kPieceLists * kPieceLists < kept_) return floats_.data() + table * size;
+  if (table / kPieceLists * kPieceLists < kept_) return floats_.get() + table * size;
   work.resize(static_cast<size_t>(size + 2 * m));
   floats(table, 1, work.data(), work.data() + size, work.data() + size + m);
   return work.data();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.hpp"
 #include "contract_kernels.hpp"
 #include "contract_numbers.hpp"
 #include "index.hpp"
@@ -57,7 +58,8 @@ class QueryTables {
   int64_t kept_ = 0;    // float tables held until they are quantised
   uint32_t table_max_ = 0;
   Scale scale_;
-  std::vector<float> floats_, lows_, highs_;
+  Aligned<float> floats_;  // not zeroed: it is large and written before it is read
+  std::vector<float> lows_, highs_;
   std::vector<double> coarse_;
   std::vector<ListRange> ranges_;
   std::vector<uint32_t> biases_;
