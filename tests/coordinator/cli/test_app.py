@@ -120,12 +120,16 @@ def test_every_option_of_every_command_has_help(capsys: pytest.CaptureFixture[st
 
     root = typer.main.get_command(build())
     commands = {"": root, **root.commands}  # type: ignore[attr-defined]
-    assert set(commands) == {"", "demo", "up", "ingest", "ask", "search", "status", "doctor"}
+    plain = {"demo", "up", "ingest", "ask", "search", "status", "doctor"}
+    assert set(commands) == {"", *plain, "index"}
+    of_index = commands["index"].commands
+    assert set(of_index) == {"import", "export", "tune"}
+    commands |= {f"index {name}": command for name, command in of_index.items()}
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
-        assert run([*([name] if name else []), "--help"]) == 0
+        assert run([*name.split(), "--help"]) == 0
         capsys.readouterr()
 
 
