@@ -142,10 +142,10 @@ void quantize(const float* table, const float* lows, float scale, uint32_t table
               uint16_t* out) {
   for (int j = 0; j < m; j++) {
     const float* column = table + j * kEntries;
+    uint16_t* words = out + j * kEntries;
     const float least = lows[j];
     for (int c = 0; c < kEntries; c++) {
-      out[j * kEntries + c] =
-          static_cast<uint16_t>(entry(column[c], least, scale, static_cast<int>(table_max)));
+      words[c] = static_cast<uint16_t>(entry(column[c], least, scale, static_cast<int>(table_max)));
     }
   }
 }
