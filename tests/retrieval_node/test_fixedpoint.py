@@ -212,3 +212,17 @@ def test_ties_go_to_the_smaller_row_id() -> None:
 def test_unknown_widths_are_refused(table_bits: int, sum_bits: int) -> None:
     with pytest.raises(InvalidInput):
         Contract(table_bits, sum_bits)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_codes_of_the_vectors_themselves_are_residuals_of_zero(metric: Metric) -> None:
+    rng = np.random.default_rng(12)
+    query = rng.normal(size=6).astype(np.float32)
+    codebooks = rng.normal(size=(3, 256, 2)).astype(np.float32)
+    centroids = rng.normal(size=(4, 6)).astype(np.float32)
+    plain = scan_tables(query, centroids, codebooks, metric, Contract(), residual=False)
+    zero = scan_tables(query, 0 * centroids, codebooks, metric, Contract())
+    assert len(plain.tables) == 1
+    np.testing.assert_array_equal(plain.tables[0], zero.tables[0])
+    assert plain.biases.tolist() == zero.biases.tolist()
+    assert (plain.base, plain.scale) == (zero.base, zero.scale)
