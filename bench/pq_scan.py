@@ -9,8 +9,10 @@ tables to the sorted result, with every list probed and k = 10.
   precomputed tables, 8 MiB of codes, one query a call.
 * ``scan_fraction_of_read_bw``: mode fast on 512 MiB of codes over a plain read of
   the same bytes: 512-bit loads, with the streams and the prefetch distance that
-  a trial finds fastest on this machine.
-* ``contract16_fraction_of_read_bw``: the same for mode contract16.
+  a trial finds fastest on this machine. Inner products, as of cosine collections,
+  which read nothing but codes; ``.._l2`` is the same for squared distances, which
+  also read the two-byte bias terms of some blocks, not counted in the rate.
+* ``contract16_fraction_of_read_bw`` and ``.._l2``: the same for mode contract16.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 from bench.common import emit, machine, note, options, typed_failures
 from bench.pq_scan_data import CodeSet, make_codes
 from ragschema.procs import calm_thread_pools
-from ragschema.types import F32
+from ragschema.types import F32, Metric
 from retrieval_node.native.loader import require_native
 
 _DIM, _M, _K = 128, 16, 10
@@ -39,11 +41,10 @@ _READS = [(streams, ahead) for streams in (1, 2, 4, 8) for ahead in (0, 1024, 40
 class Scan:
     """One code set under the extension: a call searches all lists for some queries."""
 
-    def __init__(self, made: CodeSet) -> None:
+    def __init__(self, made: CodeSet, metric: Metric) -> None:
         self._scan = require_native()
         self._pool = self._scan.Pool(1)
-        self._index = made.index(self._scan)
-        self._segment = made.segment(self._scan, self._index)
+        self._index, self._segment = made.handles(self._scan, metric)
         self._lists = np.arange(len(made.centroids), dtype=np.int32)
         self.code_bytes = made.codes.nbytes
 
@@ -95,7 +96,7 @@ def took_s(call: Callable[[], Any]) -> float:
 def in_cache(given: argparse.Namespace) -> dict[str, Any]:
     """Mode fast beside faiss where codes stay in the last-level cache."""
     made = make_codes(_CACHE_BYTES // _M, _CACHE_LISTS, _DIM, _M, given.seed)
-    scan, peer = Scan(made), faiss_index(made)
+    scan, peer = Scan(made, Metric.L2), faiss_index(made)
     queries = _queries(given, 256)
     _same_results(scan, peer, queries[:16])
     result: dict[str, Any] = {}
@@ -127,30 +128,33 @@ def from_memory(given: argparse.Namespace) -> dict[str, Any]:
     size = given.code_mib << 20
     note(f"making {given.code_mib} MiB of codes, seed {given.seed}")
     made = make_codes(size // _M, _LARGE_LISTS, _DIM, _M, given.seed)
-    scan = Scan(made)
-    queries = _queries(given, given.rounds + 1)
     read = _fastest_read(made)
-    scan.fast(queries[:1])
-    scan.contract16(queries[:1])
-    reads, fast, contract, survivors = [], [], [], 0
-    for r in range(given.rounds):
-        one = queries[r : r + 1]
-        before = took_s(read)
-        fast.append(took_s(lambda q=one: scan.fast(q)))
-        contract.append(took_s(lambda q=one: scan.contract16(q)))
+    result: dict[str, Any] = {}
+    for metric, name in ((Metric.IP, ""), (Metric.L2, "_l2")):
+        scan = Scan(made, metric)
+        turns = _turns(scan, read, _queries(given, given.rounds + 1))
+        result |= {
+            f"scan_fraction_of_read_bw{name}": _share(turns["read"], turns["fast"]),
+            f"contract16_fraction_of_read_bw{name}": _share(turns["read"], turns["contract16"]),
+            f"read_gb_s{name}": _rate(size, turns["read"]),
+            f"scan_gb_s{name}": _rate(size, turns["fast"]),
+            f"contract16_gb_s{name}": _rate(size, turns["contract16"]),
+            f"survivors{name}": scan.fast(_queries(given, 1)).survivors,
+        }
+    return result | {"code_mib": given.code_mib, "isa": scan.isa}
+
+
+def _turns(scan: Scan, read: Callable[[], Any], queries: F32) -> dict[str, list[float]]:
+    """Seconds of each contestant, a round per query; the first only warms up."""
+    took: dict[str, list[float]] = {"read": [], "fast": [], "contract16": []}
+    for i in range(len(queries)):
+        one = queries[i : i + 1]
+        before_s = took_s(read)
+        took["fast"].append(took_s(lambda q=one: scan.fast(q)))
+        took["contract16"].append(took_s(lambda q=one: scan.contract16(q)))
         # Mean of the reads around them: the machine drifts.
-        reads.append((before + took_s(read)) / 2)
-        survivors += scan.fast(one).survivors
-    return {
-        "scan_fraction_of_read_bw": _share(reads, fast),
-        "contract16_fraction_of_read_bw": _share(reads, contract),
-        "read_gb_s": _rate(size, reads),
-        "scan_gb_s": _rate(size, fast),
-        "contract16_gb_s": _rate(size, contract),
-        "survivors_per_million": round(survivors / given.rounds / (made.rows / 1e6), 2),
-        "code_mib": given.code_mib,
-        "isa": scan.isa,
-    }
+        took["read"].append((before_s + took_s(read)) / 2)
+    return {name: values[1:] for name, values in took.items()}
 
 
 def _fastest_read(made: CodeSet) -> Callable[[], Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ragschema.types import F32, I64, U8
+from ragschema.types import F32, I64, U8, Metric
 from retrieval_node.layout import GROUP_BLOCKS, LANES
 
 _ALIGN = 64
@@ -56,15 +56,17 @@ class CodeSet:
         grouped = self.codes[which * size : (which + 1) * size].reshape(-1, m, _GROUP_ROWS)
         return np.ascontiguousarray(grouped.transpose(0, 2, 1).reshape(-1, m))
 
-    def index(self, scan: Any) -> Any:
-        return scan.Index("l2", self.centroids, self.codebooks, self.shift, True)
-
-    def segment(self, scan: Any, index: Any) -> Any:
+    def handles(self, scan: Any, metric: Metric) -> tuple[Any, Any]:
+        """The compiled index and segment; inner products have no bias terms."""
+        squared = metric is Metric.L2
+        index = scan.Index(
+            "l2" if squared else "ip", self.centroids, self.codebooks, self.shift, True
+        )
         ids = np.arange(self.rows, dtype=np.uint32)
-        return scan.Segment(
-            index, self.offsets, self.codes, self.bias, self.bias_affine, ids, 0, self.rows,
-            None, None,
-        )  # fmt: skip
+        bias = (self.bias, self.bias_affine) if squared else (None, None)
+        return index, scan.Segment(
+            index, self.offsets, self.codes, *bias, ids, 0, self.rows, None, None
+        )
 
 
 def make_codes(rows: int, nlist: int, dim: int, m: int, seed: int) -> CodeSet:
