@@ -123,9 +123,9 @@ async def _into(
     }
     raw = await run_index_command("index-import", spec, progress, reads=request.file)
     imported = _checked(raw)
-    progress("texts", 0, imported.rows)
     texts = folder / "texts.sqlite"
-    write_texts(texts, read_ids(directory / imported.ids), request.texts)
+    ids = read_ids(directory / imported.ids)
+    write_texts(texts, ids, request.texts, lambda done: progress("texts", done, imported.rows))
     progress("texts", imported.rows, imported.rows)
     for written in (folder, folder.parent, directory / "index", directory, directory.parent):
         sync_directory(written)

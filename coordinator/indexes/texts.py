@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,7 @@ FAISS_ID = "faiss_id"
 _JSON_ENDINGS = (".jsonl", ".ndjson")
 #: No tokenizer is known; English takes about this many characters per token.
 _CHARS_PER_TOKEN = 4
+_ROWS_PER_REPORT = 4096
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class _Line:
     metadata: Mapping[str, FilterScalar] = field(default_factory=dict)
 
 
-def write_texts(path: Path, ids: I64, source: Path | None) -> None:
+def write_texts(path: Path, ids: I64, source: Path | None, progress: Callable[[int], None]) -> None:
     """Writes a segment's texts: each row is a document of one chunk.
 
     Args:
         ids: int64 [rows], the faiss id of each row.
         source: one line per row; None: documents bear ids and no text.
+        progress: called with the rows written, now and then.
 
     Raises:
         NotFound: there is no such file.
@@ -53,16 +55,24 @@ def write_texts(path: Path, ids: I64, source: Path | None) -> None:
     lines = itertools.repeat(_Line("")) if source is None else _lines(source)
     writer = TextsWriter(path)
     try:
-        _write_rows(writer, ids, lines, source)
+        _write_rows(writer, ids, lines, source, progress)
     except BaseException:
         writer.abandon()
         raise
     writer.finish()
 
 
-def _write_rows(writer: TextsWriter, ids: I64, lines: Iterator[_Line], source: Path | None) -> None:
+def _write_rows(
+    writer: TextsWriter,
+    ids: I64,
+    lines: Iterator[_Line],
+    source: Path | None,
+    progress: Callable[[int], None],
+) -> None:
     now = utc_now()
     for row in range(len(ids)):
+        if row % _ROWS_PER_REPORT == 0:
+            progress(row)
         line = next(lines, None)
         if line is None:
             raise _miscounted(f"{source} has {row} lines for {len(ids)} vectors")
