@@ -21,6 +21,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import faiss
@@ -106,8 +107,8 @@ def in_cache(given: argparse.Namespace) -> dict[str, Any]:
             at = r * batch % len(queries)
             some = queries[at : at + batch]
             scan.fast(some)  # both find their own codes in the cache
-            ours.append(min(took_s(lambda s=some: scan.fast(s)) for _ in range(calls)))
-            theirs.append(min(took_s(lambda s=some: peer.search(s, _K)) for _ in range(2)))
+            ours.append(min(took_s(partial(scan.fast, some)) for _ in range(calls)))
+            theirs.append(min(took_s(partial(peer.search, some, _K)) for _ in range(2)))
         swept = made.codes.nbytes * batch
         ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
         result[f"scan_vs_faiss_cache{name}"] = round(statistics.median(ratios), 2)
@@ -150,8 +151,8 @@ def _turns(scan: Scan, read: Callable[[], Any], queries: F32) -> dict[str, list[
     for i in range(len(queries)):
         one = queries[i : i + 1]
         before_s = took_s(read)
-        took["fast"].append(took_s(lambda q=one: scan.fast(q)))
-        took["contract16"].append(took_s(lambda q=one: scan.contract16(q)))
+        took["fast"].append(took_s(partial(scan.fast, one)))
+        took["contract16"].append(took_s(partial(scan.contract16, one)))
         # Mean of the reads around them: the machine drifts.
         took["read"].append((before_s + took_s(read)) / 2)
     return {name: values[1:] for name, values in took.items()}
@@ -163,11 +164,11 @@ def _fastest_read(made: CodeSet) -> Callable[[], Any]:
     data = made.codes
 
     def trial(pattern: tuple[int, int]) -> float:
-        return min(took_s(lambda: scan.read_memory(data, *pattern)) for _ in range(3))
+        return min(took_s(partial(scan.read_memory, data, *pattern)) for _ in range(3))
 
     best = min(_READS, key=trial)
     note(f"plain read: {best[0]} streams, prefetching {best[1]} bytes ahead")
-    return lambda: scan.read_memory(data, *best)
+    return partial(scan.read_memory, data, *best)
 
 
 def _queries(given: argparse.Namespace, count: int) -> F32:
