@@ -73,10 +73,11 @@ def faiss_index(made: CodeSet) -> Any:
     faiss.copy_array_to_vector(made.codebooks.reshape(-1), index.pq.centroids)
     index.is_trained = True
     index.precompute_table()
+    inverted: Any = index.invlists
     for which in range(nlist):
         codes = made.row_codes(which)
         ids = np.arange(len(codes), dtype=np.int64) + which * made.list_rows
-        index.invlists.add_entries(
+        inverted.add_entries(
             which, len(codes), faiss.swig_ptr(ids), faiss.swig_ptr(np.ascontiguousarray(codes))
         )
     index.ntotal = made.rows
