@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ def serve(
         )
     procs.setup_logging(_NAME, log_level.upper())
     procs.calm_thread_pools(1)
+    # Jobs are started by fork and exec, which gRPC's own fork handlers crash
+    # while a stream to a node is open.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if parent_pid is not None:
         procs.exit_with_parent(parent_pid)
     options = _checked(rig, api_key_file, ready_file)
