@@ -97,7 +97,7 @@ _Grid = tuple[Sequence[int], Sequence[int | None]]
 #: By kind of contestant; wide enough that the best point lies inside.
 _GRIDS: dict[str, _Grid] = {
     "ragrig": ((8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40), (20, 30, 40, 50, 60, 80, 100, 150)),
-    "ivfpq": ((8, 12, 16, 24), (40, 60, 100)),
+    "ivfpq": ((8, 16, 28, 32), (40, 60, 100)),
     "fastscan": ((8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40), (20, 30, 40, 50, 60, 80, 100, 150)),
     "scann": ((8, 12, 16, 20, 24, 30, 40, 60), (20, 30, 40, 60, 100)),  # per mille of leaves
     "hnswlib": ((20, 40, 60, 80, 120, 200), (None,)),
