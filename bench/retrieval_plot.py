@@ -90,6 +90,7 @@ def _curves(axes: Any, curves: Sequence[tuple[str, str, list[Point]]]) -> None:
 def _axes(axes: Any, plan: Plan) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+    axes.yaxis.set_minor_formatter("")
     axes.set_xlabel(f"recall@{plan.k}")
     axes.set_ylabel("queries per second")
     axes.grid(True, which="both", color=_GRID, linewidth=0.6)
