@@ -36,7 +36,7 @@ class Plan:
     nlist: int = 1024
     nprobe: int = 32
     batch: int = 64
-    inflight: int = 4
+    inflight: int = 8
     codes: int = 16_000_000
     rounds: int = 7
     seconds: float = 2.0
