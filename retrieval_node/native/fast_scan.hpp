@@ -24,6 +24,9 @@ inline int64_t run_blocks(int64_t m) {
   return fitting < kGroupBlocks ? kGroupBlocks : fitting > kRunBlocks ? kRunBlocks : fitting;
 }
 
+// Blocks that a first limit is found from.
+constexpr int64_t kSeedBlocks = 16;
+
 // What all threads of one search share.
 struct FastContext {
   const Index& index;
@@ -77,12 +80,25 @@ class FastQuery {
   float limit() const;
 
  private:
+  // Looks at the lanes whose sums are smallest, about as many as are wanted, so that
+  // the others meet a limit. Sets seen[b] for block first + b. False as for scan().
+  bool seed(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
+            int64_t first, int64_t blocks, uint64_t* seen);
+  bool worth_seeding(const FastContext& context, const ListRun& run, int64_t first,
+                     int64_t blocks) const;
+  // Exact distances of the positions listed; offset: null without a limit to test by.
   bool look(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
-            int64_t count);
+            const Offset* offset, int64_t count);
+  void look_closely(const FastContext& context, Scratch& scratch, const ListRun& run,
+                    double coarse, const uint32_t* positions, int64_t count);
   bool look_at_block(const FastContext& context, Scratch& scratch, const ListRun& run,
                      double coarse, int64_t block, uint64_t lanes);
+  // How many positions, of those listed from `positions` on, are near enough by the
+  // float tables and the stored bias; a lower bound, like the filter's, but finer.
+  int64_t keep_near(const FastContext& context, const ListRun& run, const Offset& offset,
+                    uint32_t* positions, int64_t count) const;
   // How many positions are live and pass the filter; -1: a row id is out of range.
-  int64_t keep_allowed(const FastContext& context, Scratch& scratch, const ListRun& run,
+  int64_t keep_allowed(const FastContext& context, const ListRun& run, uint32_t* positions,
                        int64_t count) const;
   void prepare_residual(const FastContext& context, Scratch& scratch, int64_t list) const;
   int64_t query_ = 0;

@@ -46,30 +46,54 @@ void QueryTables::build(const Index& index, const Kernels& kernels, const float*
   }
 }
 
+double QueryTables::rounding(const Index& index, float limit, const Offset& offset) const {
+  return index.rounding() * (std::abs(static_cast<double>(limit)) + std::abs(offset.value) +
+                             offset.bias_span + magnitude) +
+         static_cast<double>(index.dim) * 0x1p-146;
+}
+
+double QueryTables::usual_sum(int64_t m) const {
+  constexpr int64_t kStep = 8;  // every eighth codeword tells enough
+  double sums[4] = {};
+  for (int64_t i = 0; i < m * kCodes; i += 4 * kStep)
+    for (int64_t u = 0; u < 4; ++u) sums[u] += static_cast<double>(table[i + u * kStep]);
+  return (sums[0] + sums[1] + sums[2] + sums[3]) * kStep / kCodes - base;
+}
+
+void ByteTable::rescale(const Index& index, const Kernels& kernels, const QueryTables& tables,
+                        double scale) {
+  scale_ = static_cast<float>(std::min(scale, kMostScale));
+  kernels.quantize(tables.table, tables.minima, index.m, scale_, table_.get());
+}
+
+void ByteTable::set_bias(const Offset& offset, FilterJob& job) const {
+  const double step = static_cast<double>(scale_) * static_cast<double>(offset.bias_step);
+  job.bias_factor = whole(step * 65536.0 * (1.0 - 1e-6), kMostFactor);
+  job.table = table_.get();
+}
+
 bool ByteTable::level(const Index& index, const Kernels& kernels, const QueryTables& tables,
                       float limit, const Offset& offset, double widest, FilterJob& job) {
   const double top = static_cast<double>(limit);
-  // Every step of the filter and of the exact distance is within this, those that
-  // underflow too.
-  const double rounding = index.rounding() * (std::abs(top) + std::abs(offset.value) +
-                                              offset.bias_span + tables.magnitude) +
-                          static_cast<double>(index.dim) * 0x1p-146;
+  const double rounding = tables.rounding(index, limit, offset);
   const double span = top - offset.value - tables.base + rounding;
   if (span < 0.0) return false;
   const double most = std::max(span, top - widest - tables.base + rounding);
   const double wanted = std::min(kUnits / std::max(most, 1e-300), kMostScale);
-  double scale = static_cast<double>(scale_);
-  if (scale * most > kMostUnits - 1.0 || (scale * most < kCoarsest && wanted > 1.2 * scale)) {
-    scale_ = static_cast<float>(wanted);
-    scale = static_cast<double>(scale_);
-    kernels.quantize(tables.table, tables.minima, index.m, scale_, table_.get());
-  }
+  const double scale = static_cast<double>(scale_);
+  if (scale * most > kMostUnits - 1.0 || (scale * most < kCoarsest && wanted > 1.2 * scale))
+    rescale(index, kernels, tables, wanted);
   // One unit more than the span: the products of quantize() are rounded too.
-  job.limit = whole(scale * span + 1.0, kMostUnits);
-  const double factor = scale * static_cast<double>(offset.bias_step) * 65536.0 * (1.0 - 1e-6);
-  job.bias_factor = whole(factor, kMostFactor);
-  job.table = table_.get();
+  job.limit = whole(static_cast<double>(scale_) * span + 1.0, kMostUnits);
+  set_bias(offset, job);
   return true;
+}
+
+void ByteTable::guess(const Index& index, const Kernels& kernels, const QueryTables& tables,
+                      const Offset& offset, FilterJob& job) {
+  const double span = tables.usual_sum(index.m) + 0.5 * offset.bias_span;
+  rescale(index, kernels, tables, kUnits / std::max(span, 1e-300));
+  set_bias(offset, job);
 }
 
 }  // namespace ragrig

@@ -19,6 +19,13 @@
 
 namespace ragrig {
 
+// A list of one segment as the filter sees it.
+struct Offset {
+  double value;      // coarse_l + bias base
+  double bias_span;  // largest bias above its base
+  float bias_step;
+};
+
 // Float tables of one query; read by all threads that work for it.
 class QueryTables {
  public:
@@ -30,6 +37,13 @@ class QueryTables {
   double base = 0.0;               // sum of the minima
   double magnitude = 0.0;          // no sum of products is larger
 
+  // What a code drawn at random adds up to above `base`, about.
+  double usual_sum(int64_t m) const;
+
+  // More than the float steps of the filter and of the exact distance lose
+  // together, those that underflow too.
+  double rounding(const Index& index, float limit, const Offset& offset) const;
+
  private:
   Aligned<float> table_, minima_, centred_;
 };
@@ -38,13 +52,6 @@ class QueryTables {
 struct Probe {
   int64_t list;
   double coarse;
-};
-
-// A list of one segment as the filter sees it.
-struct Offset {
-  double value;      // coarse_l + bias base
-  double bias_span;  // largest bias above its base
-  float bias_step;
 };
 
 // The byte table of one query and thread, scaled to the current limit.
@@ -61,7 +68,16 @@ class ByteTable {
   bool level(const Index& index, const Kernels& kernels, const QueryTables& tables, float limit,
              const Offset& offset, double widest, FilterJob& job);
 
+  // The same before there is a limit: a scale at which near codes of the list can
+  // be told apart. Leaves job.limit to the caller.
+  void guess(const Index& index, const Kernels& kernels, const QueryTables& tables,
+             const Offset& offset, FilterJob& job);
+
  private:
+  void rescale(const Index& index, const Kernels& kernels, const QueryTables& tables,
+               double scale);
+  void set_bias(const Offset& offset, FilterJob& job) const;
+
   Aligned<uint8_t> table_;
   float scale_ = 0.0f;
 };

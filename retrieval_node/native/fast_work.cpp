@@ -7,10 +7,11 @@
 namespace ragrig {
 namespace {
 
-// A fresh limit falls fast: a run is no longer than what was seen before it.
+// The first run finds a limit. It falls fast then: a run is no longer than what
+// was seen before it.
 int64_t run_length(const FastContext& context, const FastQuery& query) {
   const int64_t seen = query.blocks_seen() / kGroupBlocks * kGroupBlocks;
-  return std::min(std::max(seen, kGroupBlocks), run_blocks(context.index.m));
+  return std::min(std::max(seen, kSeedBlocks), run_blocks(context.index.m));
 }
 
 Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListRun* next) {

@@ -34,6 +34,9 @@ constexpr int64_t padded_dim(int64_t dim) {
 }
 
 // A run of whole groups of one list (the last may be short) against one query.
+// The most that a saturating byte can tell from beyond.
+constexpr uint32_t kMostSum = 254;
+
 struct FilterJob {
   const uint8_t* codes;   // first group
   const uint16_t* bias;   // first lane, or null

@@ -40,10 +40,14 @@ void quantize(const float* from, const float* minima, int64_t m, float scale, ui
   }
 }
 
-static inline __m512i look_up(__m512i t0, __m512i t1, __m512i t2, __m512i t3, __m512i codes) {
-  const __m512i low = _mm512_permutex2var_epi8(t0, codes, t1);
-  const __m512i high = _mm512_permutex2var_epi8(t2, codes, t3);
-  return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low, high);
+#define RAGRIG_ALWAYS static inline __attribute__((always_inline))
+
+// Lanes whose code has its top bit are replaced by the upper half's entry, then the
+// others by the lower half's: no blend, no copy of the codes.
+RAGRIG_ALWAYS __m512i look_up(__m512i t0, __m512i t1, __m512i t2, __m512i t3, __m512i codes) {
+  const __mmask64 high = _mm512_movepi8_mask(codes);
+  const __m512i half = _mm512_mask2_permutex2var_epi8(t2, codes, high, t3);
+  return _mm512_mask2_permutex2var_epi8(t0, half, _knot_mask64(high), t1);
 }
 
 static inline __m512i bias_units(const uint16_t* bias, __m512i factor) {
@@ -91,15 +95,15 @@ static inline void block_limits(const FilterJob& job, int64_t first, uint8_t* li
   _mm_store_si128(reinterpret_cast<__m128i*>(limits), _mm_subs_epu8(most, bytes));
 }
 
-// One group of kWidth blocks: every table is loaded once for all of them.
+// Adds sub-quantisers from .. to - 1 of one group to its sums. What is prefetched
+// lies as far ahead as the codes of the group are long.
 template <int kWidth>
-static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t first,
-                             const uint8_t* ahead, Waiting& waiting, uint64_t* masks) {
-  __m512i sums[kWidth];
-#pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
-  const uint8_t* row = job.table;
-  for (int64_t j = 0; j < job.m; ++j) {
+RAGRIG_ALWAYS void add_rows(const FilterJob& job, const uint8_t* codes, const uint8_t* ahead,
+                            int64_t from, int64_t to, __m512i* sums) {
+  const uint8_t* row = job.table + from * kCodes;
+  codes += from * kWidth * kLanes;
+  if (ahead) ahead += from * kWidth * kLanes;
+  for (int64_t j = from; j < to; ++j) {
     const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
     const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
 #pragma GCC unroll 8
@@ -116,8 +120,40 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
     row += kCodes;
     codes += kWidth * kLanes;
   }
+}
+
+// Whether no lane of the group can get below the limits any more: sums only grow.
+template <int kWidth>
+RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, const uint8_t* limits) {
+  __m512i least = sums[0];
+  uint8_t most = limits[0];
+#pragma GCC unroll 8
+  for (int b = 1; b < kWidth; ++b) {
+    least = _mm512_min_epu8(least, sums[b]);
+    most = limits[b] > most ? limits[b] : most;
+  }
+  return _mm512_cmple_epu8_mask(least, _mm512_set1_epi8(static_cast<char>(most))) == 0;
+}
+
+// One group of kWidth blocks: every table is loaded once for all of them.
+template <int kWidth>
+static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t first,
+                             const uint8_t* ahead, Waiting& waiting, uint64_t* masks) {
   alignas(16) uint8_t limits[16];
   block_limits<kWidth>(job, first, limits);
+  __m512i sums[kWidth];
+#pragma GCC unroll 8
+  for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
+  int64_t done = 0;
+  for (int64_t part = 2; part <= 4; ++part) {
+    const int64_t next = job.m * part / 4;
+    add_rows<kWidth>(job, codes, ahead, done, next, sums);
+    done = next;
+    if (part < 4 && all_beyond<kWidth>(sums, limits)) {
+      for (int b = 0; b < kWidth; ++b) masks[first + b] = 0;
+      return 0;
+    }
+  }
   uint64_t any = 0;
 #pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) {

@@ -93,19 +93,8 @@ double coarse_ip(const float* a, const float* b, int64_t dim) {
   return total;
 }
 
-// Where code byte j of the code at `position` is: base + j * stride.
-struct CodePlace {
-  const uint8_t* base;
-  int64_t stride;
-};
-
 RAGRIG_INLINE CodePlace place_of(const AdcJob& job, uint32_t position) {
-  const int64_t block = position / kLanes;
-  const int64_t group = block / kGroupBlocks;
-  const int64_t left = job.blocks - group * kGroupBlocks;
-  const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
-  const int64_t start = group * kGroupBlocks * kLanes * job.m;
-  return {job.codes + start + position - group * kGroupBlocks * kLanes, width * kLanes};
+  return code_place(job.codes, job.blocks, job.m, position);
 }
 
 // kSub 0: any; else the number of floats of an entry, so that copies are moves.

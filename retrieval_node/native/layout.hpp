@@ -31,4 +31,20 @@ struct ListView {
   const uint16_t* bias_low;  // smallest bias of each block's rows, or null; after ensure_list
 };
 
+// Where code byte j of a code is: base + j * stride.
+struct CodePlace {
+  const uint8_t* base;
+  int64_t stride;
+};
+
+// codes, blocks: of the whole list. Static, so that each set of kernels has its own.
+static inline CodePlace code_place(const uint8_t* codes, int64_t blocks, int64_t m,
+                                   uint32_t position) {
+  const int64_t group = position / (kGroupBlocks * kLanes);
+  const int64_t first = group * kGroupBlocks;
+  const int64_t left = blocks - first;
+  const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
+  return {codes + first * kLanes * m + position - first * kLanes, width * kLanes};
+}
+
 }  // namespace ragrig

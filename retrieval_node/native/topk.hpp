@@ -33,6 +33,8 @@ class TopK {
   // Places beyond this distance are refused; infinity until k were taken.
   float limit() const { return limit_; }
 
+  int64_t wanted() const { return k_; }
+
   void offer(const Place& place) {
     // Written so that NaN, which no sound index gives, is refused.
     if (!(place.distance <= limit_)) return;
