@@ -234,12 +234,6 @@ def exact_search(
 ) -> Found:
     """Every live row against every query; bits of fixedpoint.exact_distances."""
 
-def group_codes(codes: U8, offsets: I64) -> U8:
-    """Row-major uint8 [n, m], by list, to the grouped layout."""
-
-def ungroup_codes(grouped: U8, offsets: I64, m: int) -> U8:
-    """The way back: uint8 [n, m]."""
-
 def crc32(data: U8) -> int:
     """zlib.crc32."""
 

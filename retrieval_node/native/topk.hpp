@@ -21,7 +21,7 @@ struct Place {
 // is full, so that n offers cost O(n + k log k) whatever their order.
 class TopK {
  public:
-  static constexpr int64_t kSorted = 32;
+  static constexpr int64_t kSorted = 64;
 
   void reset(const Batch& batch, int64_t k) {
     batch_ = &batch;
@@ -46,6 +46,12 @@ class TopK {
   // range, or null.
   const Place* finish(std::vector<Hit>& hits) {
     if (static_cast<int64_t>(places_.size()) > k_) cut();
+    // Far apart in memory: they come while the places are sorted.
+    for (const Place& place : places_) {
+      const Segment& segment = *batch_->segments[place.segment];
+      __builtin_prefetch(segment.ids() + place.position);
+      if (batch_->refine_k > 0) ask_for(segment.vector(place.position), segment.vector_bytes());
+    }
     std::sort(places_.begin(), places_.end(), Nearer{*this});
     hits.clear();
     for (const Place& place : places_) {
@@ -64,6 +70,11 @@ class TopK {
     const TopK& top;
     bool operator()(const Place& a, const Place& b) const { return top.nearer(a, b); }
   };
+
+  static void ask_for(const void* from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(static_cast<const char*>(from) + at);
+  }
 
   int64_t row(const Place& place) const {
     const Segment& segment = *batch_->segments[place.segment];
