@@ -12,6 +12,9 @@ constexpr double kUnits = 248.0;
 // Below this a finer table pays for the work of making it.
 constexpr double kCoarsest = 150.0;
 constexpr double kMostUnits = 254.0;
+// Sums of 16 bits: units of the limit per column. A usual entry is above it (most
+// codes are beyond the limit), a large one may be clipped at 255.
+constexpr double kWideUnits = 40.0;
 // For all identical codes the span is nothing but rounding.
 constexpr double kMostScale = 1e30;
 // Largest 16-bit factor of the bias.
@@ -79,12 +82,15 @@ bool ByteTable::level(const Index& index, const Kernels& kernels, const QueryTab
   const double span = top - offset.value - tables.base + rounding;
   if (span < 0.0) return false;
   const double most = std::max(span, top - widest - tables.base + rounding);
-  const double wanted = std::min(kUnits / std::max(most, 1e-300), kMostScale);
+  job.wide = sums_wide(index.m);
+  const double finer = job.wide ? kWideUnits * static_cast<double>(index.m) / kUnits : 1.0;
+  const double wanted = std::min(kUnits * finer / std::max(most, 1e-300), kMostScale);
   const double scale = static_cast<double>(scale_);
-  if (scale * most > kMostUnits - 1.0 || (scale * most < kCoarsest && wanted > 1.2 * scale))
+  const double units = scale * most;
+  if (units > (kMostUnits - 1.0) * finer || (units < kCoarsest * finer && wanted > 1.2 * scale))
     rescale(index, kernels, tables, wanted);
   // One unit more than the span: the products of quantize() are rounded too.
-  job.limit = whole(static_cast<double>(scale_) * span + 1.0, kMostUnits);
+  job.limit = whole(static_cast<double>(scale_) * span + 1.0, kMostUnits * finer);
   set_bias(offset, job);
   return true;
 }

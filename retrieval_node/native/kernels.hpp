@@ -36,6 +36,9 @@ constexpr int64_t padded_dim(int64_t dim) {
 // A run of whole groups of one list (the last may be short) against one query.
 // The most that a saturating byte can tell from beyond.
 constexpr uint32_t kMostSum = 254;
+// Long codes are summed in 16 bits: in 8, what the floors of so many columns lose is
+// most of the limit. Up to 256 columns a sum of bytes cannot overflow 16 bits.
+constexpr bool sums_wide(int64_t m) { return m > 32 && m <= 256; }
 
 struct FilterJob {
   const uint8_t* codes;   // first group
@@ -44,10 +47,11 @@ struct FilterJob {
   int64_t blocks;
   int64_t m;
   const uint8_t* table;   // [m][256], 64-byte aligned
-  uint32_t limit;         // 0 .. 254: lanes whose sum is above it are left out
+  uint32_t limit;         // 0 .. 254, wide: 65534: lanes whose sum is above it are left out
   uint32_t bias_factor;   // bias counts as (bias * bias_factor) >> 16; below 2^16
   const uint8_t* ahead;   // prefetched while this run is scanned; null: nothing
   int64_t ahead_bytes;
+  bool wide;              // sums of 16 bits; only where sums_wide(m)
 };
 
 struct AdcJob {

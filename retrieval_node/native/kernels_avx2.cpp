@@ -66,7 +66,51 @@ static inline uint32_t at_most(__m256i sums, __m256i limit) {
   return static_cast<uint32_t>(_mm256_movemask_epi8(good));
 }
 
+// The same with sums of 16 bits.
+static uint64_t filter_wide(const FilterJob& job, uint64_t* masks) {
+  const __m256i limit = _mm256_set1_epi16(static_cast<short>(job.limit));
+  const __m256i factor = _mm256_set1_epi16(static_cast<short>(job.bias_factor));
+  uint64_t any = 0;
+  const uint8_t* group = job.codes;
+  for (int64_t first = 0; first < job.blocks; first += kGroupBlocks) {
+    const int64_t left = job.blocks - first;
+    const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
+    for (int64_t b = 0; b < width; ++b) {
+      uint64_t mask = 0;
+      for (int h = 0; h < 2; ++h) {
+        __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        const uint8_t* codes = group + b * kLanes + 32 * h;
+        for (int64_t j = 0; j < job.m; ++j, codes += width * kLanes) {
+          const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+          const __m256i units = look_up(job.table + j * kCodes, some);
+          const __m128i low = _mm256_castsi256_si128(units);
+          sums[0] = _mm256_add_epi16(sums[0], _mm256_cvtepu8_epi16(low));
+          sums[1] = _mm256_add_epi16(sums[1],
+                                     _mm256_cvtepu8_epi16(_mm256_extracti128_si256(units, 1)));
+        }
+        __m256i good[2];
+        for (int i = 0; i < 2; ++i) {
+          if (job.bias) {
+            const uint16_t* bias = job.bias + (first + b) * kLanes + 32 * h + 16 * i;
+            const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias));
+            sums[i] = _mm256_adds_epu16(sums[i], _mm256_mulhi_epu16(raw, factor));
+          }
+          good[i] = _mm256_cmpeq_epi16(_mm256_min_epu16(sums[i], limit), sums[i]);
+        }
+        const __m256i both =
+            _mm256_permute4x64_epi64(_mm256_packs_epi16(good[0], good[1]), 0xD8);
+        mask |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(both))} << (32 * h);
+      }
+      masks[first + b] = mask;
+      any |= mask;
+    }
+    group += width * kLanes * job.m;
+  }
+  return any;
+}
+
 bool filter(const FilterJob& job, uint64_t* masks) {
+  if (job.wide) return filter_wide(job, masks) != 0;
   const __m256i limit = _mm256_set1_epi8(static_cast<char>(job.limit));
   const __m256i factor = _mm256_set1_epi16(static_cast<short>(job.bias_factor));
   uint64_t any = 0;

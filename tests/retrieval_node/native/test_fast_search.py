@@ -71,9 +71,18 @@ def test_equals_float_ivfpq(
     _check(made, pools)
 
 
-@pytest.mark.parametrize("m", [64, 128])
-def test_long_codes(pools: list[Any], m: int) -> None:
-    _check(make(Shape(m=m, sub=2, rows=(1500,)), seed=m), pools)
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.IP])
+@pytest.mark.parametrize("m", [33, 48, 64, 96, 128, 256, 257])
+def test_long_codes(pools: list[Any], metric: Metric, m: int) -> None:
+    """Both sides of the codes whose sums take 16 bits."""
+    _check(make(Shape(metric, m=m, sub=1, rows=(1500,)), seed=m), pools)
+
+
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.IP])
+@pytest.mark.parametrize("m", [48, 128])
+def test_ties_of_long_codes(pools: list[Any], metric: Metric, m: int) -> None:
+    made = make(Shape(metric, nlist=3, m=m, sub=1, rows=(700,), distinct=3), seed=m)
+    _check(made, pools, nprobe=3)
 
 
 def test_lists_of_several_runs(pools: list[Any]) -> None:
