@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import schemathesis
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 #: Refusals of requests that fit their schema, for what no JSON schema can say: a vector's
 #: dimension, an index nobody measured, two values that contradict each other, an id sent twice,
@@ -23,8 +23,14 @@ BEYOND_SCHEMAS = frozenset(
 
 
 def check_response(case: schemathesis.Case, response: schemathesis.Response) -> None:
-    """Every check of schemathesis; a valid request may be refused only for the reasons above."""
+    """Every check of schemathesis; a valid request may be refused only for the reasons above.
+
+    A body over the limit is refused as such, 413, before anybody looks at what else is
+    wrong with it; schemathesis does not count that among refusals.
+    """
     excluded = [positive_data_acceptance] if _is_beyond_schemas(response) else []
+    if response.status_code == 413:
+        excluded.append(negative_data_rejection)
     case.validate_response(response, excluded_checks=excluded)
 
 
