@@ -62,7 +62,7 @@ class Plan:
     probes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     train_rows: int = 131_072
     wanted_recall: float = 0.95
-    rounds: int = 8
+    rounds: int = 3
     window: int = 256
     pass_s: float = 0.1
     grid_step: int = 1
