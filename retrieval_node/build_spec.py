@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
-from ragschema.errors import InvalidInput, NotFound
+from ragschema.errors import InvalidInput
 from ragschema.types import Metric
+from retrieval_node.spec_file import read_spec
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -88,16 +89,7 @@ def load_spec(path: Path) -> BuildSpec:
         NotFound: there is no such file.
         InvalidInput: naming the key that is wrong.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise NotFound(f"cannot read {path}: {error.strerror}", field="spec") from error
-    try:
-        spec = TypeAdapter(BuildSpec).validate_json(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidInput(f"{path}: {problem['msg']}", field=where or "spec") from error
+    spec = read_spec(path, BuildSpec)
     if spec.index is not None and (spec.index.existing is None) == (spec.index.train is None):
         raise InvalidInput(
             f"{path}: needs exactly one of existing and train",

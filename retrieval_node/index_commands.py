@@ -53,9 +53,10 @@ def run_import(spec_path: Path, emit: Emit) -> int:
     """Imports and reports; returns the process's exit code."""
 
     def work(progress: Progress) -> object:
-        from retrieval_node.index_spec import ImportSpec, load
+        from retrieval_node.index_spec import ImportSpec
+        from retrieval_node.spec_file import read_spec
 
-        spec = load(spec_path, ImportSpec)
+        spec = read_spec(spec_path, ImportSpec)
         # faiss is imported after the thread settings.
         calm_thread_pools(1)
         from retrieval_node.interop.faiss_file import limit_process
@@ -71,9 +72,10 @@ def run_export(spec_path: Path, emit: Emit) -> int:
     """Exports and reports; returns the process's exit code."""
 
     def work(progress: Progress) -> object:
-        from retrieval_node.index_spec import ExportSpec, load
+        from retrieval_node.index_spec import ExportSpec
+        from retrieval_node.spec_file import read_spec
 
-        spec = load(spec_path, ExportSpec)
+        spec = read_spec(spec_path, ExportSpec)
         calm_thread_pools(1)
         from retrieval_node.interop.faiss_export import export_index
 
@@ -86,9 +88,10 @@ def run_tune(spec_path: Path, emit: Emit) -> int:
     """Measures and reports; returns the process's exit code."""
 
     def work(progress: Progress) -> object:
-        from retrieval_node.index_spec import TuneSpec, load
+        from retrieval_node.index_spec import TuneSpec
+        from retrieval_node.spec_file import read_spec
 
-        spec = load(spec_path, TuneSpec)
+        spec = read_spec(spec_path, TuneSpec)
         calm_thread_pools(spec.threads or len(os.sched_getaffinity(0)))
         from retrieval_node.measure_command import measure_collection
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-
-from ragschema.errors import InvalidInput, NotFound
+from pydantic import ConfigDict, Field
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,22 +59,3 @@ class TuneSpec:
     sample: Annotated[int, Field(ge=1, le=10_000)] = 500
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-
-
-def load(path: Path, kind: type[T]) -> T:
-    """Reads a spec file.
-
-    Raises:
-        NotFound: there is no such file.
-        InvalidInput: naming the key that is wrong.
-    """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise NotFound(f"cannot read {path}: {error.strerror}", field="spec") from error
-    try:
-        return TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidInput(f"{path}: {problem['msg']}", field=where or "spec") from error

@@ -16,10 +16,10 @@ from coordinator.cli.index_view import show_imported, show_tuned
 from coordinator.cli.progress import IngestProgress
 from coordinator.cli.serving import wait_served
 from coordinator.cli.target import running_rig, target_of
-from coordinator.indexes.child import Progress
 from coordinator.indexes.exporting import export_faiss
 from coordinator.indexes.importing import ImportRequest, import_faiss
 from coordinator.indexes.tuning import TuneRequest, tune_collection
+from coordinator.ingest.node_command import Progress
 from coordinator.supervisor.ingestion import Progress as Step
 from ragschema.errors import RagrigError
 from ragschema.rig import RigConfig

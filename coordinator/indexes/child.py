@@ -6,25 +6,17 @@ a result or a typed error, and it never outlives us.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from coordinator.ingest.faults import error_from_dict
+from coordinator.ingest.node_command import Progress, run_node_command
 from coordinator.supervisor.environment import child_environment
 from ragschema.errors import CorruptData, InternalError, RagrigError
 
-#: Called with (phase, done, total).
-Progress = Callable[[str, int, int], None]
-
-_TETHER: Final = "coordinator.ingest.tether"
 _MAX_LINE_BYTES = 16 << 20
 #: What a process dies of that trusted a damaged file.
 _FILE_SIGNALS = frozenset(
@@ -53,47 +45,13 @@ async def run_index_command(
     with tempfile.TemporaryDirectory(prefix="ragrig-index-") as folder:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(dict(spec)), encoding="utf-8")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", _TETHER, str(os.getpid())),
-            *(sys.executable, "-m", "retrieval_node", command, str(path)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=child_environment(threads),
-            limit=_MAX_LINE_BYTES,
+        end = await run_node_command(
+            command, path, progress, max_line_bytes=_MAX_LINE_BYTES, env=child_environment(threads)
         )
-        try:
-            last = await _follow(process, progress)
-            code = await process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
-            raise
-    if "error" in last:
-        raise error_from_dict(last["error"])
-    result = last.get("result")
-    if code != 0 or not isinstance(result, dict):
-        raise _death(command, code, reads)
+    result = end.last.get("result")
+    if end.code != 0 or not isinstance(result, dict):
+        raise _death(command, end.code, reads)
     return result
-
-
-async def _follow(process: asyncio.subprocess.Process, progress: Progress) -> dict[str, object]:
-    """Passes progress on and returns the last other line."""
-    assert process.stdout is not None
-    last: dict[str, object] = {}
-    async for line in process.stdout:
-        try:
-            body = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(body, dict):
-            continue
-        if "phase" in body:
-            progress(str(body["phase"]), int(body.get("done", 0)), int(body.get("total", 0)))
-        else:
-            last = body
-    return last
 
 
 def _death(command: str, code: int, reads: Path | None) -> RagrigError:

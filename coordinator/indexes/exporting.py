@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.indexes.child import Progress, run_index_command
+from coordinator.indexes.child import run_index_command
+from coordinator.ingest.node_command import Progress
 from ragschema.errors import InternalError
 from ragschema.storage.manifest import collection_dir
 

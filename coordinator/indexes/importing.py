@@ -17,8 +17,9 @@ from coordinator.collections.store import (
     empty_manifest,
     storage_error,
 )
-from coordinator.indexes.child import Progress, run_index_command
+from coordinator.indexes.child import run_index_command
 from coordinator.indexes.texts import read_ids, write_texts
+from coordinator.ingest.node_command import Progress
 from ragschema.errors import Conflict, InternalError, NotFound
 from ragschema.storage.manifest import (
     MANIFEST_NAME,

@@ -11,7 +11,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from coordinator.collections.commit import commit, utc_now
 from coordinator.collections.store import CollectionStore, storage_error
-from coordinator.indexes.child import Progress, run_index_command
+from coordinator.indexes.child import run_index_command
+from coordinator.ingest.node_command import Progress
 from ragschema.errors import InternalError
 from ragschema.storage.manifest import CurvePoint, IndexRef, Manifest, read_manifest
 

@@ -14,10 +14,10 @@ from coordinator.collections.tombstones import Mask, write_tombstones
 from coordinator.ingest.builder import (
     BuildRequest,
     BuildResult,
-    Progress,
     TrainRequest,
     run_builder,
 )
+from coordinator.ingest.node_command import Progress
 from coordinator.ingest.plan import REFINE_UP_TO_ROWS, Plan, Route, Wish
 from coordinator.ingest.vectors import copy_live_vectors, create_vectors
 from ragschema.errors import InternalError

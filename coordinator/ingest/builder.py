@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from coordinator.ingest.faults import error_from_dict
+from coordinator.ingest.node_command import Progress, run_node_command
 from ragschema.errors import InternalError
 from ragschema.storage.manifest import CurvePoint
 from ragschema.types import Metric
 
-#: Called with (phase, done, total).
-Progress = Callable[[str, int, int], None]
-
-_TETHER: Final = "coordinator.ingest.tether"
 _MAX_LINE_BYTES = 1 << 20
 
 
@@ -110,48 +101,13 @@ async def run_builder(spec_path: Path, progress: Progress) -> BuildResult:
     Raises:
         RagrigError: the builder's own error, or InternalError when it died.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", _TETHER, str(os.getpid())),
-        *(sys.executable, "-m", "retrieval_node", "build", str(spec_path)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=_MAX_LINE_BYTES,
-    )
-    try:
-        last = await _follow(process, progress)
-        code = await process.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-        raise
-    if "error" in last:
-        raise error_from_dict(last["error"])
-    if code != 0 or "result" not in last:
+    end = await run_node_command("build", spec_path, progress, max_line_bytes=_MAX_LINE_BYTES)
+    if end.code != 0 or "result" not in end.last:
         raise InternalError(
-            f"the index builder ended with code {code} and no result",
+            f"the index builder ended with code {end.code} and no result",
             hint="it may have run out of memory; ingest again to go on",
         )
-    return _result(last["result"])
-
-
-async def _follow(process: asyncio.subprocess.Process, progress: Progress) -> dict[str, object]:
-    """Passes progress on and returns the last other line."""
-    assert process.stdout is not None
-    last: dict[str, object] = {}
-    async for line in process.stdout:
-        try:
-            body = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(body, dict):
-            continue
-        if "phase" in body:
-            progress(str(body["phase"]), int(body.get("done", 0)), int(body.get("total", 0)))
-        else:
-            last = body
-    return last
+    return _result(end.last["result"])
 
 
 def _result(body: object) -> BuildResult:

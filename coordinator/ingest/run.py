@@ -27,7 +27,6 @@ from coordinator.collections.store import (
 )
 from coordinator.collections.texts import TextsFile, TextsWriter
 from coordinator.ingest.assemble import Assembler, Change, Draft
-from coordinator.ingest.builder import Progress
 from coordinator.ingest.checks import (
     check_chunking_fits,
     check_collection_fits,
@@ -37,6 +36,7 @@ from coordinator.ingest.checks import (
 from coordinator.ingest.embedder import EmbeddingNode
 from coordinator.ingest.gather import Gathered, Gatherer
 from coordinator.ingest.limits import ParseLimits
+from coordinator.ingest.node_command import Progress
 from coordinator.ingest.plan import Route, Wish, choose
 from coordinator.ingest.scan import Scan, scan_sources
 from coordinator.ingest.spec import IngestSpec, IngestSummary

@@ -167,7 +167,7 @@ def _death(monkeypatch: pytest.MonkeyPatch, script: str, reads: Path | None) -> 
     async def stand_in(*_: object, **options: object) -> asyncio.subprocess.Process:
         return await start("/bin/sh", "-c", script, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("coordinator.indexes.child.asyncio.create_subprocess_exec", stand_in)
+    monkeypatch.setattr("coordinator.ingest.node_command.asyncio.create_subprocess_exec", stand_in)
     with pytest.raises(RagrigError) as caught:
         asyncio.run(run_index_command("index-import", {}, lambda *_: None, reads=reads))
     return caught.value
