@@ -1,0 +1,1 @@
+"""The planner: cost models, the exact search over schedules, reports."""

@@ -1,0 +1,61 @@
+"""Every schedule, one by one, timed by playing it: the reference of the search.
+
+It shares the problem's vocabulary with ``search`` and nothing else: the burst is played
+batch by batch instead of summed up, and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from ragschema.planner.play import Candidate, play
+from ragschema.planner.problem import Group, Placement, Problem, StageKind, StageTable
+from ragschema.planner.schedule import Frontier, Schedule
+
+
+def every_schedule(problem: Problem) -> Iterator[Schedule]:
+    """All feasible schedules."""
+    for candidate in candidates(problem):
+        schedule = play(problem, candidate)
+        if schedule is not None:
+            yield schedule
+
+
+def exhaustive(problem: Problem) -> Frontier:
+    """The frontier by plain enumeration."""
+    frontier = Frontier()
+    for schedule in every_schedule(problem):
+        frontier.offer(schedule)
+    return frontier
+
+
+def candidates(problem: Problem) -> Iterator[Candidate]:
+    """All combinations whose chips may fit."""
+    for placement in problem.placements:
+        for chips in itertools.product(*(_chip_counts(problem, g) for g in placement)):
+            yield from _with_batches(problem, placement, chips)
+
+
+def _with_batches(
+    problem: Problem, placement: Placement, chips: tuple[int, ...]
+) -> Iterator[Candidate]:
+    stages = problem.before_decode
+    for decode_chips in problem.decode.counts:
+        if not problem.lowest_total <= sum(chips) + decode_chips <= problem.max_chips:
+            continue
+        for batches in itertools.product(*(stage.batches for stage in stages)):
+            if problem.uniform_batch and len(set(batches)) > 1:
+                continue
+            for decode_batch in problem.decode.batches:
+                if decode_batch >= max(batches):
+                    yield Candidate(placement, chips, batches, decode_chips, decode_batch)
+
+
+def _chip_counts(problem: Problem, group: Group) -> list[int]:
+    on_chips = [set(s.counts) for s in _stages(problem, group) if s.kind is StageKind.CHIP]
+    return sorted(set.intersection(*on_chips)) if on_chips else [0]
+
+
+def _stages(problem: Problem, group: Group) -> list[StageTable]:
+    return [problem.stages[i] for i in group]

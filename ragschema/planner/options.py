@@ -1,0 +1,198 @@
+"""What a group of stages may be given: chips, servers, and a batch size per stage.
+
+Options that another one beats under any arrivals are left out here, so that the
+search never sees them; the rules are exact and stand beside the code.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragschema.planner.burst import GroupShape
+from ragschema.planner.problem import F64, Group, Problem, StageKind, StageTable
+
+I64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupOptions:
+    """All options of one group for one burst size; n of them, with s stages.
+
+    Attributes:
+        chips: int64 [n]; 0 for a group of servers alone.
+        servers: int64 [n], row of the server table, -1 without one.
+        batches: int64 [n, s].
+        w: float64 [n, s], seconds per request of each stage.
+        service_s: float64 [n], from the group's first to its last step for one batch.
+        mean_s: float64 [n], mean finish time of a burst that is there at time 0.
+        rate: float64 [n], requests per second.
+        delay: requests pass without queueing.
+        shapes: int64 [k, s], the different batch sizes.
+        shape_of: int64 [n], which of ``shapes`` an option has.
+    """
+
+    group: Group
+    burst: int
+    chips: I64
+    servers: I64
+    batches: I64
+    w: F64
+    service_s: F64
+    mean_s: F64
+    rate: F64
+    delay: bool
+    shapes: I64
+    shape_of: I64
+    timed: dict[int, GroupShape] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def shape(self, number: int) -> GroupShape:
+        """Made when it is first asked for: most are never needed."""
+        if number not in self.timed:
+            batches = tuple(self.shapes[number].tolist())
+            self.timed[number] = GroupShape.of(batches, self.burst)
+        return self.timed[number]
+
+
+def group_options(problem: Problem, group: Group, burst: int, first: bool) -> GroupOptions:
+    """Options of a group.
+
+    Args:
+        first: the burst arrives at this group all at once, at time 0.
+    """
+    stages = [problem.stages[i] for i in group]
+    delay = len(stages) == 1 and stages[0].delay
+    tuples = _batch_tuples(problem, stages, burst)
+    sizes = _sizes(stages)
+    rows = np.arange(len(stages))
+    # Many allocations agree on which batch sizes are useful, and so on what is kept.
+    known: dict[bytes, I64] = {}
+    parts: list[tuple[int, int, I64, F64]] = []
+    for chips, servers, latency in _allocations(stages):
+        useful = np.isfinite(latency) if problem.uniform_batch or delay else _useful(latency, sizes)
+        key = useful.tobytes()
+        if key not in known:
+            keep = useful[rows, tuples].all(axis=1)
+            if not (problem.uniform_batch or delay):
+                keep &= ~_can_grow(sizes, useful, tuples, first)
+            known[key] = tuples[keep]
+        chosen = known[key]
+        if len(chosen):
+            parts.append((chips, servers, chosen, latency[rows, chosen]))
+    return _assemble(problem, group, burst, delay, parts)
+
+
+def _batch_tuples(problem: Problem, stages: list[StageTable], burst: int) -> I64:
+    """Every combination of batch indices within the burst: int64 [n, s]."""
+    allowed = [
+        [
+            i
+            for i, b in enumerate(stage.batches)
+            if (b == burst if problem.uniform_batch else b <= burst)
+        ]
+        for stage in stages
+    ]
+    return np.array(list(itertools.product(*allowed)), dtype=np.int64).reshape(-1, len(stages))
+
+
+def _allocations(stages: list[StageTable]) -> list[tuple[int, int, F64]]:
+    """(chips, server row, latency float64 [s, batches padded with inf])."""
+    on_chips = [s for s in stages if s.kind is StageKind.CHIP]
+    servers = next((s for s in stages if s.kind is StageKind.SERVER), None)
+    common = sorted(set.intersection(*(set(s.counts) for s in on_chips))) if on_chips else [0]
+    width = max(len(s.batches) for s in stages)
+    found = []
+    for chips in common:
+        for row in range(len(servers.counts)) if servers else [-1]:
+            latency = np.full((len(stages), width), np.inf)
+            for i, stage in enumerate(stages):
+                at = row if stage.kind is StageKind.SERVER else stage.counts.index(chips)
+                latency[i, : len(stage.batches)] = stage.latency_s[at]
+            found.append((chips, row, latency))
+    return found
+
+
+def _sizes(stages: list[StageTable]) -> I64:
+    """Batch sizes int64 [s, batches], padded with a number larger than any."""
+    width = max(len(s.batches) for s in stages)
+    sizes = np.full((len(stages), width), np.iinfo(np.int64).max)
+    for i, stage in enumerate(stages):
+        sizes[i, : len(stage.batches)] = stage.batches
+    return sizes
+
+
+def _useful(latency: F64, sizes: I64) -> Mask:
+    """Batch sizes that beat every smaller one in seconds per request.
+
+    A smaller batch with no more seconds per request divides the larger one, so with it
+    the same requests are done no later.
+    """
+    w = latency / sizes
+    useful = np.isfinite(w)
+    useful[:, 1:] &= w[:, 1:] < np.minimum.accumulate(w, axis=1)[:, :-1]
+    return useful
+
+
+def _can_grow(sizes: I64, useful: Mask, tuples: I64, first: bool) -> Mask:
+    """Tuples in which a batch can grow to a useful size without changing any rounding.
+
+    ``GroupShape`` rounds to the largest batch before and to the largest after a stage: a
+    batch below both is free to grow to them. Where everything arrives at time 0, only
+    the largest after it counts.
+    """
+    chosen = sizes[np.arange(len(sizes)), tuples]
+    suffix = np.maximum.accumulate(chosen[:, ::-1], axis=1)[:, ::-1]
+    prefix = np.maximum.accumulate(chosen, axis=1)
+    grows: Mask = np.zeros(len(tuples), dtype=bool)
+    for i in range(0 if first else 1, len(sizes) - 1):
+        room = suffix[:, i + 1] if first else np.minimum(suffix[:, i + 1], prefix[:, i - 1])
+        larger = (sizes[i] > chosen[:, i : i + 1]) & (sizes[i] <= room[:, None]) & useful[i]
+        grows |= larger.any(axis=1)
+    return grows
+
+
+def _assemble(
+    problem: Problem,
+    group: Group,
+    burst: int,
+    delay: bool,
+    parts: list[tuple[int, int, I64, F64]],
+) -> GroupOptions:
+    stages = [problem.stages[i] for i in group]
+    width = len(stages)
+    lengths = [len(p[2]) for p in parts]
+    rows = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, width), np.int64)
+    latency = np.concatenate([p[3] for p in parts]) if parts else np.zeros((0, width))
+    batches = _sizes(stages)[np.arange(width), rows]
+    largest_after = np.maximum.accumulate(batches[:, ::-1], axis=1)[:, ::-1]
+    w = latency / batches
+    distinct, shape_of = _distinct(rows, batches)
+    return GroupOptions(
+        group=group,
+        burst=burst,
+        chips=np.repeat([p[0] for p in parts], lengths).astype(np.int64),
+        servers=np.repeat([p[1] for p in parts], lengths).astype(np.int64),
+        batches=batches,
+        w=w,
+        service_s=latency.sum(axis=1),
+        # The mean of up(t + 1, M) over a burst is (burst + M) / 2.
+        mean_s=(w * (burst + largest_after)).sum(axis=1) / 2,
+        rate=1.0 / w.sum(axis=1),
+        delay=delay,
+        shapes=distinct,
+        shape_of=shape_of,
+    )
+
+
+def _distinct(rows: I64, batches: I64) -> tuple[I64, I64]:
+    """The different rows of ``batches``, and for every row which of them it is."""
+    weights = 64 ** np.arange(rows.shape[1])
+    _, first, which = np.unique(rows @ weights, return_index=True, return_inverse=True)
+    return batches[first], which.reshape(-1).astype(np.int64)

@@ -1,0 +1,204 @@
+"""What the search is asked: latency tables of stages, and the resources to spread over them.
+
+A pipeline runs from left to right and ends in decode. Every stage before it handles
+requests in batches; ``latency_s[count, batch]`` says how long one batch takes on that
+many chips (or servers, for retrieval). A schedule fixes placement, counts and batches:
+
+* **placement**: consecutive chip stages before decode may share their chips, one batch of
+  one of them at a time; a server stage between them then blocks the group. Decode is apart.
+* **burst**: the largest batch before decode, B. B requests arrive at once at an empty
+  system; TTFT is the mean time until they leave the last stage before decode.
+* **QPS** is the smallest of the groups' rates, ``1 / sum(latency_i / batch_i)``, and of
+  decode's, whose batch is at least B.
+
+Source: RAGO (arXiv 2503.14649), sections 3 and 6.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragschema.errors import InvalidInput
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+#: Indices of stages that share one set of chips, in order; a server stage stands alone
+#: or inside a group that waits for it.
+Group = tuple[int, ...]
+Placement = tuple[Group, ...]
+
+
+class StageKind(enum.StrEnum):
+    """Whose resources a stage takes."""
+
+    CHIP = "chips"
+    SERVER = "servers"
+    DECODE = "decode"
+
+
+class Sharing(enum.StrEnum):
+    """Which chip stages before decode may share their chips."""
+
+    NONE = "disaggregated"
+    ALL = "collocated"
+    ANY = "hybrid"
+
+
+@dataclass(frozen=True, eq=False)
+class StageTable:
+    """One stage.
+
+    Attributes:
+        counts: ascending numbers of chips or servers it may get.
+        batches: ascending batch sizes, each a multiple of the one before.
+        latency_s: float64 [counts, batches], of one batch; inf: not possible.
+        delay: alone on its chips it admits a request at once (continuous batching), so
+            that requests pass it without queueing; its rate still bounds the whole.
+    """
+
+    name: str
+    kind: StageKind
+    counts: tuple[int, ...]
+    batches: tuple[int, ...]
+    latency_s: F64
+    delay: bool = False
+
+    def __post_init__(self) -> None:
+        where = f"stages.{self.name}"
+        if self.latency_s.shape != (len(self.counts), len(self.batches)) or not self.counts:
+            raise InvalidInput(
+                f"a table of shape {self.latency_s.shape} does not match {len(self.counts)} counts"
+                f" and {len(self.batches)} batches",
+                field=where,
+                hint="give one latency per count and batch",
+            )
+        for what, values in (("count", self.counts), ("batch", self.batches)):
+            if any(a >= b for a, b in itertools.pairwise(values)) or values[0] < 1:
+                raise InvalidInput(
+                    f"{what} sizes {list(values)} are not positive and ascending", field=where
+                )
+        if np.isnan(self.latency_s).any() or (self.latency_s <= 0).any():
+            raise InvalidInput(
+                "a latency is not a positive number",
+                field=where,
+                hint="leave rows out that are not possible",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A pipeline and its limits; validated here once.
+
+    Attributes:
+        stages: in order of a request's way, decode last.
+        min_chips, max_chips: of the whole deployment, decode included.
+        chips_per_server: servers come with chips: ``total // chips_per_server`` of them.
+        uniform_batch: one batch size for all stages before decode.
+        sharing: of chips before decode: none, all of them, or any consecutive ones.
+    """
+
+    stages: tuple[StageTable, ...]
+    min_chips: int
+    max_chips: int
+    chips_per_server: int = 4
+    uniform_batch: bool = False
+    sharing: Sharing = Sharing.ANY
+    placements: tuple[Placement, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        kinds = [stage.kind for stage in self.stages]
+        if not kinds or kinds[-1] is not StageKind.DECODE or kinds.count(StageKind.DECODE) != 1:
+            raise InvalidInput("decode must be the last stage, once", field="stages")
+        if not any(kind is StageKind.CHIP for kind in kinds):
+            raise InvalidInput(
+                "no stage before decode runs on chips", field="stages", hint="add the prefill stage"
+            )
+        if kinds.count(StageKind.SERVER) > 1:
+            raise InvalidInput("more than one stage runs on servers", field="stages")
+        if not 1 <= self.min_chips <= self.max_chips:
+            raise InvalidInput(
+                f"{self.min_chips} .. {self.max_chips} chips is no range", field="max_chips"
+            )
+        if not self.uniform_batch:
+            self._check_divisible()
+        object.__setattr__(self, "placements", tuple(_placements(self.stages, self.sharing)))
+
+    def _check_divisible(self) -> None:
+        sizes = sorted({b for stage in self.stages[:-1] for b in stage.batches})
+        for small, large in itertools.pairwise(sizes):
+            if large % small:
+                raise InvalidInput(
+                    f"batch {large} is no multiple of batch {small}: a burst would not divide"
+                    " into whole batches",
+                    field="batches",
+                    hint="use powers of two, or one batch for all stages",
+                )
+
+    @property
+    def before_decode(self) -> tuple[StageTable, ...]:
+        return self.stages[:-1]
+
+    @property
+    def decode(self) -> StageTable:
+        return self.stages[-1]
+
+    @property
+    def bursts(self) -> tuple[int, ...]:
+        """Sizes of bursts, ascending: a batch of some stage, within decode's largest."""
+        sizes = {b for stage in self.before_decode for b in stage.batches}
+        return tuple(sorted(b for b in sizes if b <= self.decode.batches[-1]))
+
+    @cached_property
+    def server_stage(self) -> StageTable | None:
+        """The stage that runs on servers; None without one."""
+        return next((s for s in self.before_decode if s.kind is StageKind.SERVER), None)
+
+    @cached_property
+    def lowest_total(self) -> int:
+        """Fewest chips in all: the smallest server count needs its chips too."""
+        table = self.server_stage
+        return max(self.min_chips, table.counts[0] * self.chips_per_server if table else 0)
+
+    @cached_property
+    def server_totals(self) -> I64:
+        """Per row of the server table the lowest and highest total of chips: int64 [rows, 2].
+
+        A number of servers without a row of its own takes the next lower row. Empty
+        without a server stage.
+        """
+        if self.server_stage is None:
+            return np.zeros((0, 2), dtype=np.int64)
+        counts = np.array(self.server_stage.counts, dtype=np.int64) * self.chips_per_server
+        high = np.append(counts[1:] - 1, self.max_chips)
+        return np.stack(
+            [np.maximum(counts, self.lowest_total), np.minimum(high, self.max_chips)], axis=1
+        )
+
+
+def _placements(stages: tuple[StageTable, ...], sharing: Sharing) -> Iterator[Placement]:
+    chips = [i for i, stage in enumerate(stages[:-1]) if stage.kind is StageKind.CHIP]
+    joints = len(chips) - 1
+    masks = {
+        Sharing.NONE: range(1),
+        Sharing.ALL: range((1 << joints) - 1, 1 << joints),
+        Sharing.ANY: range(1 << joints),
+    }
+    for mask in masks[sharing]:
+        groups: list[Group] = []
+        for i in range(len(stages) - 1):
+            place = chips.index(i) if i in chips else 0
+            if place and mask >> (place - 1) & 1:
+                # The servers passed since the last chip stage now block the group.
+                at = next(g for g, group in enumerate(groups) if chips[place - 1] in group)
+                groups[at:] = [(*(s for group in groups[at:] for s in group), i)]
+            else:
+                groups.append((i,))
+        yield tuple(groups)

@@ -1,0 +1,36 @@
+"""Small search problems for tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+
+
+def table(
+    name: str,
+    rows: dict[int, list[float | None]],
+    kind: StageKind = StageKind.CHIP,
+    delay: bool = False,
+) -> StageTable:
+    """Latencies by count; batches are 1, 2, 4, ... and None is not possible."""
+    width = len(next(iter(rows.values())))
+    latency = np.array([[math.inf if x is None else x for x in row] for row in rows.values()])
+    return StageTable(name, kind, tuple(rows), tuple(1 << i for i in range(width)), latency, delay)
+
+
+def two_stages(sharing: Sharing = Sharing.ANY, uniform: bool = False) -> Problem:
+    """Encode and prefill on 1 or 2 chips each, decode on 1 or 2."""
+    return Problem(
+        (
+            table("encode", {1: [1.0, 1.6], 2: [0.6, 0.9]}),
+            table("prefill", {1: [2.0, 2.4], 2: [1.1, 1.3]}),
+            table("decode", {1: [4.0, 4.0], 2: [2.0, 2.0]}, StageKind.DECODE),
+        ),
+        min_chips=1,
+        max_chips=6,
+        uniform_batch=uniform,
+        sharing=sharing,
+    )
