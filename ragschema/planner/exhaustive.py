@@ -59,3 +59,41 @@ def _chip_counts(problem: Problem, group: Group) -> list[int]:
 
 def _stages(problem: Problem, group: Group) -> list[StageTable]:
     return [problem.stages[i] for i in group]
+
+
+def count_candidates(problem: Problem) -> int:
+    """How many combinations ``candidates`` gives, without making them."""
+    batches = _batch_combinations(problem)
+    total = 0
+    for placement in problem.placements:
+        spent = {0: 1}
+        for group in placement:
+            grown: dict[int, int] = {}
+            for chips, ways in spent.items():
+                for more in _chip_counts(problem, group):
+                    if chips + more <= problem.max_chips:
+                        grown[chips + more] = grown.get(chips + more, 0) + ways
+            spent = grown
+        allocations = sum(
+            ways
+            for chips, ways in spent.items()
+            for decode in problem.decode.counts
+            if problem.lowest_total <= chips + decode <= problem.max_chips
+        )
+        total += allocations * batches
+    return total
+
+
+def _batch_combinations(problem: Problem) -> int:
+    """Batch sizes of all stages with a decode batch at least the largest before it."""
+    total = 0
+    for decode_batch in problem.decode.batches:
+        if problem.uniform_batch:
+            common = set.intersection(*(set(s.batches) for s in problem.before_decode))
+            total += sum(b <= decode_batch for b in common)
+            continue
+        ways = 1
+        for stage in problem.before_decode:
+            ways *= sum(b <= decode_batch for b in stage.batches)
+        total += ways
+    return total

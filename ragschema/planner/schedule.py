@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from ragschema.planner.problem import F64, Placement
 
+#: Relative difference below which two figures are the same.
+_TWINS = 1e-12
+
 
 @dataclass(frozen=True)
 class StageChoice:
@@ -44,14 +47,13 @@ class Schedule:
     def qps_per_chip(self) -> float:
         return self.qps / self.chips
 
-    @property
-    def order(self) -> tuple[float, float, int, str]:
-        """Sorts by TTFT, then by more QPS per chip, then by fewer chips; then it is fixed."""
-        return (self.ttft_s, -self.qps_per_chip, self.chips, repr(self.choices))
-
 
 class Frontier:
-    """Schedules of which none is better in both TTFT and QPS per chip."""
+    """Schedules of which none is better in both TTFT and QPS per chip.
+
+    Sums in another order differ in their last bits, so values within ``_TWINS`` of each
+    other count as equal; of equals the one with fewer chips stays.
+    """
 
     def __init__(self) -> None:
         self._points: list[Schedule] = []
@@ -75,19 +77,29 @@ class Frontier:
     def offer(self, schedule: Schedule) -> bool:
         """Takes the schedule in unless an equal or better one is here."""
         ttft, rate = schedule.ttft_s, schedule.qps_per_chip
-        at = bisect.bisect_right(self._ttft, ttft)
-        if at and self._rate[at - 1] >= rate:
-            twin = self._points[at - 1]
-            if (twin.ttft_s, twin.qps_per_chip) != (ttft, rate) or twin.order <= schedule.order:
-                return False
-        first = bisect.bisect_left(self._ttft, ttft)
+        at = bisect.bisect_right(self._ttft, ttft * (1 + _TWINS))
+        if at and self._rate[at - 1] * (1 + _TWINS) >= rate and not self._twin(at - 1, schedule):
+            return False
+        first = bisect.bisect_left(self._ttft, ttft * (1 - _TWINS))
         last = first
-        while last < len(self._points) and self._rate[last] <= rate:
+        while last < len(self._points) and self._rate[last] <= rate * (1 + _TWINS):
             last += 1
         self._points[first:last] = [schedule]
         self._ttft[first:last] = [ttft]
         self._rate[first:last] = [rate]
         return True
+
+    def _twin(self, at: int, schedule: Schedule) -> bool:
+        """Whether the schedule equals a point in both figures and comes first."""
+        known = self._points[at]
+        alike = (
+            abs(known.ttft_s - schedule.ttft_s) <= _TWINS * known.ttft_s
+            and abs(self._rate[at] - schedule.qps_per_chip) <= _TWINS * self._rate[at]
+        )
+        return alike and (schedule.chips, repr(schedule.choices)) < (
+            known.chips,
+            repr(known.choices),
+        )
 
 
 def frontier_of(schedules: Iterable[Schedule]) -> Frontier:

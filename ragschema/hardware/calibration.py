@@ -1,0 +1,77 @@
+"""Fitted figures laid over datasheet ones."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import fields, replace
+from functools import cache
+from importlib import resources
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ragschema.errors import InvalidInput
+from ragschema.hardware.devices import Accelerator, Host, Quantity
+from ragschema.plainyaml import load_plain_yaml
+
+_D = TypeVar("_D", Accelerator, Host)
+
+
+class Calibration(BaseModel):
+    """Figures per kind of device; each names what it was fitted to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    name: str
+    accelerator: dict[str, Quantity] = {}
+    host: dict[str, Quantity] = {}
+
+    def over(self, device: _D) -> _D:
+        """The device with the fitted figures in place of its own."""
+        fitted = self.accelerator if isinstance(device, Accelerator) else self.host
+        values: dict[str, Any] = {key: figure.value for key, figure in fitted.items()}
+        return replace(device, **values)
+
+
+@cache
+def find_calibration(name: str) -> Calibration:
+    """A calibration that ships with ragrig.
+
+    Raises:
+        InvalidInput: there is none of this name, or it names a figure that devices lack.
+    """
+    folder = resources.files("ragschema").joinpath("calibrations")
+    known = sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith("yaml")
+    )
+    if name not in known:
+        raise InvalidInput(
+            f"{name!r} is no calibration", field="calibration", hint=f"use {', '.join(known)}"
+        )
+    text = folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_calibration(text, f"{name}.yaml")
+
+
+def parse_calibration(text: str, source: str) -> Calibration:
+    """Checks a calibration's YAML text."""
+    try:
+        raw = json.dumps(load_plain_yaml(text, source), default=str)
+        calibration = Calibration.model_validate_json(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise InvalidInput(
+            f"{source}: {problem['input']!r}: {problem['msg']}",
+            field=".".join(str(p) for p in problem["loc"]),
+            hint="see ragschema/calibrations/ for files to start from",
+        ) from error
+    for kind, figures in ((Accelerator, calibration.accelerator), (Host, calibration.host)):
+        known = [f.name for f in fields(kind) if f.name != "name"]
+        for key in figures:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                raise InvalidInput(
+                    f"{source}: a device has no figure {key!r}",
+                    field=f"{kind.__name__.lower()}.{key}",
+                    hint=f"did you mean {near[0]}?" if near else f"use {', '.join(known)}",
+                )
+    return calibration

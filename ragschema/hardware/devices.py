@@ -1,0 +1,176 @@
+"""Accelerators and hosts as the cost models see them, read from YAML files.
+
+Every number stands in a file as ``{value: ..., source: ...}`` under a key that ends in
+its unit; ``share`` keys are the part of a datasheet figure that is reached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ragschema.errors import InvalidInput
+from ragschema.plainyaml import load_plain_yaml
+
+
+class Quantity(BaseModel):
+    """A number and where it is from."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    value: Annotated[float, Field(gt=0)]
+    source: Annotated[str, Field(min_length=1)]
+
+
+class _DeviceFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
+    kind: Literal["accelerator", "host"]
+    figures: dict[str, Quantity]
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A chip that runs models.
+
+    Attributes:
+        flops_per_s: at the precision that serving uses.
+        compute_share, memory_share: reached by language models.
+        encoder_share: of ``flops_per_s`` reached by encoders.
+        link_bytes_per_s: to other chips.
+        link_latency_s: of one step of a collective between chips.
+        price_per_h: currency per hour; None: not known.
+        watts: at full load; None: not known.
+    """
+
+    name: str
+    flops_per_s: float
+    memory_bytes: float
+    memory_bytes_per_s: float
+    link_bytes_per_s: float
+    compute_share: float = 1.0
+    memory_share: float = 1.0
+    encoder_share: float = 1.0
+    link_latency_s: float = 0.0
+    price_per_h: float | None = None
+    watts: float | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """A server that holds a share of a database.
+
+    Attributes:
+        scan_bytes_per_s: PQ codes one core scans.
+        memory_share: of the memory bandwidth that all cores together reach.
+        chips: accelerators that come with a host; None: none are tied to it.
+    """
+
+    name: str
+    cores: int
+    memory_bytes: float
+    memory_bytes_per_s: float
+    scan_bytes_per_s: float
+    memory_share: float = 1.0
+    chips: int | None = None
+    price_per_h: float | None = None
+    watts: float | None = None
+
+
+Device = Accelerator | Host
+
+
+def parse_device(text: str, source: str) -> Device:
+    """One device from its YAML text.
+
+    Raises:
+        InvalidInput: naming the key, the value and the nearest valid key.
+    """
+    try:
+        file = _DeviceFile.model_validate_json(
+            json.dumps(load_plain_yaml(text, source), default=str)
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise InvalidInput(
+            f"{source}: {problem['input']!r}: {problem['msg']}",
+            field=".".join(str(p) for p in problem["loc"]),
+            hint="see ragschema/hardware/ for files to start from",
+        ) from error
+    kind = Accelerator if file.kind == "accelerator" else Host
+    return _build(kind, file, source)
+
+
+def _build(kind: type[Accelerator] | type[Host], file: _DeviceFile, source: str) -> Device:
+    known = [name for name in kind.__dataclass_fields__ if name != "name"]
+    given: dict[str, Any] = {key: figure.value for key, figure in file.figures.items()}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InvalidInput(
+                f"{source}: {file.kind} has no figure {key!r}",
+                field=f"figures.{key}",
+                hint=f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}",
+            )
+    for key in ("cores", "chips"):
+        if key in given and kind is Host:
+            given[key] = int(given[key])
+    for key in given:
+        if key.endswith("_share") and given[key] > 1:
+            raise InvalidInput(
+                f"{source}: {given[key]:g} is more than the whole",
+                field=f"figures.{key}.value",
+                hint="give a share in (0, 1]",
+            )
+    try:
+        return kind(name=file.name, **given)
+    except TypeError as error:
+        missing = [n for n, f in kind.__dataclass_fields__.items() if _required(f, n, given)]
+        raise InvalidInput(
+            f"{source}: {file.kind} {file.name!r} lacks {', '.join(missing)}",
+            field="figures",
+            hint="every number needs a value and a source",
+        ) from error
+
+
+def _required(field: Any, name: str, given: Mapping[str, Any]) -> bool:
+    return name != "name" and name not in given and field.default is dataclasses.MISSING
+
+
+@cache
+def catalogue() -> dict[str, Device]:
+    """The devices that ship with ragrig, by name."""
+    folder = resources.files("ragschema").joinpath("hardware")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    devices = [parse_device(f.read_text(encoding="utf-8"), f.name) for f in files]
+    return {device.name: device for device in devices}
+
+
+def find_device(reference: str) -> Device:
+    """A device by its name in the catalogue, or by the path of a YAML file.
+
+    Raises:
+        InvalidInput: there is no such device; names the known ones.
+    """
+    if reference.endswith((".yaml", ".yml")):
+        path = Path(reference)
+        try:
+            return parse_device(path.read_text(encoding="utf-8"), reference)
+        except OSError as error:
+            raise InvalidInput(f"cannot read {reference}: {error}", field="device") from error
+    known = catalogue()
+    if reference not in known:
+        raise InvalidInput(
+            f"{reference!r} is not a known device",
+            field="device",
+            hint=f"use a YAML file or one of {', '.join(sorted(known))}",
+        )
+    return known[reference]

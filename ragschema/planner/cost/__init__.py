@@ -1,0 +1,1 @@
+"""Cost models: pure functions from shapes and devices to seconds."""

@@ -1,0 +1,194 @@
+"""How long transformers take on accelerators: a roofline per operator.
+
+Every operator of a layer takes ``max(FLOPs / peak, bytes / bandwidth)``; only weights and
+the KV cache count as bytes. n chips are split into data, tensor and pipeline parallel
+parts, and the best split is taken. Source: RAGO (arXiv 2503.14649), section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ragschema.hardware.devices import Accelerator
+from ragschema.models import Transformer
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes per number.
+
+    Attributes:
+        weight_bytes, kv_bytes: per weight, per element of the KV cache.
+        activation_bytes: of what tensor-parallel chips exchange.
+    """
+
+    weight_bytes: float = 1.0
+    kv_bytes: float = 2.0
+    activation_bytes: float = 2.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """n chips as data x tensor x pipeline parallel parts."""
+
+    data: int
+    tensor: int
+    pipeline: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one forward pass of one replica does.
+
+    Attributes:
+        sequences: in the pass.
+        tokens: new tokens per sequence.
+        context: mean number of tokens that a new token attends to.
+    """
+
+    sequences: int
+    tokens: int
+    context: float
+
+
+def splits(chips: int, model: Transformer) -> Iterator[Split]:
+    """All factorisations; a tensor-parallel part holds whole KV heads, a stage whole layers."""
+    for tensor in range(1, min(chips, model.kv_heads) + 1):
+        if chips % tensor or model.kv_heads % tensor:
+            continue
+        rest = chips // tensor
+        for pipeline in range(1, min(rest, model.layers) + 1):
+            if rest % pipeline == 0:
+                yield Split(rest // pipeline, tensor, pipeline)
+
+
+def pass_s(
+    model: Transformer, chip: Accelerator, precision: Precision, work: Work, split: Split
+) -> float:
+    """Seconds of one forward pass through all layers and the LM head.
+
+    Layers that do not divide over the pipeline stages leave stages unequal; the longest
+    one sets the pace, so the time of the layers grows by ``pp ceil(L / pp) / L``.
+    """
+    peak = chip.flops_per_s * chip.compute_share * split.tensor
+    bandwidth = chip.memory_bytes_per_s * chip.memory_share * split.tensor
+    fresh = work.sequences * work.tokens
+    hidden, heads, kv = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
+
+    def matmul_s(inputs: int, outputs: int, rows: int) -> float:
+        weights = inputs * outputs
+        return max(2.0 * rows * weights / peak, weights * precision.weight_bytes / bandwidth)
+
+    kv_read_bytes = work.sequences * work.context * 2 * kv * precision.kv_bytes
+    layer_s = (
+        matmul_s(hidden, heads + 2 * kv, fresh)
+        + max(4.0 * fresh * work.context * heads / peak, kv_read_bytes / bandwidth)
+        + matmul_s(heads, hidden, fresh)
+        + matmul_s(hidden, 2 * model.ffn, fresh)
+        + matmul_s(model.ffn, hidden, fresh)
+        + 2 * all_reduce_s(fresh * hidden * precision.activation_bytes, split.tensor, chip)
+    )
+    uneven = split.pipeline * math.ceil(model.layers / split.pipeline)
+    return uneven * layer_s + matmul_s(hidden, model.vocabulary, work.sequences)
+
+
+def all_reduce_s(nbytes: float, chips: int, chip: Accelerator) -> float:
+    """A ring all-reduce of so many bytes: 2 (n - 1) steps, each with 1 / n of them."""
+    steps = 2 * (chips - 1)
+    return steps * (nbytes / chips / chip.link_bytes_per_s + chip.link_latency_s)
+
+
+def fits(
+    model: Transformer,
+    chip: Accelerator,
+    precision: Precision,
+    split: Split,
+    sequences: int,
+    tokens: int,
+) -> bool:
+    """Whether weights and KV cache of a replica's sequences fit its chips' memory."""
+    parts = split.tensor * split.pipeline
+    weights = model.parameters * precision.weight_bytes
+    cache = sequences * tokens * model.kv_values_per_token * precision.kv_bytes
+    return (weights + cache) / parts <= chip.memory_bytes
+
+
+def prefill_s(
+    model: Transformer,
+    chip: Accelerator,
+    precision: Precision,
+    chips: int,
+    batch: int,
+    tokens: int,
+) -> float | None:
+    """Seconds to read a batch of prompts; None: it does not fit any split of the chips.
+
+    A replica's sequences run as m micro-batches through its pipeline:
+    ``(m + pp - 1) T(micro-batch) / pp``.
+    """
+    best: float | None = None
+    for split in splits(chips, model):
+        mine = math.ceil(batch / split.data)
+        if not fits(model, chip, precision, split, mine, tokens):
+            continue
+        for parts in _micro_batches(mine, split.pipeline):
+            work = Work(math.ceil(mine / parts), tokens, (tokens + 1) / 2)
+            once = pass_s(model, chip, precision, work, split)
+            total = (parts + split.pipeline - 1) * once / split.pipeline
+            best = total if best is None else min(best, total)
+    return best
+
+
+def _micro_batches(sequences: int, pipeline: int) -> Iterator[int]:
+    if pipeline == 1:
+        yield 1
+        return
+    parts = 1
+    while parts <= sequences:
+        yield parts
+        parts *= 2
+
+
+def decode_s(
+    model: Transformer,
+    chip: Accelerator,
+    precision: Precision,
+    chips: int,
+    batch: int,
+    prompt: int,
+    output: int,
+) -> float | None:
+    """Seconds for a running batch to write ``output`` tokens each; None: it does not fit.
+
+    Requests start at different times, so the mean context is the prompt and half the
+    output; every pipeline stage works on its own share of the batch.
+    """
+    best: float | None = None
+    context = prompt + output / 2
+    for split in splits(chips, model):
+        mine = math.ceil(batch / split.data)
+        if not fits(model, chip, precision, split, mine, prompt + output):
+            continue
+        work = Work(math.ceil(mine / split.pipeline), 1, context)
+        step = pass_s(model, chip, precision, work, split)
+        best = step if best is None else min(best, step)
+    return None if best is None else best * output
+
+
+def encode_s(
+    parameters: float,
+    chip: Accelerator,
+    weight_bytes: float,
+    chips: int,
+    sequences: int,
+    tokens: int,
+) -> float:
+    """Seconds for an encoder to read sequences of so many tokens, spread over the chips."""
+    mine = math.ceil(sequences / chips)
+    flops = 2.0 * parameters * mine * tokens
+    return max(
+        flops / (chip.flops_per_s * chip.encoder_share),
+        parameters * weight_bytes / (chip.memory_bytes_per_s * chip.memory_share),
+    )
