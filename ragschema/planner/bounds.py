@@ -2,8 +2,8 @@
 
 For one placement and burst. With r chips left, ``rate[g][r]`` is the best smallest rate of
 groups g and after, decode included, over every split of the chips; latencies are left out
-of it, so no schedule does better. ``latency_s[g]`` is the least time through groups g and
-after for one request.
+of it, so no schedule does better. Likewise the least time of one request through groups g
+and after, over every split of the chips that are left.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ class Bounds:
     """Limits of one placement.
 
     Attributes:
-        latency_s: [groups + 1], 0 behind the last.
+        latency_s: float64 [groups + 1][max_chips + 1], least time from there by chips spent;
+            inf: too few are left.
         per_chip: float64 [groups + 1][max_chips + 1], best QPS per chip of a partial
             schedule that has spent so many chips on the groups before.
         total_lo: int [groups + 1][max_chips + 1], fewest chips in all from there.
     """
 
-    latency_s: tuple[float, ...]
+    latency_s: tuple[F64, ...]
     per_chip: tuple[F64, ...]
     total_lo: tuple[F64, ...]
 
@@ -44,14 +45,15 @@ def decode_rates(problem: Problem, burst: int) -> F64:
         for count, rate in zip(decode.counts, per_count.tolist(), strict=True):
             if count <= problem.max_chips:
                 rates[count] = rate
-    return rates
+    return problem.worth(rates)
 
 
 def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> Bounds:
     """Bounds for the groups of one placement, in order."""
     size = problem.max_chips + 1
     rate, least = decode.copy(), _least(decode)
-    rates, leasts, latency = [rate], [least], [0.0]
+    time = np.where(np.arange(size) >= least, 0.0, np.inf)
+    rates, leasts, times = [rate], [least], [time]
     for options in reversed(groups):
         if options.chips.any():
             own = np.zeros(size)
@@ -59,13 +61,18 @@ def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> 
             np.maximum.at(own, options.chips[inside], options.rate[inside])
             rate = _max_min(own, rate)
             least += int(options.chips.min(initial=size))
+            quickest = np.full(size, np.inf)
+            np.minimum.at(quickest, options.chips[inside], options.service_s[inside])
+            time = _min_plus(quickest, time)
+        else:
+            time = time + options.service_s.min(initial=np.inf)
         rates.append(rate)
         leasts.append(least)
-        latency.append(latency[-1] + float(options.service_s.min(initial=np.inf)))
+        times.append(time)
     servers = _server_rates(problem, groups)
     spent = np.arange(size)
     return Bounds(
-        latency_s=tuple(reversed(latency)),
+        latency_s=tuple(t[::-1] for t in reversed(times)),
         per_chip=tuple(_per_chip(problem, r, servers) for r in reversed(rates)),
         total_lo=tuple(
             np.maximum(problem.lowest_total, spent + low).astype(float) for low in reversed(leasts)
@@ -84,6 +91,14 @@ def _max_min(own: F64, rest: F64) -> F64:
     for a in np.flatnonzero(own).tolist():
         np.maximum(best[a:], np.minimum(own[a], rest[: len(rest) - a]), out=best[a:])
     return best
+
+
+def _min_plus(own: F64, rest: F64) -> F64:
+    """``out[r] = min over a + b <= r of own[a] + rest[b]``."""
+    best = np.full_like(rest, np.inf)
+    for a in np.flatnonzero(np.isfinite(own)).tolist():
+        np.minimum(best[a:], own[a] + rest[: len(rest) - a], out=best[a:])
+    return np.minimum.accumulate(best)
 
 
 def _server_rates(problem: Problem, groups: Sequence[GroupOptions]) -> F64:

@@ -7,6 +7,7 @@ search never sees them; the rules are exact and stand beside the code.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from ragschema.planner.burst import GroupShape
 from ragschema.planner.problem import F64, Group, Problem, StageKind, StageTable
 
 I64 = NDArray[np.int64]
+Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 
@@ -72,21 +74,47 @@ def group_options(problem: Problem, group: Group, burst: int, first: bool) -> Gr
     tuples = _batch_tuples(problem, stages, burst)
     sizes = _sizes(stages)
     rows = np.arange(len(stages))
+    chips, servers, latency = _allocations(stages)
+    free = problem.uniform_batch or delay
+    useful = np.isfinite(latency) if free else _useful(latency, sizes)
+    parts: list[_Part] = []
     # Many allocations agree on which batch sizes are useful, and so on what is kept.
-    known: dict[bytes, I64] = {}
-    parts: list[tuple[int, int, I64, F64]] = []
-    for chips, servers, latency in _allocations(stages):
-        useful = np.isfinite(latency) if problem.uniform_batch or delay else _useful(latency, sizes)
-        key = useful.tobytes()
-        if key not in known:
-            keep = useful[rows, tuples].all(axis=1)
-            if not (problem.uniform_batch or delay):
-                keep &= ~_can_grow(sizes, useful, tuples, first)
-            known[key] = tuples[keep]
-        chosen = known[key]
+    for mask, mine in _alike(useful) if len(useful) else ():
+        keep = mask[rows, tuples].all(axis=1)
+        if not free:
+            keep &= ~_can_grow(sizes, mask, tuples, first)
+        chosen = tuples[keep]
         if len(chosen):
-            parts.append((chips, servers, chosen, latency[rows, chosen]))
+            times = latency[mine[:, None, None], rows, chosen]
+            parts.append(
+                _Part(
+                    np.repeat(chips[mine], len(chosen)),
+                    np.repeat(servers[mine], len(chosen)),
+                    np.tile(chosen, (len(mine), 1)),
+                    times.reshape(-1, len(stages)),
+                )
+            )
     return _assemble(problem, group, burst, delay, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Options whose allocations find the same batch sizes useful; rows of batch indices."""
+
+    chips: I64
+    servers: I64
+    rows: I64
+    latency: F64
+
+
+def _alike(useful: Mask) -> Iterator[tuple[Mask, Index]]:
+    """Each different mask [s, batches], and the allocations that have it."""
+    packed = np.packbits(useful.reshape(len(useful), -1), axis=1)
+    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(which.reshape(-1), kind="stable")
+    borders = np.cumsum(np.bincount(which.reshape(-1)))[:-1]
+    for at, mine in zip(first.tolist(), np.split(order, borders), strict=True):
+        yield useful[at], mine
 
 
 def _batch_tuples(problem: Problem, stages: list[StageTable], burst: int) -> I64:
@@ -102,21 +130,26 @@ def _batch_tuples(problem: Problem, stages: list[StageTable], burst: int) -> I64
     return np.array(list(itertools.product(*allowed)), dtype=np.int64).reshape(-1, len(stages))
 
 
-def _allocations(stages: list[StageTable]) -> list[tuple[int, int, F64]]:
-    """(chips, server row, latency float64 [s, batches padded with inf])."""
+def _allocations(stages: list[StageTable]) -> tuple[I64, I64, F64]:
+    """Chips int64 [n], server rows int64 [n], latency float64 [n, s, batches padded with inf]."""
     on_chips = [s for s in stages if s.kind is StageKind.CHIP]
-    servers = next((s for s in stages if s.kind is StageKind.SERVER), None)
+    table = next((s for s in stages if s.kind is StageKind.SERVER), None)
     common = sorted(set.intersection(*(set(s.counts) for s in on_chips))) if on_chips else [0]
+    server_rows = np.arange(len(table.counts)) if table else np.array([-1])
     width = max(len(s.batches) for s in stages)
-    found = []
-    for chips in common:
-        for row in range(len(servers.counts)) if servers else [-1]:
-            latency = np.full((len(stages), width), np.inf)
-            for i, stage in enumerate(stages):
-                at = row if stage.kind is StageKind.SERVER else stage.counts.index(chips)
-                latency[i, : len(stage.batches)] = stage.latency_s[at]
-            found.append((chips, row, latency))
-    return found
+    latency = np.full((len(common), len(server_rows), len(stages), width), np.inf)
+    for i, stage in enumerate(stages):
+        if stage.kind is StageKind.SERVER:
+            latency[:, :, i, : len(stage.batches)] = stage.latency_s
+        else:
+            rows = [stage.counts.index(chips) for chips in common]
+            latency[:, :, i, : len(stage.batches)] = stage.latency_s[rows][:, None]
+    chips, servers = np.meshgrid(common, server_rows, indexing="ij")
+    return (
+        chips.reshape(-1).astype(np.int64),
+        servers.reshape(-1).astype(np.int64),
+        latency.reshape(-1, len(stages), width),
+    )
 
 
 def _sizes(stages: list[StageTable]) -> I64:
@@ -129,14 +162,14 @@ def _sizes(stages: list[StageTable]) -> I64:
 
 
 def _useful(latency: F64, sizes: I64) -> Mask:
-    """Batch sizes that beat every smaller one in seconds per request.
+    """Batch sizes of allocations [n, s, batches] that beat every smaller one per request.
 
     A smaller batch with no more seconds per request divides the larger one, so with it
     the same requests are done no later.
     """
     w = latency / sizes
     useful = np.isfinite(w)
-    useful[:, 1:] &= w[:, 1:] < np.minimum.accumulate(w, axis=1)[:, :-1]
+    useful[..., 1:] &= w[..., 1:] < np.minimum.accumulate(w, axis=-1)[..., :-1]
     return useful
 
 
@@ -163,13 +196,14 @@ def _assemble(
     group: Group,
     burst: int,
     delay: bool,
-    parts: list[tuple[int, int, I64, F64]],
+    parts: list[_Part],
 ) -> GroupOptions:
     stages = [problem.stages[i] for i in group]
     width = len(stages)
-    lengths = [len(p[2]) for p in parts]
-    rows = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, width), np.int64)
-    latency = np.concatenate([p[3] for p in parts]) if parts else np.zeros((0, width))
+    empty = np.zeros(0, np.int64)
+    parts = parts or [_Part(empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)))]
+    rows = np.concatenate([p.rows for p in parts])
+    latency = np.concatenate([p.latency for p in parts])
     batches = _sizes(stages)[np.arange(width), rows]
     largest_after = np.maximum.accumulate(batches[:, ::-1], axis=1)[:, ::-1]
     w = latency / batches
@@ -177,14 +211,14 @@ def _assemble(
     return GroupOptions(
         group=group,
         burst=burst,
-        chips=np.repeat([p[0] for p in parts], lengths).astype(np.int64),
-        servers=np.repeat([p[1] for p in parts], lengths).astype(np.int64),
+        chips=np.concatenate([p.chips for p in parts]),
+        servers=np.concatenate([p.servers for p in parts]),
         batches=batches,
         w=w,
         service_s=latency.sum(axis=1),
         # The mean of up(t + 1, M) over a burst is (burst + M) / 2.
         mean_s=(w * (burst + largest_after)).sum(axis=1) / 2,
-        rate=1.0 / w.sum(axis=1),
+        rate=problem.worth(1.0 / w.sum(axis=1)),
         delay=delay,
         shapes=distinct,
         shape_of=shape_of,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ragschema.planner.problem import Placement, Problem, StageKind
 from ragschema.planner.schedule import Frontier, Schedule, StageChoice, frontier_of
 
@@ -56,7 +58,8 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
         decode.batches.index(candidate.decode_batch),
     )
     rates.append(candidate.decode_batch / float(decode.latency_s[row, column]))
-    if rates[-1] == 0.0:
+    qps = float(problem.worth(np.array(min(rates))))
+    if qps == 0.0:
         return None
     return Schedule(
         choices=(
@@ -67,7 +70,7 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
         chips=total,
         servers=servers,
         ttft_s=sum(times) / len(times),
-        qps=min(rates),
+        qps=qps,
     )
 
 

@@ -103,6 +103,8 @@ class Problem:
         chips_per_server: servers come with chips: ``total // chips_per_server`` of them.
         uniform_batch: one batch size for all stages before decode.
         sharing: of chips before decode: none, all of them, or any consecutive ones.
+        wanted_qps: schedules below it do not count, and what is above it is worth no more,
+            so that the best QPS per chip is the fewest chips; None: the more the better.
     """
 
     stages: tuple[StageTable, ...]
@@ -111,6 +113,7 @@ class Problem:
     chips_per_server: int = 4
     uniform_batch: bool = False
     sharing: Sharing = Sharing.ANY
+    wanted_qps: float | None = None
     placements: tuple[Placement, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +129,12 @@ class Problem:
         if not 1 <= self.min_chips <= self.max_chips:
             raise InvalidInput(
                 f"{self.min_chips} .. {self.max_chips} chips is no range", field="max_chips"
+            )
+        if self.wanted_qps is not None and not 0 < self.wanted_qps < np.inf:
+            raise InvalidInput(
+                f"{self.wanted_qps} is no rate",
+                field="qps",
+                hint="give requests per second above 0",
             )
         if not self.uniform_batch:
             self._check_divisible()
@@ -155,6 +164,15 @@ class Problem:
         """Sizes of bursts, ascending: a batch of some stage, within decode's largest."""
         sizes = {b for stage in self.before_decode for b in stage.batches}
         return tuple(sorted(b for b in sizes if b <= self.decode.batches[-1]))
+
+    def worth(self, rate: F64) -> F64:
+        """Rates as they count: 0 below the wanted one, and no more than it."""
+        if self.wanted_qps is None:
+            return rate
+        # Sums in another order may fall short by a few bits.
+        short = rate < self.wanted_qps * (1 - 1e-12)
+        worth: F64 = np.where(short, 0.0, np.minimum(rate, self.wanted_qps))
+        return worth
 
     @cached_property
     def server_stage(self) -> StageTable | None:

@@ -134,7 +134,7 @@ class _Walk:
         """Which partial schedules before group ``at`` may still add to the frontier."""
         bounds = self._bounds
         best = np.minimum(bounds.per_chip[at][chips], rate / bounds.total_lo[at][chips])
-        beaten = self._frontier.beats(ttft_s + bounds.latency_s[at], best)
+        beaten = self._frontier.beats(ttft_s + bounds.latency_s[at][chips], best)
         keep: NDArray[np.bool_] = ~beaten & (best > 0)
         return keep
 
@@ -199,10 +199,14 @@ class _Walk:
         per_chip = np.where(allowed, rate / total, 0.0)
         good = allowed & ~self._frontier.beats(ttft, per_chip)
         found = np.argwhere(good)
-        order = np.lexsort((-per_chip[good], ttft[good]))
-        for i, j in found[order].tolist():
-            if not self._frontier.beats(ttft[i, j : j + 1], per_chip[i, j : j + 1])[0]:
-                self._frontier.offer(self._schedule(labels, i, int(counts[j])))
+        ttft_s, rates = ttft[good], per_chip[good]
+        order = np.lexsort((total[good], -rates, ttft_s))
+        # Only a higher rate than at any lower TTFT can stay.
+        best = np.maximum.accumulate(rates[order])
+        rising = np.ones(len(order), dtype=bool)
+        rising[1:] = rates[order][1:] > best[:-1]
+        for i, j in found[order[rising]].tolist():
+            self._frontier.offer(self._schedule(labels, i, int(counts[j])))
 
     def _totals_allowed(self, labels: Labels, total: I64) -> NDArray[np.bool_]:
         ranges = self._problem.server_totals
