@@ -37,7 +37,7 @@ class PauseReason(enum.StrEnum):
 
     INTERVAL = "interval"
     TRIGGER = "trigger"
-    TOKEN = "token"
+    NEIGHBOURS = "neighbours"
 
 
 @dataclass(frozen=True)
