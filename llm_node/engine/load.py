@@ -1,0 +1,222 @@
+"""Loads a decoder-only checkpoint through transformers' model code.
+
+The weights come from ``weights.read_weights``; transformers renames and merges
+them into the module's parameters, which stay views of the mapped files where
+nothing has to be converted.
+
+Tensor parallel: ranks would differ here and in ``attention.probe`` alone. Each
+rank slices what ``read_weights`` yields by transformers' ``base_model_tp_plan``,
+the probe then finds the rank's own number of KV heads, and everything above
+(blocks, scheduler, batch) is the same on every rank; see ``docs/engine.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_node.checkpoint import Checkpoint, fingerprint, inspect_checkpoint
+from llm_node.engine import attention
+from llm_node.engine.config import EngineConfig
+from llm_node.engine.kv import KvLayout
+from llm_node.engine.weights import read_weights
+from llm_node.libraries import first_line, quiet_transformers
+from ragschema.errors import CorruptData, InvalidInput
+
+_FIELD = "generator"
+_HINT = "use a decoder-only model with a KV cache, or a server through openai:URL"
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+#: Layers this engine can serve: attention over all or over the last tokens.
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module on its device, and what the engine must know about it.
+
+    Attributes:
+        module: maps ids [1, T] to logits, attends through ``attention``.
+        context: tokens it was made for, None where there is no limit.
+        eos: ids that end a text.
+        vocabulary: ids below it have an embedding.
+    """
+
+    module: Any
+    layout: KvLayout
+    context: int | None
+    eos: frozenset[int]
+    vocabulary: int
+    fingerprint: str
+    device: torch.device
+
+
+def load_model(directory: Path, config: EngineConfig) -> LoadedModel:
+    """Blocks until the weights are on the device and one pass went through.
+
+    Raises:
+        InvalidInput: a file is missing, or the architecture cannot be served.
+        CorruptData: a file is not what config.json describes; names the file.
+    """
+    checkpoint = inspect_checkpoint(directory.expanduser().absolute(), _FIELD)
+    device = _device(config.device)
+    model_config = _model_config(checkpoint)
+    dtype = _dtype(config.dtype, model_config)
+    module = _build(checkpoint, model_config, dtype).to(device)
+    layers = _probe(module, device)
+    text = model_config.get_text_config()
+    return LoadedModel(
+        module=module,
+        layout=KvLayout(layers, dtype),
+        context=_context(text),
+        eos=_eos(checkpoint, text),
+        vocabulary=int(module.get_input_embeddings().num_embeddings),
+        fingerprint=fingerprint(checkpoint),
+        device=device,
+    )
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(
+            "there is no CUDA device", field="device", hint="use cpu, or check the driver"
+        )
+    return device
+
+
+def _model_config(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoConfig
+
+    quiet_transformers()
+    try:
+        return AutoConfig.from_pretrained(
+            str(checkpoint.directory), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a loader may raise anything on a foreign file
+        path = checkpoint.directory / "config.json"
+        raise InvalidInput(f"cannot load {path}: {first_line(error)}", field=_FIELD) from error
+
+
+def _dtype(name: str, model_config: Any) -> torch.dtype:
+    if name != "auto":
+        chosen: torch.dtype = getattr(torch, name)
+        return chosen
+    stored = getattr(model_config.get_text_config(), "dtype", None)
+    return stored if stored in _FLOATS else torch.float32
+
+
+def _build(checkpoint: Checkpoint, model_config: Any, dtype: torch.dtype) -> Any:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = type(model_config)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InvalidInput(
+            f"{checkpoint.directory} holds a {model_config.model_type} model, which does not"
+            " generate text",
+            field=_FIELD,
+            hint=_HINT,
+        )
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    origin: dict[str, Path] = {}
+    state = {}
+    for stored, tensor in read_weights(checkpoint.weights, dtype):
+        origin[stored.name], state[stored.name] = stored.path, tensor
+    _check_index(checkpoint, origin)
+    attention.register()
+    try:
+        module, report = model_class.from_pretrained(
+            None,
+            config=model_config,
+            state_dict=state,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # foreign code on a foreign checkpoint
+        raise InvalidInput(
+            f"cannot load {checkpoint.directory}: {first_line(error)}", field=_FIELD
+        ) from error
+    _check_report(checkpoint, report, origin)
+    return module.eval().requires_grad_(False)
+
+
+def _check_index(checkpoint: Checkpoint, origin: dict[str, Path]) -> None:
+    """Every tensor the index promises lies in the file it names."""
+    path = checkpoint.directory / "model.safetensors.index.json"
+    if len(checkpoint.weights) == 1 and checkpoint.weights[0].name == "model.safetensors":
+        return
+    for name, file in json.loads(path.read_text(encoding="utf-8"))["weight_map"].items():
+        if name not in origin or origin[name].name != file:
+            raise CorruptData(
+                f"{checkpoint.directory / file} lacks {name}, which {path.name} places there",
+                field=_FIELD,
+                hint="copy the checkpoint again",
+            )
+
+
+def _check_report(checkpoint: Checkpoint, report: Any, origin: dict[str, Path]) -> None:
+    hint = "the weights do not belong to this config.json"
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        path = origin.get(name, checkpoint.weights[0])
+        raise CorruptData(
+            f"{path} holds {name} as {list(stored)}, config.json describes {list(wanted)}",
+            field=_FIELD,
+            hint=hint,
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CorruptData(
+            f"{checkpoint.weights[0]} lacks {missing[0]} ({len(missing)} weights in all)",
+            field=_FIELD,
+            hint=hint,
+        )
+
+
+def _probe(module: Any, device: torch.device) -> Any:
+    """One pass over two tokens: finds the KV shapes, and what cannot be served."""
+    name = type(module).__name__
+    if "logits_to_keep" not in inspect.signature(module.forward).parameters:
+        raise InvalidInput(f"{name} cannot be decoded here", field=_FIELD, hint=_HINT)
+    try:
+        layers = attention.probe(module, device)
+        attention.check_layers(layers, module.config.get_text_config(), _LAYER_TYPES)
+    except Exception as error:  # foreign code, foreign shapes
+        raise InvalidInput(
+            f"{name} cannot be decoded here: {first_line(error)}", field=_FIELD, hint=_HINT
+        ) from error
+    return layers
+
+
+def _context(text: Any) -> int | None:
+    """Some position codes change for the whole batch behind a first length."""
+    context = getattr(text, "max_position_embeddings", None)
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if scaling.get("rope_type") in ("longrope", "dynamic"):
+        first = scaling.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
+        context = first or context
+    return int(context) if context else None
+
+
+def _eos(checkpoint: Checkpoint, text: Any) -> frozenset[int]:
+    found = ids_of(getattr(text, "eos_token_id", None))
+    path = checkpoint.directory / "generation_config.json"
+    if path.is_file():
+        with contextlib.suppress(ValueError, AttributeError):
+            found += ids_of(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
+    return frozenset(found)
+
+
+def ids_of(value: Any) -> list[int]:
+    """An end-of-sequence setting is absent, a number or a list of them."""
+    if value is None:
+        return []
+    return [int(x) for x in value] if isinstance(value, list | tuple) else [int(value)]
