@@ -2,49 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from llm_node.engine.engine import Engine
 from llm_node.engine.kv import KvSnapshot
-from llm_node.engine.request import EngineRequest, EngineStats, StepEvent
+from llm_node.engine.request import EngineRequest, EngineStats, Ended, StepEvent
+from ragschema.errors import Conflict, InternalError, Overloaded, Unavailable
 from ragschema.types import F32, I32
+
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Command:
+    """Something to do to the engine between two steps, and who waits for it."""
+
+    work: Callable[[], Any]
+    done: asyncio.Future[Any]
 
 
 class EngineWorker:
-    """The engine's operations for an event loop; start() and close() once each."""
+    """The engine's operations for one event loop; start() and close() once each.
+
+    All of the engine's work happens in one thread, so the engine needs no locks:
+    commands wait in a queue until the running step is over.
+
+    Args:
+        max_waiting: live requests; more are refused.
+    """
 
     def __init__(self, engine: Engine, max_waiting: int = 1024) -> None:
-        raise NotImplementedError
+        self.engine = engine
+        self._max_live = max_waiting
+        self._commands: deque[_Command] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._broken: str | None = None
+        self._streams: dict[str, asyncio.Queue[StepEvent | Exception]] = {}
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
         """Starts the thread; call in the event loop that will use it."""
-        raise NotImplementedError
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
 
     async def close(self) -> None:
         """Ends every request and the thread, after the running step."""
-        raise NotImplementedError
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self._fail_streams(Unavailable("the engine was closed"))
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[StepEvent, None]:
-        """The request's events; closing the iterator cancels it.
+        """The request's events up to the last ``Ended``; closing it cancels.
 
         Raises:
-            InvalidInput, PayloadTooLarge: the engine refuses the request.
+            Overloaded: too many requests are live.
+            InvalidInput, PayloadTooLarge, Conflict: the engine refuses the request.
+            Unavailable, InternalError: the engine was closed or broke.
         """
-        raise NotImplementedError
+        return self._stream(request, lambda: self.engine.add(request))
 
     def stream_imported(
         self, request: EngineRequest, snapshot: KvSnapshot, output_ids: Sequence[int]
     ) -> AsyncGenerator[StepEvent, None]:
         """The same for ``Engine.import_kv``."""
-        raise NotImplementedError
+        return self._stream(request, lambda: self.engine.import_kv(request, snapshot, output_ids))
+
+    async def _stream(
+        self, request: EngineRequest, admit: Callable[[], None]
+    ) -> AsyncGenerator[StepEvent, None]:
+        key = request.request_id
+        if key in self._streams:
+            raise Conflict(f"request {key!r} is still running", field="request_id")
+        if len(self._streams) >= self._max_live:
+            raise Overloaded(f"{self._max_live} requests are under way", hint="try again later")
+        # Bounded by the request's own tokens.
+        queue: asyncio.Queue[StepEvent | Exception] = asyncio.Queue()
+        self._streams[key] = queue
+        left = request.sampling.n
+        try:
+            await self._call(admit)
+            while left:
+                event = await queue.get()
+                if isinstance(event, Exception):
+                    raise event
+                left -= isinstance(event, Ended)
+                yield event
+        finally:
+            del self._streams[key]
+            if left:
+                self._post(lambda: self.engine.cancel(key))
 
     async def cancel(self, request_id: str) -> None:
         """See Engine.cancel."""
-        raise NotImplementedError
+        await self._call(lambda: self.engine.cancel(request_id))
 
     async def resume(self, request_id: str, extra_ids: Sequence[int]) -> None:
         """See Engine.resume."""
-        raise NotImplementedError
+        await self._call(lambda: self.engine.resume(request_id, extra_ids))
 
     async def resume_mixed(
         self,
@@ -55,12 +124,102 @@ class EngineWorker:
         temperature: float,
     ) -> None:
         """See Engine.resume_mixed."""
-        raise NotImplementedError
+        await self._call(
+            lambda: self.engine.resume_mixed(
+                request_id, neighbour_tokens, neighbour_distances, lam, temperature
+            )
+        )
 
     async def export_kv(self, request_id: str) -> KvSnapshot:
         """See Engine.export_kv."""
-        raise NotImplementedError
+        return await self._call(lambda: self.engine.export_kv(request_id))
 
     async def stats(self) -> EngineStats:
         """See Engine.stats."""
-        raise NotImplementedError
+        return await self._call(self.engine.stats)
+
+    async def _call(self, work: Callable[[], _T]) -> _T:
+        """Runs something in the engine's thread, between two steps."""
+        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Command(work, done))
+        return await done
+
+    def _post(self, work: Callable[[], None]) -> None:
+        """The same without waiting; a closed engine has nothing left to do."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        with contextlib.suppress(Unavailable, InternalError):
+            self._enqueue(_Command(work, done))
+
+    def _enqueue(self, command: _Command) -> None:
+        with self._wake:
+            if self._broken is not None:
+                raise InternalError(self._broken)
+            if self._closing or self._thread is None:
+                raise Unavailable("the engine is not running", hint="call start() first")
+            self._commands.append(command)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        """The engine's thread."""
+        try:
+            while self._wait():
+                self._obey()
+                self._deliver(self.engine.step())
+        except Exception as error:  # a step that fails leaves an engine nobody can trust
+            _LOG.exception("the engine stopped")
+            with self._wake:
+                self._broken = f"the engine stopped: {error}"
+            self._tell(self._fail_streams, InternalError(self._broken))
+        for command in self._commands:
+            self._tell(_fail, command.done, Unavailable("the engine was closed"))
+
+    def _wait(self) -> bool:
+        """Blocks until there is something to do; False at the end."""
+        with self._wake:
+            while not (self._closing or self._commands or self.engine.has_work):
+                deadline_s = self.engine.next_deadline_s()
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                self._wake.wait(left_s)
+            return not self._closing
+
+    def _obey(self) -> None:
+        while self._commands:
+            command = self._commands.popleft()
+            try:
+                result = command.work()
+            except Exception as error:  # noqa: BLE001 - it belongs to the caller
+                self._tell(_fail, command.done, error)
+            else:
+                self._tell(_succeed, command.done, result)
+
+    def _deliver(self, events: list[StepEvent]) -> None:
+        if events:
+            self._tell(self._dispatch, events)
+
+    def _tell(self, work: Callable[..., None], *args: Any) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop ended before the node closed
+            self._loop.call_soon_threadsafe(work, *args)
+
+    def _dispatch(self, events: list[StepEvent]) -> None:
+        for event in events:
+            queue = self._streams.get(event.request_id)
+            if queue is not None:
+                queue.put_nowait(event)
+
+    def _fail_streams(self, error: Exception) -> None:
+        for queue in self._streams.values():
+            queue.put_nowait(error)
+
+
+def _succeed(done: asyncio.Future[Any], result: Any) -> None:
+    if not done.done():
+        done.set_result(result)
+
+
+def _fail(done: asyncio.Future[Any], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

@@ -1,0 +1,92 @@
+"""Checks requests and makes the sequences they become."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING
+
+from llm_node.engine.request import EngineRequest, Sequence
+from ragschema.errors import IncompatibleRequest, InvalidInput, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from llm_node.engine.kv import KvSnapshot
+
+
+def make_sequences(
+    request: EngineRequest,
+    arrival: int,
+    max_tokens: int,
+    vocabulary: int,
+    snapshot: KvSnapshot | None,
+    output_ids: Seq[int],
+) -> list[Sequence]:
+    """``sampling.n`` sequences; all but the first wait for the first's prompt.
+
+    Raises:
+        PayloadTooLarge: prompt and known tokens leave no room for an answer.
+        InvalidInput, IncompatibleRequest: see ``Engine.add`` and ``import_kv``.
+    """
+    tokens = [*request.prompt_ids, *output_ids]
+    check_ids(tokens, vocabulary, "prompt_ids")
+    if len(tokens) >= max_tokens:
+        raise PayloadTooLarge(
+            f"the prompt has {len(tokens)} tokens, a request may have {max_tokens} and needs one"
+            " for its answer",
+            field="messages",
+            hint="send fewer or shorter passages",
+        )
+    _check_options(request, snapshot, tokens)
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    sequences = [
+        Sequence(
+            request=request,
+            index=i,
+            arrival=arrival + i,
+            seed=seed_of(seed, i),
+            limit=max_tokens,
+            token_ids=list(tokens),
+            output_ids=list(output_ids),
+            snapshot=snapshot,
+        )
+        for i in range(request.sampling.n)
+    ]
+    for sequence in sequences[1:]:
+        sequence.leader = sequences[0]
+    return sequences
+
+
+def _check_options(request: EngineRequest, snapshot: KvSnapshot | None, tokens: Seq[int]) -> None:
+    if request.sampling.n > 1 and (request.pause is not None or snapshot is not None):
+        raise InvalidInput(
+            f"{request.sampling.n} sequences cannot pause or start from a snapshot",
+            field="n",
+            hint="send n requests",
+        )
+    if snapshot is not None:
+        known = snapshot.token_ids[: snapshot.computed]
+        if list(known) != list(tokens[: snapshot.computed]):
+            raise IncompatibleRequest(
+                "the KV snapshot belongs to other tokens than the request's", field="snapshot"
+            )
+
+
+def check_ids(ids: Seq[int], vocabulary: int, field: str) -> None:
+    """Raises InvalidInput when there are no ids, or some have no embedding."""
+    if not ids:
+        raise InvalidInput("there are no tokens", field=field, hint="send at least one")
+    if min(ids) < 0 or max(ids) >= vocabulary:
+        raise InvalidInput(
+            f"ids reach from {min(ids)} to {max(ids)}, the model knows {vocabulary}",
+            field=field,
+            hint="use the tokenizer of the model's checkpoint",
+        )
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The seed of the index-th of n sequences; the first has the request's own."""
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
