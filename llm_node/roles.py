@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from llm_node.engine.config import EngineConfig
 from ragschema.errors import InvalidInput
 from ragschema.types import (
     F32,
@@ -98,12 +99,14 @@ class GeneratorDeps:
         token_offsets: the embedder's tokenizer, None without one.
         api_key: for an upstream server; never logged.
         api_key_env: the variable the key came from, for messages.
+        engine: of a generator that runs here, None for the defaults.
     """
 
     similarity: Similarity | None = None
     token_offsets: TokenOffsets | None = None
     api_key: str | None = None
     api_key_env: str | None = None
+    engine: EngineConfig | None = None
 
 
 _GENERATORS: tuple[tuple[str, str], ...] = (

@@ -35,6 +35,10 @@ class Engine:
     Args:
         model: on its device.
 
+    Attributes:
+        max_tokens: of one request, prompt and answer.
+        stalled: the last step found nothing that could be computed.
+
     Raises:
         InvalidInput: the KV cache cannot hold one request of the maximum length.
     """
@@ -52,6 +56,7 @@ class Engine:
         self._commit = Committer(self._scheduler, self._events)
         self._live: dict[str, list[Sequence]] = {}
         self._arrivals = 0
+        self.stalled = False
         self._steps = self._batch_tokens = self._computed_tokens = self._step_us = 0
 
     @staticmethod
@@ -75,7 +80,9 @@ class Engine:
             output = self._runner.run(plan.chunks)
             self._commit.computed(plan.chunks, output)
             self._count(plan.tokens, started_s)
-        return self._take_events()
+        events = self._take_events()
+        self.stalled = not plan.chunks and not events
+        return events
 
     @property
     def has_work(self) -> bool:

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 from llm_node.engine.engine import Engine
 from llm_node.engine.kv import KvSnapshot
-from llm_node.engine.request import EngineRequest, EngineStats, Ended, StepEvent
+from llm_node.engine.request import Ended, EngineRequest, EngineStats, StepEvent
 from ragschema.errors import Conflict, InternalError, Overloaded, Unavailable
 from ragschema.types import F32, I32
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
+#: Between two looks for free blocks when nothing else can be done.
+_STALLED_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class EngineWorker:
 
     def _post(self, work: Callable[[], None]) -> None:
         """The same without waiting; a closed engine has nothing left to do."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        assert self._loop is not None
+        done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         with contextlib.suppress(Unavailable, InternalError):
             self._enqueue(_Command(work, done))
@@ -165,8 +168,11 @@ class EngineWorker:
         try:
             while self._wait():
                 self._obey()
-                self._deliver(self.engine.step())
-        except Exception as error:  # a step that fails leaves an engine nobody can trust
+                events = self.engine.step()
+                self._deliver(events)
+                if self.engine.stalled:
+                    self._rest()
+        except Exception as error:  # noqa: BLE001 - a failed step leaves an engine nobody can trust
             _LOG.exception("the engine stopped")
             with self._wake:
                 self._broken = f"the engine stopped: {error}"
@@ -184,6 +190,12 @@ class EngineWorker:
                     break
                 self._wake.wait(left_s)
             return not self._closing
+
+    def _rest(self) -> None:
+        """Everything waits for blocks that paused sequences hold."""
+        with self._wake:
+            if not self._commands and not self._closing:
+                self._wake.wait(_STALLED_S)
 
     def _obey(self) -> None:
         while self._commands:

@@ -1,26 +1,36 @@
-"""Any local causal language model in the transformers format, streamed.
+"""Any local causal language model in the transformers format, on our engine.
 
-This generator is plain on purpose: one forward pass per token and sequence, on
-the CPU, in one worker thread in which the running sequences take turns.
+Text goes in and comes out here; tokens are the engine's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import itertools
 import time
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from llm_node.checkpoint import Checkpoint, fingerprint, inspect_checkpoint
-from llm_node.generate.decode import DecodeLoop
+from llm_node.engine.config import EngineConfig
+from llm_node.engine.engine import Engine
+from llm_node.engine.request import Ended, EngineRequest, Finish, TokenOut
+from llm_node.engine.worker import EngineWorker
+from llm_node.generate.detokenise import Detokeniser
 from llm_node.generate.prompt import PLAIN_STOPS, plain_prompt, templated_prompt
-from llm_node.libraries import first_line, quiet_transformers
+from llm_node.generate.stops import StopMatcher
+from llm_node.libraries import first_line
 from llm_node.roles import GeneratorDeps
 from llm_node.tokens import encoding_offsets, load_tokenizer
-from ragschema.errors import CorruptData, IncompatibleRequest, InvalidInput, PayloadTooLarge
+from ragschema.errors import (
+    Cancelled,
+    CorruptData,
+    IncompatibleRequest,
+    InternalError,
+    InvalidInput,
+    PayloadTooLarge,
+)
 from ragschema.types import (
     I32,
     CallContext,
@@ -42,167 +52,129 @@ def load(rest: str, deps: GeneratorDeps) -> HfGenerator:
     Raises:
         InvalidInput, CorruptData: naming the file at fault.
     """
-    del deps
     if not rest:
         raise InvalidInput("hf: names no directory", field=_FIELD, hint="write hf:DIR")
-    checkpoint = inspect_checkpoint(Path(rest).expanduser().absolute(), _FIELD)
-    generator = HfGenerator(checkpoint, _load_model(checkpoint), _load_chat_tokenizer(checkpoint))
-    generator.warm_up()
-    return generator
+    directory = Path(rest).expanduser().absolute()
+    engine = Engine.load(directory, deps.engine or EngineConfig())
+    _warm_up(engine)
+    return HfGenerator(directory, engine, load_chat_tokenizer(directory))
 
 
-def _load_model(checkpoint: Checkpoint) -> Any:
-    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
-
-    quiet_transformers()
-    loader: Any = AutoModelForCausalLM
-    try:
-        model, report = loader.from_pretrained(
-            str(checkpoint.directory),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype="auto",
-            output_loading_info=True,
-        )
-    except Exception as error:  # a loader may raise anything on a foreign file
-        raise InvalidInput(
-            f"cannot load {checkpoint.directory}: {first_line(error)}", field=_FIELD
-        ) from error
-    lost = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
-    if lost:
-        raise CorruptData(
-            f"{checkpoint.weights[0]} lacks {lost[0]} ({len(lost)} weights in all)",
-            field=_FIELD,
-            hint="the weights do not belong to this config.json",
-        )
-    return model.eval()
-
-
-def _load_chat_tokenizer(checkpoint: Checkpoint) -> Any:
+def load_chat_tokenizer(directory: Path) -> Any:
+    """The checkpoint's tokenizer with its chat template; CorruptData names the file."""
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(
-            str(checkpoint.directory), local_files_only=True, trust_remote_code=False, use_fast=True
+            str(directory), local_files_only=True, trust_remote_code=False, use_fast=True
         )
     except Exception as error:  # a loader may raise anything on a foreign file
-        path = checkpoint.directory / "tokenizer.json"
+        path = directory / "tokenizer.json"
         raise CorruptData(f"cannot load {path}: {first_line(error)}", field=_FIELD) from error
 
 
-def _ids(value: Any) -> list[int]:
-    """An end-of-sequence setting is absent, a number or a list of them."""
-    if value is None:
-        return []
-    return [int(x) for x in value] if isinstance(value, list | tuple) else [int(value)]
+def _warm_up(engine: Engine) -> None:
+    """Two tokens, so that a model the engine cannot drive fails at start-up."""
+    engine.add(EngineRequest("warm-up", (0,), Sampling(max_tokens=2)))
+    try:
+        while engine.has_work:
+            engine.step()
+    except Exception as error:  # foreign code, foreign shapes
+        raise InvalidInput(
+            f"{type(engine.model.module).__name__} cannot be decoded here: {first_line(error)}",
+            field=_FIELD,
+            hint="use a decoder-only model with a KV cache, or a server through openai:URL",
+        ) from error
 
 
 class HfGenerator:
-    """A Generator over one transformers model."""
+    """A Generator over one engine."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Any, tokenizer: Any) -> None:
-        self._model = model
+    def __init__(self, directory: Path, engine: Engine, tokenizer: Any) -> None:
+        self.engine = engine
         self._tokenizer = tokenizer
-        self._borders = load_tokenizer(checkpoint.directory / "tokenizer.json")
-        text_config = model.config.get_text_config()
-        self._context: int | None = getattr(text_config, "max_position_embeddings", None)
-        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
-        self._eos = frozenset(
-            _ids(getattr(model.generation_config, "eos_token_id", None))
-            + _ids(getattr(text_config, "eos_token_id", None))
-            + _ids(tokenizer.eos_token_id)
-        )
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generate")
+        self._borders = load_tokenizer(directory / "tokenizer.json")
+        own = tokenizer.eos_token_id
+        self._eos = engine.model.eos | (frozenset() if own is None else {int(own)})
+        self._stops = () if tokenizer.chat_template else PLAIN_STOPS
+        self._worker = EngineWorker(engine)
+        self._numbers = itertools.count()
         self._info = ModelInfo(
             role=Role.GENERATE,
-            name=f"hf:{checkpoint.directory.name}",
-            fingerprint=fingerprint(checkpoint),
+            name=f"hf:{directory.name}",
+            fingerprint=engine.model.fingerprint,
             dim=None,
-            max_input_tokens=self._context,
+            max_input_tokens=engine.max_tokens,
         )
 
     @property
     def info(self) -> ModelInfo:
         return self._info
 
-    def warm_up(self) -> None:
-        """Two steps, so that a model this loop cannot drive fails at start-up.
-
-        Raises:
-            InvalidInput: naming the model's class.
-        """
-        kind = type(self._model).__name__
-        hint = "use a decoder-only model with a KV cache, or a server through openai:URL"
-        if "logits_to_keep" not in inspect.signature(self._model.forward).parameters:
-            raise InvalidInput(f"{kind} cannot be decoded here", field=_FIELD, hint=hint)
-        try:
-            loop = DecodeLoop(
-                self._model, self._tokenizer, [0], 2, frozenset(), Sampling(max_tokens=2)
-            )
-            loop.step()
-            loop.step()
-        except Exception as error:  # foreign code, foreign shapes
-            message = f"{kind} cannot be decoded here: {first_line(error)}"
-            raise InvalidInput(message, field=_FIELD, hint=hint) from error
+    @property
+    def worker(self) -> EngineWorker:
+        """The engine's thread, for roles that speak tokens."""
+        return self._worker
 
     def token_offsets(self, texts: Sequence[str]) -> list[I32]:
         encodings = self._borders.encode_batch(list(texts), add_special_tokens=False)
         return [encoding_offsets(encoding) for encoding in encodings]
 
     async def start(self) -> None:
-        """Everything was loaded before."""
+        """Starts the engine's thread."""
+        await self._worker.start()
 
     async def close(self) -> None:
         """Stops after the running step."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        await self._worker.close()
 
     async def generate(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateEvent, None]:
-        """Streams token by token; a closed iterator stops within one step.
-
-        Every step is a job of its own for the worker thread: nothing is computed
-        ahead of the reader, and sequences take turns.
+        """Streams token by token; a closed iterator frees its blocks at once.
 
         Raises:
             PayloadTooLarge: the prompt does not fit the model's context.
             InvalidInput: the chat template refuses the turns.
+            DeadlineExceeded: the context's deadline passed.
         """
         started_s = time.monotonic()
-        loop = asyncio.get_running_loop()
-        prompt = await loop.run_in_executor(self._worker, self._encode, spec)
-        decoding = self._start(prompt, spec)
-        first_us = unsent = 0
-        while True:
-            context.remaining_s()
-            step = await loop.run_in_executor(self._worker, decoding.step)
-            if step.tokens and not first_us:
-                first_us = int((time.monotonic() - started_s) * 1e6)
-            unsent += step.tokens
-            if step.text:
-                yield TokenPiece(step.text, unsent)
-                unsent = 0
-            if step.finish is not None:
-                break
+        context.remaining_s()
+        prompt = await asyncio.to_thread(self.encode, spec)
+        answer = Answer(self._tokenizer, spec.sampling, self._eos, self._stops)
+        first_us = 0
+        async with aclosing(self._worker.stream(self._request(prompt, spec, context))) as events:
+            async for event in events:
+                if isinstance(event, TokenOut):
+                    first_us = first_us or int((time.monotonic() - started_s) * 1e6)
+                    answer.add(event.token_id)
+                elif isinstance(event, Ended):
+                    answer.end(_reason(event, context))
+                if piece := answer.take():
+                    yield piece
+                if answer.finish is not None:
+                    break
         total_us = int((time.monotonic() - started_s) * 1e6)
-        yield GenerateEnd(step.finish, len(prompt), decoding.generated, 0, first_us, total_us)
+        yield GenerateEnd(answer.finish or "", len(prompt), answer.tokens, 0, first_us, total_us)
 
-    def _start(self, prompt: list[int], spec: GenerateSpec) -> DecodeLoop:
-        limit = spec.sampling.max_tokens
-        if self._context is not None:
-            limit = min(limit, self._context - len(prompt))
-        return DecodeLoop(
-            self._model,
-            self._tokenizer,
-            prompt,
-            limit,
-            self._eos,
-            spec.sampling,
-            () if self._tokenizer.chat_template else PLAIN_STOPS,
+    def _request(
+        self, prompt: list[int], spec: GenerateSpec, context: CallContext
+    ) -> EngineRequest:
+        return EngineRequest(
+            request_id=f"{context.trace_id}-{next(self._numbers)}",
+            prompt_ids=tuple(prompt),
+            sampling=spec.sampling,
+            eos=self._eos,
+            deadline_s=context.deadline_s,
+            seed=spec.sampling.seed,
         )
 
-    def _encode(self, spec: GenerateSpec) -> list[int]:
+    def encode(self, spec: GenerateSpec) -> list[int]:
+        """Token ids of the turns as the model was trained to read them; blocks.
+
+        Raises:
+            PayloadTooLarge, InvalidInput, IncompatibleRequest: see ``generate``.
+        """
         if not spec.messages:
             raise InvalidInput("there are no messages", field="messages", hint="send one turn")
         templated = bool(self._tokenizer.chat_template)
@@ -212,17 +184,75 @@ class HfGenerator:
             text = plain_prompt(spec.messages)
         # A template writes its own special tokens.
         ids: list[int] = self._tokenizer(text, add_special_tokens=not templated)["input_ids"]
-        if self._context is not None and len(ids) >= self._context:
+        if len(ids) >= self.engine.max_tokens:
             raise PayloadTooLarge(
-                f"the prompt has {len(ids)} tokens, {self._info.name} reads {self._context}"
-                " and needs one for its answer",
+                f"the prompt has {len(ids)} tokens, {self._info.name} reads"
+                f" {self.engine.max_tokens} and needs one for its answer",
                 field="messages",
                 hint="send fewer or shorter passages",
             )
-        if not ids or max(ids) >= self._vocabulary:
+        if not ids or max(ids) >= self.engine.model.vocabulary:
             raise IncompatibleRequest(
                 f"the tokenizer of {self._info.name} gave ids its weights do not know",
                 field="messages",
                 hint="tokenizer and weights of the checkpoint do not belong together",
             )
         return ids
+
+
+def _reason(ended: Ended, context: CallContext) -> str:
+    """``stop`` or ``length``; raises what any other end stands for."""
+    if ended.finish in (Finish.STOP, Finish.LENGTH):
+        return ended.finish.value
+    if ended.finish is Finish.DEADLINE:
+        context.remaining_s()
+    if ended.finish is Finish.ERROR:
+        raise InternalError(ended.message)
+    raise Cancelled(f"the request ended: {ended.finish}")
+
+
+class Answer:
+    """The text of one growing sequence, up to a stop string or its end.
+
+    Attributes:
+        tokens: generated so far.
+        finish: ``stop`` or ``length`` once nothing more comes.
+    """
+
+    def __init__(
+        self, tokenizer: Any, sampling: Sampling, eos: frozenset[int], stops: tuple[str, ...]
+    ) -> None:
+        self._text = Detokeniser(tokenizer)
+        self._stops = StopMatcher((*sampling.stop, *stops))
+        self._silent = (frozenset() if sampling.ignore_eos else eos) | set(sampling.stop_ids)
+        self._ready = ""
+        self._unsent = 0
+        self.tokens = 0
+        self.finish: str | None = None
+
+    def add(self, token_id: int) -> None:
+        """Takes a token; ids that end a sequence are no text."""
+        self.tokens += 1
+        self._unsent += 1
+        if token_id not in self._silent:
+            self._ready += self._stops.feed(self._text.add(token_id))
+            self._stop()
+
+    def end(self, finish: str) -> None:
+        """Takes the engine's end, unless a stop string came first."""
+        if self.finish is None:
+            self._ready += self._stops.feed(self._text.flush()) + self._stops.flush()
+            self.finish = finish
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._stops.stopped:
+            self.finish = "stop"
+
+    def take(self) -> TokenPiece | None:
+        """Text that can be sent now, with the tokens since the last piece."""
+        if not self._ready:
+            return None
+        piece = TokenPiece(self._ready, self._unsent)
+        self._ready, self._unsent = "", 0
+        return piece

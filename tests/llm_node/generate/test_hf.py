@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from llm_node.engine.engine import Engine
 from llm_node.generate import hf
 from llm_node.generate.hf import HfGenerator
 from llm_node.roles import GeneratorDeps, load_generator
@@ -25,9 +28,21 @@ from tests.llm_node.checkpoints import save_tiny_llama
 PROMPT = "User: the quick brown fox\n\nAssistant:"
 
 
-@pytest.fixture(scope="module")
-def generator(tiny_llama: Path) -> HfGenerator:
-    return hf.load(str(tiny_llama), GeneratorDeps())
+@contextlib.asynccontextmanager
+async def _started(directory: Path) -> AsyncGenerator[HfGenerator, None]:
+    generator = hf.load(str(directory), GeneratorDeps())
+    await generator.start()
+    try:
+        yield generator
+        generator.engine.check_integrity()
+    finally:
+        await generator.close()
+
+
+@pytest.fixture
+async def generator(tiny_llama: Path) -> AsyncGenerator[HfGenerator, None]:
+    async with _started(tiny_llama) as started:
+        yield started
 
 
 def _spec(text: str = "the quick brown fox", **sampling: Any) -> GenerateSpec:
@@ -75,9 +90,9 @@ async def test_greedy_equals_transformers_generate(
 
 
 async def test_long_prompt_in_chunks_equals_transformers(long_llama: Path) -> None:
-    generator = hf.load(str(long_llama), GeneratorDeps())
     words = "jumps over the lazy dog " * 60
-    text, end = await _run(generator, _spec(words, max_tokens=12))
+    async with _started(long_llama) as generator:
+        text, end = await _run(generator, _spec(words, max_tokens=12))
     assert end.prompt_tokens > 512
     assert text == _reference(long_llama, 12, f"User: {words.strip()}\n\nAssistant:")
 
@@ -141,30 +156,33 @@ async def test_passed_deadline_stops(generator: HfGenerator) -> None:
 
 
 async def test_closing_the_stream_stops_the_work(
-    generator: HfGenerator, monkeypatch: pytest.MonkeyPatch
+    long_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
-    original = hf.DecodeLoop.step
+    original = Engine.step
 
-    def counted(self: hf.DecodeLoop) -> Any:
+    def counted(self: Engine) -> Any:
         nonlocal steps
         steps += 1
         return original(self)
 
-    monkeypatch.setattr(hf.DecodeLoop, "step", counted)
-    events = generator.generate(_spec(max_tokens=100), CallContext.start(60))
-    await anext(events)
-    await events.aclose()
-    at_close = steps
-    await _run(generator, _spec(max_tokens=1))  # the worker is free for others
-    assert steps <= at_close + 2
+    async with _started(long_llama) as generator:
+        monkeypatch.setattr(Engine, "step", counted)
+        events = generator.generate(_spec(max_tokens=50_000), CallContext.start(60))
+        await anext(events)
+        await events.aclose()
+        _, end = await _run(generator, _spec(max_tokens=1))  # the engine is free for others
+        stats = await generator.worker.stats()
+    assert end.completion_tokens == 1
+    assert steps < 20_000
+    assert (stats.running, stats.waiting, stats.blocks_used) == (0, 0, 0)
 
 
 async def test_chat_template_is_used(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] }}!{% endfor %}"
     directory = save_tiny_llama(tmp_path / "chat", template=template)
-    generator = hf.load(str(directory), GeneratorDeps())
-    text, end = await _run(generator, _spec("lazy dog", max_tokens=10))
+    async with _started(directory) as generator:
+        text, end = await _run(generator, _spec("lazy dog", max_tokens=10))
     assert text == _reference(directory, 10, "lazy dog!")
     assert end.prompt_tokens == len(generator.token_offsets(["lazy dog!"])[0])
 
