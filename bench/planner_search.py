@@ -11,9 +11,9 @@ from bench.common import emit, machine, note, options, typed_failures
 from bench.planner_problems import random_problem
 from bench.rago_artifact import identical
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
-from ragschema.planner.exhaustive import count_candidates, exhaustive
+from ragschema.planner.exhaustive import chip_counts, count_candidates, exhaustive
 from ragschema.planner.play import Candidate, play
-from ragschema.planner.problem import Problem, StageKind
+from ragschema.planner.problem import Problem
 from ragschema.planner.reproduce.rago import case1, case2, case4, rago_pool
 from ragschema.planner.schedule import Frontier
 from ragschema.planner.search import search
@@ -134,12 +134,7 @@ def _draw(of: Problem, rng: random.Random) -> Candidate:
     """One candidate with the parts drawn apart; drawn again until its chips fit."""
     while True:
         placement = rng.choice(of.placements)
-        chips = tuple(
-            rng.choice(of.stages[group[-1]].counts)
-            if of.stages[group[-1]].kind is StageKind.CHIP
-            else 0
-            for group in placement
-        )
+        chips = tuple(rng.choice(chip_counts(of, group)) for group in placement)
         decode_chips = rng.choice(of.decode.counts)
         total = sum(chips) + decode_chips
         batches = tuple(rng.choice(stage.batches) for stage in of.before_decode)

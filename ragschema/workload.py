@@ -135,10 +135,18 @@ class RetrievalConfig:
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    """Service objectives; None: none."""
+    """Service objectives; None: none.
+
+    Attributes:
+        ttft_s: of a burst at an empty system, on average.
+        ttft_p99_s: under Poisson arrivals at ``load`` of the plan's rate, by simulation.
+        qps: to be served.
+    """
 
     __pydantic_config__ = _STRICT
     ttft_s: Seconds | None = None
+    ttft_p99_s: Seconds | None = None
+    load: Share = 0.7
     tpot_s: Seconds | None = None
     qps: Amount | None = None
 
@@ -216,9 +224,12 @@ def _check_whole(schema: RagSchema, source: str) -> None:
 
 
 def _first_problem(error: ValidationError, source: str) -> InvalidInput:
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    unknown = ("unexpected_keyword_argument", "extra_forbidden")
+    # A misspelt key is also a missing one; the first tells more.
+    problem = next((p for p in problems if p["type"] in unknown), problems[0])
     place = tuple(str(p) for p in problem["loc"])
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if problem["type"] in unknown:
         known = keys_at(place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"

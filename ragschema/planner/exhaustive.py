@@ -33,7 +33,7 @@ def exhaustive(problem: Problem) -> Frontier:
 def candidates(problem: Problem) -> Iterator[Candidate]:
     """All combinations whose chips may fit."""
     for placement in problem.placements:
-        for chips in itertools.product(*(_chip_counts(problem, g) for g in placement)):
+        for chips in itertools.product(*(chip_counts(problem, g) for g in placement)):
             yield from _with_batches(problem, placement, chips)
 
 
@@ -52,7 +52,8 @@ def _with_batches(
                     yield Candidate(placement, chips, batches, decode_chips, decode_batch)
 
 
-def _chip_counts(problem: Problem, group: Group) -> list[int]:
+def chip_counts(problem: Problem, group: Group) -> list[int]:
+    """Numbers of chips that every stage of a group has a row for; 0 for servers alone."""
     on_chips = [set(s.counts) for s in _stages(problem, group) if s.kind is StageKind.CHIP]
     return sorted(set.intersection(*on_chips)) if on_chips else [0]
 
@@ -70,7 +71,7 @@ def count_candidates(problem: Problem) -> int:
         for group in placement:
             grown: dict[int, int] = {}
             for chips, ways in spent.items():
-                for more in _chip_counts(problem, group):
+                for more in chip_counts(problem, group):
                     if chips + more <= problem.max_chips:
                         grown[chips + more] = grown.get(chips + more, 0) + ways
             spent = grown

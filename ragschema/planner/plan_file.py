@@ -37,6 +37,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "qps": plan.schedule.qps,
             "qps_per_chip": plan.schedule.qps_per_chip,
         },
+        "simulated": dict(plan.simulated),
         "definitions": dict(DEFINITIONS),
     }
 
@@ -97,6 +98,7 @@ class _PlanFile(BaseModel):
     pool: dict[str, Any]
     groups: Annotated[list[_Group], Field(min_length=1)]
     predicted: _Predicted
+    simulated: dict[str, float]
     definitions: dict[str, str]
 
 

@@ -34,6 +34,18 @@ def test_it_finds_what_enumeration_finds(seed: int) -> None:
     assert same(search(problem), exhaustive(problem))
 
 
+@pytest.mark.parametrize("seed", range(0, 120, 3))
+def test_with_a_wanted_rate_it_finds_what_enumeration_finds(seed: int) -> None:
+    print("seed", seed)
+    problem = random_problem(seed)
+    points = search(problem).points
+    if not points:
+        return
+    share = np.random.default_rng(seed).uniform(0.3, 1.1)
+    wanted = replace(problem, wanted_qps=float(points[len(points) // 2].qps * share))
+    assert same(search(wanted), exhaustive(wanted))
+
+
 @pytest.mark.parametrize("sharing", list(Sharing))
 @pytest.mark.parametrize("uniform", [False, True])
 def test_every_way_of_sharing(sharing: Sharing, uniform: bool) -> None:

@@ -1,0 +1,246 @@
+"""Plays arrivals through a schedule: queues, batches, time-outs, decode slots, stalls.
+
+The search's TTFT is the mean of one burst at an empty system. Here requests arrive over
+time: a group of stages takes a batch when it is full or when its oldest request has
+waited for the stage's time-out; decode is a running batch whose tokens take the longer the
+fuller it is; a sequence that retrieves again during decode keeps its slot and stalls until
+its batch of such sequences is full or timed out.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ragschema.errors import InvalidInput
+from ragschema.planner.decoding import Decoding, Iteration
+from ragschema.planner.problem import F64, Problem, StageTable
+from ragschema.planner.queueing import GroupServer, SlotServer
+from ragschema.planner.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a deployment batches.
+
+    Attributes:
+        timeout_s: by stage name, how long the oldest request of a batch that is not full
+            waits; 0 takes what is queued; a stage that is not named waits for ever.
+        default_timeout_s: for stages that are not named; None: wait for ever.
+        iteration: retrievals during decode; None: none.
+    """
+
+    timeout_s: Mapping[str, float] = field(default_factory=dict)
+    default_timeout_s: float | None = None
+    iteration: Iteration | None = None
+
+    def of(self, stage: str) -> float:
+        """Seconds; inf: wait for ever."""
+        wait = self.timeout_s.get(stage, self.default_timeout_s)
+        if wait is None:
+            return np.inf
+        if not wait >= 0:
+            raise InvalidInput(f"{wait} is no time-out", field=f"timeout_s.{stage}")
+        return wait
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What counts as served well; None: anything does."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What every request met.
+
+    Attributes:
+        arrival_s, first_token_s, end_s: float64 [n], on the simulation's clock.
+        wait_s: by stage, float64 [n], from reaching the stage to its batch's start.
+        busy_share: by group of stages, of the time from first arrival to last end.
+        output: tokens per request.
+    """
+
+    arrival_s: F64
+    first_token_s: F64
+    end_s: F64
+    wait_s: Mapping[str, F64]
+    busy_share: Mapping[str, float]
+    output: int
+
+    @property
+    def ttft_s(self) -> F64:
+        return self.first_token_s - self.arrival_s
+
+    @property
+    def tpot_s(self) -> F64:
+        return (self.end_s - self.first_token_s) / self.output
+
+    def goodput_per_s(self, limits: Limits) -> float:
+        """Requests per second that meet every limit."""
+        good = np.ones(len(self.arrival_s), dtype=bool)
+        if limits.ttft_s is not None:
+            good &= self.ttft_s <= limits.ttft_s
+        if limits.tpot_s is not None:
+            good &= self.tpot_s <= limits.tpot_s
+        span = float(self.end_s.max() - self.arrival_s.min())
+        return float(good.sum()) / span
+
+    def report(self, limits: Limits | None = None) -> dict[str, float]:
+        """Means and percentiles, flat."""
+        found = {"requests": float(len(self.arrival_s))}
+        for name, values in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s)):
+            found[f"{name}_mean"] = float(values.mean())
+            found[f"{name}_p50"], found[f"{name}_p99"] = np.percentile(values, [50, 99]).tolist()
+        for stage, waits in self.wait_s.items():
+            found[f"wait_s_mean.{stage}"] = float(waits.mean())
+        for group, share in self.busy_share.items():
+            found[f"busy_share.{group}"] = share
+        found["goodput_per_s"] = self.goodput_per_s(limits or Limits())
+        return found
+
+
+def simulate(
+    problem: Problem,
+    schedule: Schedule,
+    arrivals_s: F64,
+    policy: Policy | None = None,
+    output: int = 256,
+    seed: int = 0,
+) -> Played:
+    """Plays the arrivals until the last request has ended.
+
+    Args:
+        arrivals_s: float64 [n], ascending.
+        output: tokens that decode writes per request.
+        seed: of the positions at which sequences retrieve again.
+
+    Raises:
+        InvalidInput: an iterative batch larger than the decode batch, which would wait
+            for ever.
+    """
+    return _Simulation(problem, schedule, arrivals_s, policy or Policy(), output, seed).run()
+
+
+class _Simulation:
+    """One run: a heap of events, servers in a row, decode at the end."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        arrivals_s: F64,
+        policy: Policy,
+        output: int,
+        seed: int,
+    ) -> None:
+        self._arrivals = arrivals_s
+        self._output = output
+        self._events: list[tuple[float, int, int, int]] = []
+        self._ticket = 0
+        self._servers = _servers(problem, schedule, policy, len(arrivals_s))
+        self._first_token = np.full(len(arrivals_s), np.nan)
+        self._decode = _decoding(problem, schedule, policy, output, len(arrivals_s), seed)
+
+    def run(self) -> Played:
+        """Events are (time, ticket, where, what): where counts servers, then decode."""
+        decode_at = len(self._servers)
+        arrivals = self._arrivals.tolist()
+        upcoming = 0
+        while upcoming < len(arrivals) or self._events:
+            if self._events and (
+                upcoming == len(arrivals) or self._events[0][0] <= arrivals[upcoming]
+            ):
+                now, _, where, what = heapq.heappop(self._events)
+                if where == decode_at:
+                    self._push(self._decode.on_event(now, what), where)
+                else:
+                    self._advance(now, where, self._servers[where].on_event(now, what))
+            else:
+                now = arrivals[upcoming]
+                self._advance(now, -1, [upcoming])
+                upcoming += 1
+        return self._played()
+
+    def _advance(self, now: float, where: int, done: Sequence[int]) -> None:
+        """Requests that leave server ``where`` enter the next; every server then looks."""
+        after = where + 1
+        if done and after < len(self._servers):
+            self._servers[after].enter(now, done)
+            self._push(self._servers[after].look(now), after)
+        elif done:
+            for request in done:
+                self._first_token[request] = now
+            self._push(self._decode.enter(now, done), after)
+        if where >= 0:
+            self._push(self._servers[where].look(now), where)
+
+    def _push(self, events: Sequence[tuple[float, int]], where: int) -> None:
+        for time_s, what in events:
+            self._ticket += 1
+            heapq.heappush(self._events, (time_s, self._ticket, where, what))
+
+    def _played(self) -> Played:
+        assert not np.isnan(self._first_token).any(), "every request reached its first token"
+        end = np.array(self._decode.ended_s)
+        span = float(end.max() - self._arrivals.min())
+        waits: dict[str, F64] = {}
+        busy: dict[str, float] = {}
+        for server in self._servers:
+            waits |= {name: np.array(w) for name, w in server.wait_s.items()}
+            busy[server.name] = server.busy_s / span
+        waits["decode"] = np.array(self._decode.wait_s)
+        return Played(self._arrivals, self._first_token, end, waits, busy, self._output)
+
+
+def _servers(
+    problem: Problem, schedule: Schedule, policy: Policy, requests: int
+) -> list[GroupServer | SlotServer]:
+    found: list[GroupServer | SlotServer] = []
+    for group in schedule.placement:
+        tables = [problem.stages[i] for i in group]
+        choices = [schedule.choices[i] for i in group]
+        rows = [_row(t, c.count) for t, c in zip(tables, choices, strict=True)]
+        names = [t.name for t in tables]
+        if len(group) == 1 and tables[0].delay:
+            batch = choices[0].batch
+            latency_s = float(rows[0][tables[0].batches.index(batch)])
+            found.append(SlotServer(names[0], batch, latency_s, requests))
+            continue
+        steps = [
+            (name, choice.batch, latencies(table, row, choice.batch), policy.of(name))
+            for name, choice, table, row in zip(names, choices, tables, rows, strict=True)
+        ]
+        found.append(GroupServer("+".join(names), steps, requests))
+    return found
+
+
+def _decoding(
+    problem: Problem, schedule: Schedule, policy: Policy, output: int, requests: int, seed: int
+) -> Decoding:
+    table, choice = problem.decode, schedule.choices[-1]
+    per_token = [s / output for s in latencies(table, _row(table, choice.count), choice.batch)]
+    return Decoding(per_token, output, requests, policy.iteration, np.random.default_rng(seed))
+
+
+def _row(table: StageTable, count: int) -> F64:
+    row: F64 = table.latency_s[table.counts.index(count)]
+    return row
+
+
+def latencies(table: StageTable, row: F64, batch: int) -> list[float]:
+    """Seconds for 1 .. batch requests: those of the next larger size in the table."""
+    found: list[float] = []
+    for size, latency_s in zip(table.batches, row.tolist(), strict=True):
+        if size > batch:
+            break
+        # A size that is not possible is padded to the next one that is.
+        while len(found) < size and latency_s < np.inf:
+            found.append(latency_s)
+    assert len(found) == batch, "the schedule's own batch is possible"
+    return found
