@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coordinator.cli import ask, demo, doctor, index, ingest, search, status, up
+from coordinator.cli import ask, demo, doctor, index, ingest, plan, search, status, up
 from ragschema.errors import RagrigError
 from ragschema.version import SOFTWARE_VERSION
 
@@ -55,6 +55,7 @@ def build() -> typer.Typer:
     app.add_typer(index.build(), name="index")
     app.command()(ask.ask)
     app.command()(search.search)
+    app.add_typer(plan.build(), name="plan")
     app.command()(status.status)
     app.command()(doctor.doctor)
     return app

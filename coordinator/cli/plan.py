@@ -1,0 +1,147 @@
+"""``ragrig plan``: the best deployment for a workload on a pool of hardware."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ragschema.errors import InvalidInput
+
+
+class Format(enum.StrEnum):
+    """How the frontier is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class _SchedulesByDefault(TyperGroup):
+    """``ragrig plan FILE`` is ``ragrig plan make FILE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["make", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+Schema = Annotated[
+    Path | None, typer.Argument(help="A RAGSchema: the workload.", metavar="SCHEMA.yaml")
+]
+PoolFile = Annotated[Path | None, typer.Option("--pool", help="The hardware.", metavar="POOL.yaml")]
+Goal = Annotated[
+    str,
+    typer.Option(
+        help="max-qps-per-chip, min-ttft, or min-chips for the schema's rate.", metavar="GOAL"
+    ),
+]
+Counts = Annotated[
+    str,
+    typer.Option(help="Accelerators a stage may get: pow2 or every number.", metavar="pow2|every"),
+]
+Sharing = Annotated[
+    str,
+    typer.Option(
+        help="Accelerators before decode: hybrid (shared where it pays), disaggregated or"
+        " collocated.",
+        metavar="HOW",
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Write the plan.", metavar="plan.yaml")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say what binds, what is idle, what more would bring.")
+]
+As = Annotated[Format, typer.Option("--format", help="table, csv or json.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the frontier: .png or .svg.", metavar="FILE")]
+Tables = Annotated[
+    Path | None,
+    typer.Option(help="Plan on latencies measured elsewhere.", metavar="FILE.csv"),
+]
+LimitsFile = Annotated[
+    Path | None, typer.Option("--limits", help="Limits for --stage-tables.", metavar="FILE.json")
+]
+
+
+def build() -> typer.Typer:
+    """The group of commands."""
+    app = typer.Typer(
+        cls=_SchedulesByDefault,
+        help="Plan a deployment: ragrig plan SCHEMA.yaml --pool POOL.yaml",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(make)
+    app.command()(compare)
+    app.command()(reproduce)
+    app.command("schema")(schema_)
+    return app
+
+
+def make(
+    schema: Schema = None,
+    pool: PoolFile = None,
+    objective: Goal = "max-qps-per-chip",
+    counts: Counts = "pow2",
+    sharing: Sharing = "hybrid",
+    out: Out = None,
+    explain: Explain = False,
+    plot: Plot = None,
+    format_: As = Format.TABLE,
+    stage_tables: Tables = None,
+    limits: LimitsFile = None,
+) -> None:
+    """Find the frontier of TTFT and QPS per chip, and the best plan on it.
+
+    Exits with 1 when nothing meets the objectives, saying what to change.
+    """
+    from coordinator.cli.planning import PlanChoices, run_plan, run_tables
+
+    if stage_tables is not None or limits is not None:
+        if stage_tables is None or limits is None or schema is not None:
+            raise InvalidInput(
+                "--stage-tables and --limits go together, without a schema", field="stage_tables"
+            )
+        run_tables(stage_tables, limits, format_, plot)
+        return
+    if schema is None or pool is None:
+        raise InvalidInput(
+            "a plan needs a workload and a pool",
+            field="schema" if schema is None else "pool",
+            hint="ragrig plan examples/schemas/case4.yaml --pool examples/pools/rago.yaml",
+        )
+    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_)
+    if not run_plan(schema, pool, choices):
+        raise typer.Exit(1)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A plan.", metavar="A.yaml")],
+    second: Annotated[Path, typer.Argument(help="Another one.", metavar="B.yaml")],
+) -> None:
+    """Show two plans side by side."""
+    from coordinator.cli.planning import run_compare
+
+    run_compare(first, second)
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="rago.", metavar="PAPER")],
+) -> None:
+    """Print a paper's figures beside ours."""
+    from coordinator.cli.planning import run_reproduce
+
+    run_reproduce(paper)
+
+
+def schema_() -> None:
+    """Print the JSON Schema of a RAGSchema file, for editors."""
+    import json
+
+    from ragschema.workload import json_schema
+
+    print(json.dumps(json_schema(), indent=1))

@@ -1,0 +1,167 @@
+"""Plans as tables and sketches in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ragschema.planner.explain import GroupLoad, Marginal
+from ragschema.planner.plan import DEFINITIONS, Plan
+from ragschema.planner.plan_file import StoredPlan
+from ragschema.planner.reproduce.rago import Figure
+from ragschema.planner.schedule import Schedule
+
+_WIDTH, _HEIGHT = 60, 12
+#: Rows of a frontier that a terminal shows; --format csv or json has all.
+_ROWS = 12
+
+
+def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
+    """The chosen plan group by group, its figures, and what they mean."""
+    table = Table(title=f"{plan.schema.name}: {plan.objective}", title_justify="left")
+    for column in ("stages", "on", "batch", "rate per s", "used"):
+        table.add_column(column, justify="left" if column in ("stages", "on") else "right")
+    choices = {c.stage: c for c in plan.schedule.choices}
+    for load in groups:
+        servers = [s for s in load.stages if s == "retrieval"]
+        chips = [s for s in load.stages if s != "retrieval"]
+        on = [f"{choices[s].count} hosts" for s in servers]
+        on += [f"{choices[chips[0]].count} {plan.pool.chip.name}"] if chips else []
+        table.add_row(
+            " + ".join(load.stages),
+            ", ".join(on),
+            ", ".join(str(choices[s].batch) for s in load.stages),
+            f"{load.rate_per_s:,.4g}",
+            f"{load.utilisation:.0%}",
+        )
+    figures = {
+        "ttft_s": plan.schedule.ttft_s,
+        "tpot_s": plan.tpot_s,
+        "qps": plan.schedule.qps,
+        "qps_per_chip": plan.schedule.qps_per_chip,
+        "ttft_s_p99": plan.simulated["ttft_s_p99"],
+    }
+    lines = [
+        Text(f"{name:<13}{value:<10.4g}{DEFINITIONS[name]} (modelled)")
+        for name, value in figures.items()
+    ]
+    lines.append(Text(f"{'load':<13}{plan.simulated['load']:<10.0%}of qps, for the p99"))
+    return Group(table, *lines, Text(""))
+
+
+def frontier_table(points: Sequence[Schedule], chosen: Schedule | None) -> Table:
+    """The frontier, one schedule a row; the chosen one is marked. Long ones are thinned."""
+    shown = _thinned(points, chosen)
+    left_out = len(points) - len(shown)
+    title = f"frontier, {left_out} of {len(points)} rows left out" if left_out else "frontier"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "TTFT ms", "QPS/chip", "QPS", "chips", "count x batch, + shares chips"):
+        table.add_column(column, justify="left" if "batch" in column else "right")
+    for point in shown:
+        groups = " | ".join(
+            " + ".join(_short(point, i) for i in group) for group in point.placement
+        )
+        table.add_row(
+            ">" if point == chosen else "",
+            f"{point.ttft_s * 1e3:.4g}",
+            f"{point.qps_per_chip:.4g}",
+            f"{point.qps:.4g}",
+            str(point.chips),
+            f"{groups} | {_short(point, len(point.choices) - 1)}",
+        )
+    return table
+
+
+def _thinned(points: Sequence[Schedule], chosen: Schedule | None) -> list[Schedule]:
+    """Evenly spread rows, the ends and the chosen one among them."""
+    if len(points) <= _ROWS:
+        return list(points)
+    kept = {round(i * (len(points) - 1) / (_ROWS - 1)) for i in range(_ROWS)}
+    return [p for i, p in enumerate(points) if i in kept or p == chosen]
+
+
+def _short(point: Schedule, index: int) -> str:
+    choice = point.choices[index]
+    return f"{choice.stage} {choice.count}x{choice.batch}"
+
+
+def frontier_sketch(points: Sequence[Schedule], chosen: Schedule | None) -> Text:
+    """QPS per chip over TTFT, as characters."""
+    if len(points) < 2:
+        return Text("")
+    low, high = points[0].ttft_s, points[-1].ttft_s
+    top = points[-1].qps_per_chip
+    rows = [[" "] * (_WIDTH + 1) for _ in range(_HEIGHT + 1)]
+    for point in points:
+        x = round((point.ttft_s - low) / ((high - low) or 1.0) * _WIDTH)
+        y = _HEIGHT - round(point.qps_per_chip / top * _HEIGHT)
+        rows[y][x] = "O" if point == chosen else "*"
+    lines = [f"{top:>9.4g} +{''.join(rows[0])}"]
+    lines += [f"{'':>9} |{''.join(row)}" for row in rows[1:-1]]
+    lines += [f"{0:>9} +{''.join(rows[-1])}"]
+    lines += [f"{'':>11}{low * 1e3:<.4g} ms{'TTFT':^{_WIDTH - 16}}{high * 1e3:.4g} ms"]
+    return Text("QPS/chip\n" + "\n".join(lines))
+
+
+def explanation(
+    plan: Plan,
+    groups: Sequence[GroupLoad],
+    second: tuple[Schedule, str] | None,
+    gains: Sequence[Marginal],
+) -> Text:
+    """What binds, who has slack, what more would bring, why the runner-up lost."""
+    tight = max(groups, key=lambda load: load.utilisation)
+    lines = [f"binding: {' + '.join(tight.stages)} at {tight.rate_per_s:,.4g} requests per s"]
+    lines += [
+        f"slack:   {' + '.join(load.stages)} could do {1 / load.utilisation - 1:.0%} more"
+        for load in groups
+        if load is not tight
+    ]
+    lines += [f"gain:    {m.gain_pct:+.2f} % from {m.resource}" for m in gains]
+    if second is not None:
+        other, why = second
+        lines.append(
+            f"runner-up: TTFT {other.ttft_s * 1e3:.4g} ms, {other.qps_per_chip:.4g} QPS/chip;"
+            f" lost because its {why}"
+        )
+    return Text("\n".join(lines))
+
+
+def comparison_table(first: StoredPlan, second: StoredPlan) -> Table:
+    """Two plans side by side."""
+    table = Table(title="plans", title_justify="left")
+    for column in ("", f"A: {first.schema}", f"B: {second.schema}", "B over A"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("accelerators", *_pair(first.accelerators, second.accelerators))
+    for name, value in first.predicted.items():
+        table.add_row(name, *_pair(value, second.predicted[name]))
+    for stage in dict.fromkeys((*first.stages, *second.stages)):
+        cells = [
+            "absent" if found is None else f"{found[0]} x batch {found[1]}, group {found[2]}"
+            for found in (first.stages.get(stage), second.stages.get(stage))
+        ]
+        table.add_row(stage, *cells, "")
+    return table
+
+
+def _pair(a: float, b: float) -> tuple[str, str, str]:
+    return f"{a:.4g}", f"{b:.4g}", f"{(b / a - 1):+.1%}"
+
+
+def figures_table(title: str, figures: Sequence[Figure]) -> Table:
+    """A paper's figures beside ours."""
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "paper", "ours", "difference %", "beyond rounding %"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for f in figures:
+        table.add_row(
+            f.name,
+            f"{f.paper:g}",
+            f"{f.ours:.4g}",
+            f"{f.raw_error_pct:+.1f}",
+            f"{f.error_pct:.1f}",
+        )
+    return table

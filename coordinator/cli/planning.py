@@ -1,0 +1,175 @@
+"""What ``ragrig plan`` does: loads files, searches behind a progress bar, prints."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from coordinator.cli.console import stderr, stdout
+from coordinator.cli.plan import Format
+from coordinator.cli.plan_view import (
+    comparison_table,
+    explanation,
+    figures_table,
+    frontier_sketch,
+    frontier_table,
+    plan_table,
+)
+from ragschema.errors import InvalidInput
+from ragschema.planner.assemble import Counts, SearchSpace
+from ragschema.planner.explain import loads, marginals, runner_up
+from ragschema.planner.plan import Infeasible, Objective, make_plan
+from ragschema.planner.plan_file import frontier_rows, plan_document, read_plan, write_plan
+from ragschema.planner.problem import Sharing
+from ragschema.planner.schedule import Schedule
+from ragschema.planner.search import search
+from ragschema.planner.stage_tables import problem_from_tables, read_limits
+from ragschema.pool import load_pool
+from ragschema.workload import load_schema
+
+_E = TypeVar("_E", bound=enum.StrEnum)
+
+
+@dataclass(frozen=True)
+class PlanChoices:
+    """Options of one call, as they were typed."""
+
+    objective: str
+    counts: str
+    sharing: str
+    out: Path | None
+    explain: bool
+    plot: Path | None
+    format: Format
+
+
+def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
+    """Prints the plan; False: nothing meets the objectives."""
+    objective = _one_of(Objective, choices.objective, "objective")
+    space = SearchSpace(
+        counts=_one_of(Counts, choices.counts, "counts"),
+        sharing=_one_of(Sharing, choices.sharing, "sharing"),
+    )
+    schema, pool = load_schema(schema_path), load_pool(pool_path)
+    with _progress("searching schedules") as told:
+        plan = make_plan(schema, pool, objective, space, told)
+    if isinstance(plan, Infeasible):
+        _print_infeasible(plan, choices.format)
+        return False
+    if choices.out is not None:
+        write_plan(plan, choices.out)
+    _draw(plan.frontier, choices.plot)
+    if choices.format is Format.JSON:
+        document = plan_document(plan) | {"frontier": frontier_rows(plan.frontier)}
+        print(json.dumps(document, indent=1))
+    elif choices.format is Format.CSV:
+        _print_csv(plan.frontier)
+    else:
+        console = stdout()
+        console.print(plan_table(plan, loads(plan)))
+        console.print(frontier_table(plan.frontier, plan.schedule))
+        console.print(frontier_sketch(plan.frontier, plan.schedule))
+        if choices.explain:
+            with _progress("asking what more would bring"):
+                gains = marginals(plan, space)
+            console.print(explanation(plan, loads(plan), runner_up(plan), gains))
+    return True
+
+
+def run_tables(tables: Path, limits: Path, format_: Format, plot: Path | None) -> None:
+    """Prints the frontier of stage tables."""
+    problem = problem_from_tables(tables, read_limits(limits))
+    with _progress("searching schedules") as told:
+        points = search(problem, told).points
+    _draw(points, plot)
+    if format_ is Format.JSON:
+        print(json.dumps(frontier_rows(points), indent=1))
+    elif format_ is Format.CSV:
+        _print_csv(points)
+    else:
+        stdout().print(frontier_table(points, None))
+        stdout().print(frontier_sketch(points, None))
+
+
+def run_compare(first: Path, second: Path) -> None:
+    """Prints two plans side by side."""
+    stdout().print(comparison_table(read_plan(first), read_plan(second)))
+
+
+def run_reproduce(paper: str) -> None:
+    """Prints a paper's figures beside ours."""
+    from ragschema.planner.reproduce.rago import headlines, table_4
+
+    if paper != "rago":
+        raise InvalidInput(f"{paper!r} is not reproduced", field="paper", hint="use rago")
+    with _progress("searching schedules"):
+        figures = [*table_4(), *headlines()]
+    stdout().print(figures_table("RAGO (arXiv 2503.14649), calibration rago", figures))
+
+
+def _one_of(kind: type[_E], value: str, field: str) -> _E:
+    try:
+        return kind(value)
+    except ValueError as error:
+        known = ", ".join(str(member) for member in kind)
+        raise InvalidInput(
+            f"{value!r} is no {field}", field=field, hint=f"use one of {known}"
+        ) from error
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr, on a terminal only; yields what takes the share done."""
+    columns = (TextColumn(what), BarColumn(), TimeElapsedColumn())
+    console = stderr()
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _print_csv(points: tuple[Schedule, ...]) -> None:
+    rows = frontier_rows(points)
+    if not rows:
+        return
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _print_infeasible(found: Infeasible, format_: Format) -> None:
+    if format_ is Format.JSON:
+        print(
+            json.dumps(
+                {
+                    "feasible": False,
+                    "binding": found.binding,
+                    "reached": found.reached,
+                    "change": found.change,
+                },
+                indent=1,
+            )
+        )
+        return
+    console = stderr()
+    console.print(f"nothing feasible: {found.binding} binds")
+    if found.reached is not None:
+        console.print(f"the best that can be had is {found.reached:.4g}")
+    console.print(f"smallest change: {found.change}")
+
+
+def _draw(points: tuple[Schedule, ...], path: Path | None) -> None:
+    if path is None:
+        return
+    from coordinator.cli.plan_plot import draw_frontier
+
+    draw_frontier(points, path)
