@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Engine:
 
     Args:
         model: on its device.
+        clock: seconds, what deadlines are compared with.
 
     Attributes:
         max_tokens: of one request, prompt and answer.
@@ -43,8 +45,14 @@ class Engine:
         InvalidInput: the KV cache cannot hold one request of the maximum length.
     """
 
-    def __init__(self, model: LoadedModel, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        config: EngineConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.model = model
+        self._clock = clock
         self.max_tokens = _max_tokens(model, config)
         self.config = config
         blocks = blocks_for(config, model.layout, self.max_tokens, model.device)
@@ -71,7 +79,7 @@ class Engine:
     def step(self) -> list[StepEvent]:
         """One forward pass over what is due, and what became of every sequence."""
         started_s = time.monotonic()
-        self._end_expired(started_s)
+        self._end_expired(self._clock())
         self._commit.draw_mixed()
         plan = self._scheduler.schedule()
         for sequence in plan.imports:
