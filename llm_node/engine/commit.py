@@ -52,7 +52,7 @@ class Committer:
             if broken[row]:
                 self.end(sequence, Finish.ERROR, _NAN)
             elif pause is not None and pause.every_token_hidden:
-                sequence.logits = output.logits[row]
+                sequence.logits = output.logits[row].clone()
                 self._pause(sequence, PauseReason.NEIGHBOURS, _vector(output.hidden[row]))
             else:
                 drawn.append(row)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
+import torch
+
 from llm_node.engine.admit import check_ids, make_sequences
 from llm_node.engine.blocks import BlockPool
 from llm_node.engine.budget import blocks_for
@@ -78,19 +80,20 @@ class Engine:
 
     def step(self) -> list[StepEvent]:
         """One forward pass over what is due, and what became of every sequence."""
-        started_s = time.monotonic()
-        self._end_expired(self._clock())
-        self._commit.draw_mixed()
-        plan = self._scheduler.schedule()
-        for sequence in plan.imports:
-            self._import(sequence)
-        if plan.chunks:
-            output = self._runner.run(plan.chunks)
-            self._commit.computed(plan.chunks, output)
-            self._count(plan.tokens, started_s)
-        events = self._take_events()
-        self.stalled = not plan.chunks and not events
-        return events
+        with torch.inference_mode():
+            started_s = time.monotonic()
+            self._end_expired(self._clock())
+            self._commit.draw_mixed()
+            plan = self._scheduler.schedule()
+            for sequence in plan.imports:
+                self._import(sequence)
+            if plan.chunks:
+                output = self._runner.run(plan.chunks)
+                self._commit.computed(plan.chunks, output)
+                self._count(plan.tokens, started_s)
+            events = self._take_events()
+            self.stalled = not plan.chunks and not events
+            return events
 
     @property
     def has_work(self) -> bool:

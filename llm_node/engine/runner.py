@@ -45,16 +45,15 @@ class Runner:
         self._hidden = args[0]
 
     def run(self, chunks: Seq[Chunk]) -> StepOutput:
-        """One forward pass; chunks with a single token must come first."""
+        """One forward pass, without gradients; single tokens must come first."""
         batch = pack(chunks, self._kv)
-        with torch.inference_mode():
-            output = self._module(
-                input_ids=batch.token_ids[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                logits_to_keep=batch.sample_rows,
-                ragrig=PagedAttention(batch, self._backend),
-            )
+        output = self._module(
+            input_ids=batch.token_ids[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            logits_to_keep=batch.sample_rows,
+            ragrig=PagedAttention(batch, self._backend),
+        )
         hidden, self._hidden = self._hidden, None
         assert hidden is not None, "the LM head was not called"
         return StepOutput(output.logits[0].float(), hidden[0])

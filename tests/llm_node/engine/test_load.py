@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llm_node.engine.config import EngineConfig
+from llm_node.engine.load import ids_of, load_model
+from llm_node.engine.weights import has_nan, read_weights
+from ragschema.errors import CorruptData, InvalidInput, RagrigError
+from tests.llm_node.checkpoints import save_tiny_bert
+from tests.llm_node.engine.families import save_family
+
+
+@pytest.fixture
+def copy(llama_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(llama_dir, tmp_path / "copy"))
+
+
+def _change_weights(directory: Path, **changes: Any) -> None:
+    path = directory / "model.safetensors"
+    state = {**load_file(path), **changes}
+    save_file({k: v for k, v in state.items() if v is not None}, path)
+
+
+def _shard(directory: Path) -> tuple[Path, Path]:
+    """Cuts the weights into two files with an index."""
+    state = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    names = sorted(state)
+    parts = (names[: len(names) // 2], names[len(names) // 2 :])
+    files = tuple(directory / f"model-{i}-of-2.safetensors" for i in (1, 2))
+    for path, part in zip(files, parts, strict=True):
+        save_file({name: state[name] for name in part}, path)
+    index = {n: p.name for p, part in zip(files, parts, strict=True) for n in part}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return files[0], files[1]
+
+
+def _error(directory: Path) -> RagrigError:
+    with pytest.raises((CorruptData, InvalidInput)) as caught:
+        load_model(directory, EngineConfig())
+    return caught.value
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes(llama_dir: Path, dtype: str) -> None:
+    model = load_model(llama_dir, EngineConfig(dtype=dtype))
+    assert {p.dtype for p in model.module.parameters()} == {getattr(torch, dtype)}
+    assert model.layout.dtype == getattr(torch, dtype)
+
+
+def test_weights_equal_what_transformers_loads(llama_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    expected = loader.from_pretrained(str(llama_dir), dtype=torch.bfloat16).state_dict()
+    found = load_model(llama_dir, EngineConfig(dtype="bfloat16")).module.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_weights_are_views_of_the_file(llama_dir: Path) -> None:
+    pairs = list(read_weights((llama_dir / "model.safetensors",), torch.float32))
+    places = [tensor.data_ptr() - stored.begin for stored, tensor in pairs]
+    assert len(set(places)) == 1
+
+
+def test_shards(copy: Path) -> None:
+    _shard(copy)
+    assert load_model(copy, EngineConfig()).layout.token_bytes == 3 * 2 * 2 * 8 * 4
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    _, second = _shard(copy)
+    second.unlink()
+    assert str(second) in _error(copy).message
+
+
+def test_a_shard_without_a_tensor_of_the_index_is_named(copy: Path) -> None:
+    first, _ = _shard(copy)
+    state = load_file(first)
+    lost = sorted(state)[0]
+    del state[lost]
+    save_file(state, first)
+    error = _error(copy)
+    assert isinstance(error, CorruptData)
+    assert f"{first} lacks {lost}" in error.message
+
+
+def test_a_wrong_shape_is_named(copy: Path) -> None:
+    _change_weights(copy, **{"model.norm.weight": torch.zeros(7)})
+    error = _error(copy)
+    assert isinstance(error, CorruptData)
+    assert f"{copy / 'model.safetensors'} holds model.norm.weight as [7]" in error.message
+    assert "[32]" in error.message
+
+
+def test_nan_weights_are_named(copy: Path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    weight = load_file(copy / "model.safetensors")[name]
+    weight[3, 5] = float("nan")
+    _change_weights(copy, **{name: weight})
+    error = _error(copy)
+    assert isinstance(error, CorruptData)
+    assert error.message == f"{copy / 'model.safetensors'} holds NaN in {name}"
+
+
+def test_opposite_infinities_are_no_nan() -> None:
+    assert not has_nan(torch.tensor([float("inf"), float("-inf"), 1.0]))
+    assert has_nan(torch.tensor([float("inf"), float("-inf"), float("nan")]))
+
+
+def test_missing_weights_are_counted(copy: Path) -> None:
+    _change_weights(copy, **{"model.norm.weight": None})
+    assert "model.safetensors lacks model.norm.weight (1 weights in all)" in _error(copy).message
+
+
+def test_a_header_that_lies_about_a_size(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"shape":[32]', b'"shape":[31]', 1))
+    assert str(path) in _error(copy).message
+
+
+def test_pickled_weights_are_refused(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    assert "pickled weights" in _error(copy).message
+
+
+def test_models_that_do_not_generate_are_refused(tmp_path: Path) -> None:
+    assert _error(save_tiny_bert(tmp_path / "bert")).message
+
+
+def test_layers_of_a_kind_that_is_not_served(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["num_hidden_layers"] = 2
+    config["layer_types"] = ["full_attention", "chunked_attention"]
+    (copy / "config.json").write_text(json.dumps(config))
+    error = _error(copy)
+    assert "chunked_attention" in error.message
+
+
+def test_another_gpu_than_there_is(llama_dir: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(InvalidInput, match="no CUDA device"):
+        load_model(llama_dir, EngineConfig(device="cuda"))
+
+
+@pytest.mark.parametrize(("value", "ids"), [(None, []), (3, [3]), ([3, 4], [3, 4])])
+def test_ids_of(value: Any, ids: list[int]) -> None:
+    assert ids_of(value) == ids
+
+
+MEASURE = """
+import sys
+import torch, transformers
+torch.set_num_threads(1)
+from pathlib import Path
+from llm_node.engine.config import EngineConfig
+from llm_node.engine.load import load_model
+import transformers.models.llama.modeling_llama
+load_model(Path(sys.argv[1]), EngineConfig())
+def resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = resident("VmRSS")
+model = load_model(Path(sys.argv[2]), EngineConfig(dtype=sys.argv[3]))
+weights = sum(p.numel() * p.element_size() for p in model.module.parameters())
+print(weights, resident("VmHWM") - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 10}
+    return save_family(tmp_path_factory.mktemp("large"), "llama", **sizes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_peak_memory_is_that_of_the_weights(llama_dir: Path, large: Path, dtype: str) -> None:
+    """Read from a float32 file; the second process converts every tensor."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(llama_dir), str(large), dtype],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    weights, peak = (int(x) for x in done.stdout.split()[-2:])
+    print(f"{weights} bytes of weights, {peak} more at the peak: {peak / weights:.3f}")
+    assert weights > 50_000_000
+    assert 0.9 * weights < peak <= 1.15 * weights
