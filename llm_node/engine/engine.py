@@ -91,7 +91,7 @@ class Engine:
                 output = self._runner.run(plan.chunks)
                 self._commit.computed(plan.chunks, output)
                 self._count(plan.tokens, started_s)
-            events = self._take_events()
+            events = self.take_events()
             self.stalled = not plan.chunks and not events
             return events
 
@@ -242,7 +242,8 @@ class Engine:
             if deadline_s is not None and deadline_s <= now_s:
                 self._commit.end(sequence, Finish.DEADLINE)
 
-    def _take_events(self) -> list[StepEvent]:
+    def take_events(self) -> list[StepEvent]:
+        """What happened since the last step, such as the end of a cancelled request."""
         events = self._events[:]
         self._events.clear()
         self._forget_ended()

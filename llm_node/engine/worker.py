@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from llm_node.engine.engine import Engine
 from llm_node.engine.kv import KvSnapshot
@@ -20,6 +20,7 @@ from ragschema.types import F32, I32
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Queue: TypeAlias = "asyncio.Queue[StepEvent | Exception]"
 #: Between two looks for free blocks when nothing else can be done.
 _STALLED_S = 0.002
 
@@ -49,7 +50,9 @@ class EngineWorker:
         self._wake = threading.Condition()
         self._closing = False
         self._broken: str | None = None
-        self._streams: dict[str, asyncio.Queue[StepEvent | Exception]] = {}
+        self._streams: dict[str, _Queue] = {}
+        #: The same, as the engine's thread knows it: only admitted requests.
+        self._routes: dict[str, _Queue] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -93,11 +96,11 @@ class EngineWorker:
         if len(self._streams) >= self._max_live:
             raise Overloaded(f"{self._max_live} requests are under way", hint="try again later")
         # Bounded by the request's own tokens.
-        queue: asyncio.Queue[StepEvent | Exception] = asyncio.Queue()
+        queue: _Queue = asyncio.Queue()
         self._streams[key] = queue
         left = request.sampling.n
         try:
-            await self._call(admit)
+            await self._call(lambda: self._admit(key, queue, admit))
             while left:
                 event = await queue.get()
                 if isinstance(event, Exception):
@@ -106,8 +109,18 @@ class EngineWorker:
                 yield event
         finally:
             del self._streams[key]
-            if left:
-                self._post(lambda: self.engine.cancel(key))
+            self._post(lambda: self._leave(key, queue))
+
+    def _admit(self, key: str, queue: _Queue, admit: Callable[[], None]) -> None:
+        admit()
+        self._routes[key] = queue
+
+    def _leave(self, key: str, queue: _Queue) -> None:
+        """Nobody listens any more; a later request of that id must not hear of this one."""
+        if self._routes.get(key) is queue:
+            self.engine.cancel(key)
+            self._deliver(self.engine.take_events())
+            del self._routes[key]
 
     async def cancel(self, request_id: str) -> None:
         """See Engine.cancel."""
@@ -208,23 +221,28 @@ class EngineWorker:
                 self._tell(_succeed, command.done, result)
 
     def _deliver(self, events: list[StepEvent]) -> None:
-        if events:
-            self._tell(self._dispatch, events)
+        """Hands events to the queues of their requests, all in one call of the loop."""
+        routed = [
+            (self._routes[event.request_id], event)
+            for event in events
+            if event.request_id in self._routes
+        ]
+        if routed:
+            self._tell(_dispatch, routed)
 
     def _tell(self, work: Callable[..., None], *args: Any) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop ended before the node closed
             self._loop.call_soon_threadsafe(work, *args)
 
-    def _dispatch(self, events: list[StepEvent]) -> None:
-        for event in events:
-            queue = self._streams.get(event.request_id)
-            if queue is not None:
-                queue.put_nowait(event)
-
     def _fail_streams(self, error: Exception) -> None:
         for queue in self._streams.values():
             queue.put_nowait(error)
+
+
+def _dispatch(routed: list[tuple[_Queue, StepEvent]]) -> None:
+    for queue, event in routed:
+        queue.put_nowait(event)
 
 
 def _succeed(done: asyncio.Future[Any], result: Any) -> None:
