@@ -1,13 +1,13 @@
 """Loads a decoder-only checkpoint through transformers' model code.
 
-The weights come from ``weights.read_weights``; transformers renames and merges
-them into the module's parameters, which stay views of the mapped files where
-nothing has to be converted.
+``weights.Weights`` hands transformers views of the mapped files; it renames and
+merges them into the module's parameters, which stay views where nothing has to
+be converted.
 
 Tensor parallel: ranks would differ here and in ``attention.probe`` alone. Each
-rank slices what ``read_weights`` yields by transformers' ``base_model_tp_plan``,
-the probe then finds the rank's own number of KV heads, and everything above
-(blocks, scheduler, batch) is the same on every rank; see ``docs/engine.md``.
+rank slices the views by transformers' ``base_model_tp_plan``, the probe then
+finds the rank's own number of KV heads, and everything above (blocks, scheduler,
+batch) is the same on every rank; see ``docs/engine.md``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from llm_node.checkpoint import Checkpoint, fingerprint, inspect_checkpoint
 from llm_node.engine import attention
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.kv import KvLayout
-from llm_node.engine.weights import read_weights
+from llm_node.engine.weights import Weights
 from llm_node.libraries import first_line, quiet_transformers
 from ragschema.errors import CorruptData, InvalidInput
 
@@ -123,28 +125,45 @@ def _build(checkpoint: Checkpoint, model_config: Any, dtype: torch.dtype) -> Any
             hint=_HINT,
         )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
-    origin: dict[str, Path] = {}
-    state = {}
-    for stored, tensor in read_weights(checkpoint.weights, dtype):
-        origin[stored.name], state[stored.name] = stored.path, tensor
+    weights = Weights(checkpoint.weights)
+    tensors = weights.tensors()
+    origin = {name: tensor.file.path for name, tensor in tensors.items()}
     _check_index(checkpoint, origin)
+    weights.check()
     attention.register()
     try:
-        module, report = model_class.from_pretrained(
-            None,
-            config=model_config,
-            state_dict=state,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _one_after_another():
+            module, report = model_class.from_pretrained(
+                None,
+                config=model_config,
+                state_dict=tensors,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # foreign code on a foreign checkpoint
         raise InvalidInput(
             f"cannot load {checkpoint.directory}: {first_line(error)}", field=_FIELD
         ) from error
+    weights.forget()
     _check_report(checkpoint, report, origin)
     return module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _one_after_another() -> Iterator[None]:
+    """transformers reads ahead in threads otherwise, and keeps what it has read."""
+    name = "HF_DEACTIVATE_ASYNC_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _check_index(checkpoint: Checkpoint, origin: dict[str, Path]) -> None:

@@ -1,8 +1,7 @@
 """Tensors of safetensors files, as views of memory-mapped pages.
 
 A view costs no memory of its own: pages come from the file when they are read
-and can be dropped again. A tensor that has to be converted is copied, and its
-pages are given back at once, so that file and copy never add up.
+and can be dropped again at any time, as nothing is ever written to them.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import json
 import math
 import mmap
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,35 +73,26 @@ class MappedFile:
             )
         return StoredTensor(self.path, name, dtype, shape, begin, end)
 
-    def read(self, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
-        """The tensor; a view unless its dtype differs. Integers stay integers.
-
-        Raises:
-            CorruptData: a weight is not a number; names file and tensor.
-        """
+    def view(self, stored: StoredTensor) -> torch.Tensor:
+        """The tensor itself, in the file's dtype; pages are read when it is."""
         count = math.prod(stored.shape)
         if count == 0:
             return torch.empty(stored.shape, dtype=stored.dtype)
         flat = torch.frombuffer(self._map, dtype=stored.dtype, count=count, offset=stored.begin)
-        if not stored.dtype.is_floating_point:
-            return flat.view(stored.shape)
-        if has_nan(flat):
+        return flat.view(stored.shape)
+
+    def check(self, stored: StoredTensor) -> None:
+        """Raises CorruptData, naming file and tensor, when a weight is not a number."""
+        if stored.dtype.is_floating_point and has_nan(self.view(stored).flatten()):
             raise CorruptData(
                 f"{self.path} holds NaN in {stored.name}",
                 hint="the weights are damaged; copy or train the checkpoint again",
             )
-        if stored.dtype == dtype:
-            return flat.view(stored.shape)
-        copy = flat.to(dtype).view(stored.shape)
-        self._forget(stored)
-        return copy
 
-    def _forget(self, stored: StoredTensor) -> None:
-        """Gives whole pages back; a neighbour's part comes again when it is read."""
-        begin = -(-stored.begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = stored.end // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > begin and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+    def forget(self) -> None:
+        """Gives all pages back; they come again from the file when they are read."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def has_nan(flat: torch.Tensor) -> bool:
@@ -115,15 +105,54 @@ def has_nan(flat: torch.Tensor) -> bool:
     return False
 
 
-def read_weights(
-    paths: tuple[Path, ...], dtype: torch.dtype
-) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
-    """Every tensor of these files; the mappings live as long as their views.
+class Weights:
+    """The tensors of a checkpoint's files, each read when transformers asks for it."""
 
-    Raises:
-        CorruptData: naming the file.
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._files = [MappedFile(path) for path in paths]
+
+    def check(self) -> None:
+        """Raises CorruptData naming the file when a weight is not a number."""
+        for file in self._files:
+            for stored in file.tensors:
+                file.check(stored)
+                file.forget()
+
+    def tensors(self) -> dict[str, LazyTensor]:
+        """Every tensor by its name in the file."""
+        return {
+            stored.name: LazyTensor(self, file, stored)
+            for file in self._files
+            for stored in file.tensors
+        }
+
+    def forget(self) -> None:
+        """Gives back the pages of what has been copied, and harmlessly of the rest."""
+        for file in self._files:
+            file.forget()
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """What transformers takes for a slice of a safetensors file.
+
+    Reading one drops the pages of those read before: where tensors are converted
+    or merged, originals and results never add up.
     """
-    for path in paths:
-        file = MappedFile(path)
-        for stored in file.tensors:
-            yield stored, file.read(stored, dtype)
+
+    weights: Weights
+    file: MappedFile
+    stored: StoredTensor
+
+    def __getitem__(self, item: Any) -> torch.Tensor:
+        self.weights.forget()
+        view: torch.Tensor = self.file.view(self.stored)[item]
+        return view
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stored.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.stored.shape)
