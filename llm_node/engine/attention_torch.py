@@ -21,7 +21,7 @@ _PADDING_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class _Decodes:
+class Decodes:
     """A group of single tokens: rows [b], slots [b, L], mask [b, 1, 1, L] or None."""
 
     rows: torch.Tensor
@@ -47,18 +47,18 @@ def attend(batch: PackedBatch, query: torch.Tensor, how: AttentionParams) -> tor
     keys, values = batch.kv.keys[how.layer], batch.kv.values[how.layer]
     out = query.new_empty(query.shape[0], query.shape[1], values.shape[2])
     for group in decodes:
-        out[group.rows] = _decode(query[group.rows], keys, values, group, how)
+        out[group.rows] = decode(query[group.rows], keys, values, group, how)
     for piece in pieces:
         rows = slice(piece.begin, piece.end)
         out[rows] = _extend(query[rows], keys, values, piece, how)
     return out
 
 
-def _decode(
+def decode(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    group: _Decodes,
+    group: Decodes,
     how: AttentionParams,
 ) -> torch.Tensor:
     """[b, heads, value_dim]; heads that share a KV head stand where queries do."""
@@ -115,7 +115,7 @@ def _attention(
     return (torch.softmax(scores, dim=-1) @ values.float()).to(query.dtype)
 
 
-def _plan(batch: PackedBatch, window: int | None) -> tuple[list[_Decodes], list[_Piece]]:
+def _plan(batch: PackedBatch, window: int | None) -> tuple[list[Decodes], list[_Piece]]:
     seen = [context if window is None else min(context, window) for context in batch.contexts]
     decodes = [_gather(batch, group, seen) for group in group_by_length(seen[: batch.decodes])]
     pieces, begin = [], batch.decodes
@@ -140,7 +140,7 @@ def group_by_length(lengths: list[int]) -> list[list[int]]:
     return groups
 
 
-def _gather(batch: PackedBatch, group: list[int], seen: list[int]) -> _Decodes:
+def _gather(batch: PackedBatch, group: list[int], seen: list[int]) -> Decodes:
     device = batch.kv.device
     longest = seen[group[0]]
     rows = torch.tensor(group, device=device)
@@ -153,7 +153,7 @@ def _gather(batch: PackedBatch, group: list[int], seen: list[int]) -> _Decodes:
     blocks = batch.block_tables[rows].long().gather(1, places // size)
     equal = seen[group[-1]] == longest
     mask = None if equal else (offset < lengths)[:, None, None, :]
-    return _Decodes(rows, blocks * size + places % size, mask)
+    return Decodes(rows, blocks * size + places % size, mask)
 
 
 def _piece(batch: PackedBatch, i: int, begin: int, end: int, window: int | None) -> _Piece:

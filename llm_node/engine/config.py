@@ -28,7 +28,8 @@ class EngineConfig:
         prefill_chunk: prompt tokens of one forward pass while some sequence is
             decoding, so that its next token does not wait for long prompts.
         prefix_reuse: keep the KV of finished prompts and use it again.
-        threads: CPU threads of one forward pass.
+        cuda_graphs: replay recorded decode steps on a GPU instead of launching every kernel.
+        threads: CPU threads of one forward pass; None leaves torch's own setting.
     """
 
     device: str = "cpu"
@@ -40,7 +41,8 @@ class EngineConfig:
     step_tokens: int = 512
     prefill_chunk: int = 128
     prefix_reuse: bool = True
-    threads: int = 1
+    cuda_graphs: bool = False
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -51,11 +53,15 @@ class EngineConfig:
             raise InvalidInput(
                 f"{self.dtype!r} is no dtype", field="dtype", hint=f"use one of {', '.join(DTYPES)}"
             )
-        for name in ("block_tokens", "max_running", "step_tokens", "prefill_chunk", "threads"):
+        for name in ("block_tokens", "max_running", "step_tokens", "prefill_chunk"):
             _positive(name, getattr(self, name))
-        for name in ("kv_bytes", "max_tokens_per_request"):
+        for name in ("kv_bytes", "max_tokens_per_request", "threads"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
+        if self.cuda_graphs and self.device == "cpu":
+            raise InvalidInput(
+                "there are no CUDA graphs on a CPU", field="cuda_graphs", hint="use device cuda"
+            )
         if self.step_tokens < self.max_running:
             raise InvalidInput(
                 f"{self.step_tokens} tokens are less than one for each of {self.max_running}"

@@ -14,6 +14,7 @@ from llm_node.engine.blocks import BlockPool
 from llm_node.engine.budget import blocks_for
 from llm_node.engine.commit import Committer
 from llm_node.engine.config import EngineConfig
+from llm_node.engine.graphs import record_cuda
 from llm_node.engine.knn import check_mix
 from llm_node.engine.kv import KvCache, KvSnapshot
 from llm_node.engine.load import LoadedModel, load_model
@@ -61,7 +62,7 @@ class Engine:
         self._kv = KvCache(model.layout, blocks, config.block_tokens, model.device)
         self._pool = BlockPool(blocks, config.prefix_reuse)
         self._scheduler = Scheduler(config, self._pool)
-        self._runner = Runner(model, self._kv)
+        self._runner = Runner(model, self._kv, record_cuda if config.cuda_graphs else None)
         self._events: list[StepEvent] = []
         self._commit = Committer(self._scheduler, self._events)
         self._live: dict[str, list[Sequence]] = {}

@@ -2,7 +2,7 @@
 
 Slot ``block * block_tokens + offset`` of a layer holds one token's K as
 [kv_heads, head_dim]; a layer's K is one tensor [slots, kv_heads, head_dim], so
-``view(blocks, block_tokens, kv_heads, head_dim)`` gives its blocks.
+``view(-1, block_tokens, kv_heads, head_dim)`` gives its blocks.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class KvCache:
         self.blocks = blocks
         self.block_tokens = block_tokens
         self.device = device
-        slots = blocks * block_tokens
+        #: One more block, which no sequence holds: padding reads and writes it.
+        self.scratch_slot = blocks * block_tokens
+        slots = (blocks + 1) * block_tokens
         self.keys = [
             _zeros((slots, s.kv_heads, s.key_dim), layout.dtype, device) for s in layout.layers
         ]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from llm_node.engine.attention import PagedAttention, backend_for
+from llm_node.engine import attention_static
+from llm_node.engine.attention import Backend, PagedAttention, backend_for
+from llm_node.engine.graphs import DecodeGraphs, Outputs, Record
 from llm_node.engine.kv import KvCache
 from llm_node.engine.load import LoadedModel
 from llm_node.engine.packed import PackedBatch
@@ -31,15 +33,19 @@ class StepOutput:
 
 
 class Runner:
-    """Packs chunks, runs the model over them, and keeps what the LM head read."""
+    """Packs chunks, runs the model over them, and keeps what the LM head read.
 
-    def __init__(self, model: LoadedModel, kv: KvCache) -> None:
+    Args:
+        record: how decode steps are recorded for replay, None for never.
+    """
+
+    def __init__(self, model: LoadedModel, kv: KvCache, record: Record | None = None) -> None:
         self._module: Any = model.module
         self._kv = kv
-        self._device = model.device
         self._backend = backend_for(model.device, model.layout.dtype)
         self._hidden: torch.Tensor | None = None
         model.module.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)
+        self._graphs = None if record is None else DecodeGraphs(self._decode, kv, record)
 
     def _keep_hidden(self, _module: Any, args: tuple[torch.Tensor, ...]) -> None:
         self._hidden = args[0]
@@ -47,16 +53,26 @@ class Runner:
     def run(self, chunks: Seq[Chunk]) -> StepOutput:
         """One forward pass, without gradients; single tokens must come first."""
         batch = pack(chunks, self._kv)
+        outputs = None if self._graphs is None else self._graphs.run(batch)
+        if outputs is None:
+            outputs = self._forward(batch, self._backend)
+        logits, hidden = outputs
+        return StepOutput(logits.float(), hidden)
+
+    def _decode(self, batch: PackedBatch) -> Outputs:
+        return self._forward(batch, attention_static.attend)
+
+    def _forward(self, batch: PackedBatch, backend: Backend) -> Outputs:
         output = self._module(
             input_ids=batch.token_ids[None],
             position_ids=batch.positions[None],
             use_cache=False,
             logits_to_keep=batch.sample_rows,
-            ragrig=PagedAttention(batch, self._backend),
+            ragrig=PagedAttention(batch, backend),
         )
         hidden, self._hidden = self._hidden, None
         assert hidden is not None, "the LM head was not called"
-        return StepOutput(output.logits[0].float(), hidden[0])
+        return output.logits[0], hidden[0]
 
 
 def pack(chunks: Seq[Chunk], kv: KvCache) -> PackedBatch:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from llm_node.engine.engine import Engine
 from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.request import Ended, EngineRequest, EngineStats, StepEvent
+from llm_node.libraries import set_torch_threads
 from ragschema.errors import Conflict, InternalError, Overloaded, Unavailable
 from ragschema.types import F32, I32
 
@@ -178,6 +179,9 @@ class EngineWorker:
 
     def _run(self) -> None:
         """The engine's thread."""
+        threads = self.engine.config.threads
+        if threads is not None:
+            set_torch_threads(threads)
         try:
             while self._wait():
                 self._obey()

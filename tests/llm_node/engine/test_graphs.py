@@ -1,0 +1,81 @@
+"""Steps of fixed shapes give what any other step gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm_node.engine.config import EngineConfig
+from llm_node.engine.graphs import DecodeGraphs, Outputs, power_of_two
+from llm_node.engine.load import load_model
+from llm_node.engine.runner import Runner
+from ragschema.errors import InvalidInput
+from tests.llm_node.engine.families import save_family
+from tests.llm_node.engine.harness import Run, greedy, prompt_of
+
+
+class _Recorder:
+    """Replays by running again, as a graph would over the same memory."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        self.recorded += 1
+
+        def replay() -> Outputs:
+            self.replayed += 1
+            return forward()
+
+        return replay
+
+
+def _compare(plain: Run, fixed: Run) -> None:
+    for run in (plain, fixed):
+        for n in range(5):
+            run.engine.add(greedy(str(n), prompt_of(n, 3 + 8 * n), 5 + 4 * n))
+            run.step()
+        run.finish()
+    for key, tokens in plain.tokens.items():
+        assert fixed.tokens[key] == tokens
+        got, expected = torch.stack(fixed.logits[key]), torch.stack(plain.logits[key])
+        assert (got - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_fixed_shapes_give_the_same(tmp_path: Path, family: str) -> None:
+    model = load_model(save_family(tmp_path, family), EngineConfig())
+    recorder = _Recorder()
+    plain, fixed = Run.of(model), Run.of(model)
+    fixed.engine._runner = Runner(model, fixed.engine._kv, recorder)
+    fixed._record()
+    # What nobody wrote must not count, whatever it holds.
+    for pool in (*fixed.engine._kv.keys, *fixed.engine._kv.values):
+        pool[: fixed.engine._kv.scratch_slot] = float("nan")
+    _compare(plain, fixed)
+    assert 2 < recorder.recorded < recorder.replayed / 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "qwen3"])
+def test_cuda_graphs_give_the_same(tmp_path: Path, family: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    model = load_model(save_family(tmp_path, family), EngineConfig(device="cuda"))
+    fixed = Run.of(model, device="cuda", cuda_graphs=True)
+    _compare(Run.of(model, device="cuda"), fixed)
+    graphs = fixed.engine._runner._graphs
+    assert isinstance(graphs, DecodeGraphs)
+    assert len(graphs._recorded) > 2
+
+
+def test_no_graphs_on_a_cpu() -> None:
+    with pytest.raises(InvalidInput, match="no CUDA graphs on a CPU"):
+        EngineConfig(cuda_graphs=True)
+
+
+def test_power_of_two() -> None:
+    assert [power_of_two(n) for n in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
