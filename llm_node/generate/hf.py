@@ -140,6 +140,12 @@ class HfGenerator:
         """
         started_s = time.monotonic()
         context.remaining_s()
+        if spec.sampling.n != 1:
+            raise InvalidInput(
+                f"{spec.sampling.n} answers do not fit into one stream",
+                field="n",
+                hint="send one request per answer; they share the prompt's KV",
+            )
         prompt = await asyncio.to_thread(self.encode, spec)
         answer = Answer(self._tokenizer, spec.sampling, self._eos, self._stops)
         first_us = 0

@@ -149,6 +149,12 @@ async def test_no_messages_is_refused(generator: HfGenerator) -> None:
         await _run(generator, GenerateSpec((), "question", ()))
 
 
+async def test_several_answers_are_refused(generator: HfGenerator) -> None:
+    with pytest.raises(InvalidInput, match="2 answers") as caught:
+        await _run(generator, _spec(n=2))
+    assert caught.value.field == "n"
+
+
 async def test_passed_deadline_stops(generator: HfGenerator) -> None:
     events = generator.generate(_spec(max_tokens=100), CallContext.start(-1))
     with pytest.raises(DeadlineExceeded):
