@@ -1,0 +1,195 @@
+"""Cycles, latency, bandwidth and energy of the accelerator, from a formula.
+
+Nothing here was measured on a card: every result carries ``PROVENANCE``, and
+clock frequencies are targets. Per query, with P lanes, list lengths n_l and eta
+beats per cycle that memory delivers to each channel:
+
+* mode A (a table per list): ``256 + sum_l [max(ceil(n_l / P) / eta, 256) + g] + S + K``
+* mode B (a table per query): ``256 + sum_l [ceil(n_l / P) / eta + g] + S + K``;
+  the first 256 hide behind the query before it.
+
+``P = channels * 64 / M``: one beat of 64 bytes per channel and cycle.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ragschema.errors import InvalidInput
+from retrieval_node.backends.fpga.boards import Board
+
+PROVENANCE: Final = "modelled"
+BEAT_BYTES: Final = 64
+TABLE_CYCLES: Final = 256
+_WIDTHS = (8, 16, 32, 64)
+
+
+class TableMode(enum.Enum):
+    """Which tables a query needs: one per probed list (A), or one in all (B)."""
+
+    PER_LIST = "A"
+    PER_QUERY = "B"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Constants of the core, in cycles.
+
+    Attributes:
+        gap_cycles: g, between two lists.
+        settle_cycles: S, stalls of the top-K queue and the pipeline's end.
+    """
+
+    gap_cycles: int = 4
+    settle_cycles: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("gap_cycles", "settle_cycles"):
+            if getattr(self, name) < 0:
+                raise InvalidInput(f"{getattr(self, name)} is negative", field=name)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What one bitstream fixes.
+
+    Attributes:
+        channels: memory channels, each read one beat of 64 bytes per cycle.
+        m: sub-quantisers, bytes per code.
+        clock_hz: a target.
+        beats_per_cycle: eta, what memory delivers per channel, in (0, 1].
+    """
+
+    channels: int
+    m: int
+    clock_hz: float
+    beats_per_cycle: float = 1.0
+    pipeline: Pipeline = Pipeline()
+
+    def __post_init__(self) -> None:
+        if self.m not in _WIDTHS:
+            raise InvalidInput(f"{self.m} is not one of 8, 16, 32, 64", field="m")
+        if self.channels < 1:
+            raise InvalidInput(f"{self.channels} is less than 1", field="channels")
+        if not self.clock_hz > 0.0:
+            raise InvalidInput(f"{self.clock_hz} is not above 0", field="clock_hz")
+        if not 0.0 < self.beats_per_cycle <= 1.0:
+            raise InvalidInput(f"{self.beats_per_cycle} is not in (0, 1]", field="beats_per_cycle")
+
+    @property
+    def lanes(self) -> int:
+        """P, codes per cycle at best."""
+        return self.channels * BEAT_BYTES // self.m
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Where a query's cycles go.
+
+    Attributes:
+        table: before the first code is read.
+        scan: reading and decoding codes, waiting for tables included.
+        gaps: between lists.
+        settle: stalls of the queue and the end of the pipeline.
+        drain: handing out the K results.
+    """
+
+    table: int
+    scan: int
+    gaps: int
+    settle: int
+    drain: int
+
+    @property
+    def total(self) -> int:
+        return self.table + self.scan + self.gaps + self.settle + self.drain
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A modelled batch.
+
+    Attributes:
+        cycles: of the whole batch.
+        latency_us: from the start to the last result, at the target clock.
+        code_bytes: PQ codes read from memory, padding of last beats left out.
+        bandwidth_fraction: ``code_bytes`` per time, of the board's peak.
+        energy_mj_bound: at the card's maximum power, so an upper bound.
+        provenance: always ``modelled``.
+    """
+
+    cycles: int
+    latency_us: float
+    code_bytes: int
+    bandwidth_fraction: float
+    energy_mj_bound: float
+    provenance: Literal["modelled"] = PROVENANCE
+
+
+def build_for(board: Board, m: int, pipeline: Pipeline | None = None) -> Build:
+    """The build that uses all of a board's channels at its target clock."""
+    wanted = BEAT_BYTES * board.target_clock_hz
+    return Build(
+        channels=board.channels_count,
+        m=m,
+        clock_hz=board.target_clock_hz,
+        beats_per_cycle=min(1.0, board.reached_share * board.channel_bytes_per_s / wanted),
+        pipeline=pipeline or Pipeline(),
+    )
+
+
+def query_cycles(
+    build: Build, list_codes: Sequence[int], k: int, mode: TableMode, first: bool = True
+) -> Cycles:
+    """Cycles of one query.
+
+    Args:
+        list_codes: codes of each probed list; empty lists cost their gap.
+        first: no query runs before this one, so nothing hides its first table.
+
+    Raises:
+        InvalidInput: k is less than 1, or a list's length is negative.
+    """
+    if k < 1:
+        raise InvalidInput(f"{k} is less than 1", field="k")
+    if any(codes < 0 for codes in list_codes):
+        raise InvalidInput(f"{min(list_codes)} is negative", field="list_codes")
+    floor = TABLE_CYCLES if mode is TableMode.PER_LIST else 0
+    beats = (math.ceil(-(-codes // build.lanes) / build.beats_per_cycle) for codes in list_codes)
+    hidden = mode is TableMode.PER_QUERY and not first
+    return Cycles(
+        table=0 if hidden else TABLE_CYCLES,
+        scan=sum(max(cycles, floor) for cycles in beats),
+        gaps=build.pipeline.gap_cycles * len(list_codes),
+        settle=build.pipeline.settle_cycles,
+        drain=k,
+    )
+
+
+def estimate(
+    board: Board, build: Build, queries: Sequence[Sequence[int]], k: int, mode: TableMode
+) -> Estimate:
+    """A batch of queries, each given by the lengths of its probed lists.
+
+    Raises:
+        InvalidInput: there is no query, or one that ``query_cycles`` refuses.
+    """
+    if not queries:
+        raise InvalidInput("there is no query", field="queries")
+    cycles = sum(
+        query_cycles(build, lists, k, mode, first=at == 0).total
+        for at, lists in enumerate(queries)
+    )
+    code_bytes = build.m * sum(sum(lists) for lists in queries)
+    seconds = cycles / build.clock_hz
+    return Estimate(
+        cycles=cycles,
+        latency_us=seconds * 1e6,
+        code_bytes=code_bytes,
+        bandwidth_fraction=code_bytes / seconds / board.peak_bytes_per_s,
+        energy_mj_bound=seconds * board.max_power_w * 1e3,
+    )

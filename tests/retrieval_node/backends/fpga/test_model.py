@@ -1,0 +1,128 @@
+"""The cycle model by hand, and the board files it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.fpga_vs_chamvs import COLLECTIONS, compare
+from ragschema.errors import InvalidInput
+from retrieval_node.backends.fpga.boards import board_names, load_board, parse_board
+from retrieval_node.backends.fpga.model import (
+    Build,
+    Pipeline,
+    TableMode,
+    build_for,
+    estimate,
+    query_cycles,
+)
+
+BUILD = Build(channels=4, m=16, clock_hz=1e6, pipeline=Pipeline(4, 250))
+
+
+def test_lanes_are_codes_of_one_beat_per_channel() -> None:
+    assert BUILD.lanes == 16
+    assert replace(BUILD, m=64).lanes == 4
+
+
+def test_a_query_by_hand() -> None:
+    """Lists of 8 192 and 17 codes on 16 lanes: 512 and 2 beats."""
+    found = query_cycles(BUILD, [8192, 17], 10, TableMode.PER_QUERY)
+    assert (found.table, found.scan, found.gaps, found.settle, found.drain) == (
+        256,
+        514,
+        8,
+        250,
+        10,
+    )
+    per_list = query_cycles(BUILD, [8192, 17], 10, TableMode.PER_LIST)
+    assert per_list.scan == 512 + 256  # the short list waits for its table
+
+
+def test_a_table_hides_behind_the_query_before_in_mode_b_alone() -> None:
+    hidden = query_cycles(BUILD, [160], 1, TableMode.PER_QUERY, first=False)
+    assert hidden.table == 0
+    assert query_cycles(BUILD, [160], 1, TableMode.PER_LIST, first=False).table == 256
+
+
+def test_slow_memory_stretches_the_scan() -> None:
+    half = replace(BUILD, beats_per_cycle=0.5)
+    assert query_cycles(half, [8192], 1, TableMode.PER_QUERY).scan == 1024
+
+
+def test_an_estimate_adds_its_queries_up() -> None:
+    board = load_board("u250")
+    build = build_for(board, 16)
+    one = estimate(board, build, [[5000] * 8], 10, TableMode.PER_LIST)
+    two = estimate(board, build, [[5000] * 8] * 2, 10, TableMode.PER_LIST)
+    assert two.cycles == 2 * one.cycles
+    assert one.latency_us == pytest.approx(one.cycles / build.clock_hz * 1e6)
+    assert one.code_bytes == 16 * 40_000
+    assert one.energy_mj_bound == pytest.approx(one.latency_us * board.max_power_w * 1e-3)
+    assert one.provenance == "modelled"
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_no_build_beats_its_boards_memory(name: str) -> None:
+    board = load_board(name)
+    for m in (8, 16, 32, 64):
+        found = estimate(board, build_for(board, m), [[10**6] * 32], 100, TableMode.PER_QUERY)
+        assert 0.3 < found.bandwidth_fraction <= board.reached_share
+
+
+def test_it_is_modelled_to_be_quicker_than_chamvs_on_every_collection() -> None:
+    board = load_board("u250")
+    assert min(compare(c, board)["speedup"] for c in COLLECTIONS) >= 1.9
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"m": 12}, "m"),
+        ({"channels": 0}, "channels"),
+        ({"clock_hz": 0.0}, "clock_hz"),
+        ({"beats_per_cycle": 1.5}, "beats_per_cycle"),
+    ],
+)
+def test_builds_that_cannot_be(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        replace(BUILD, **change)
+    assert caught.value.field == field
+
+
+def test_queries_that_cannot_be() -> None:
+    board = load_board("u55c")
+    with pytest.raises(InvalidInput, match="less than 1"):
+        query_cycles(BUILD, [1], 0, TableMode.PER_LIST)
+    with pytest.raises(InvalidInput, match="negative"):
+        query_cycles(BUILD, [-1], 1, TableMode.PER_LIST)
+    with pytest.raises(InvalidInput, match="no query"):
+        estimate(board, BUILD, [], 1, TableMode.PER_LIST)
+    with pytest.raises(InvalidInput, match="negative"):
+        Pipeline(gap_cycles=-1)
+
+
+FIGURE = 'channels_count = {value = 4.0, source = "here"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("channels_count = 4", "channels_count"),
+        (FIGURE, "channel_bytes"),
+        ("x = {value = -1.0, source = 'y'}", "x.value"),
+        ("= 3", "board"),
+    ],
+)
+def test_a_bad_board_file_names_the_figure(text: str, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_board(text, "board.toml")
+    assert caught.value.field == field
+
+
+def test_an_unknown_board_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load_board("u9")
+    assert "u250" in (caught.value.hint or "")
