@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
 from ragschema.errors import InvalidInput
-from ragschema.plainyaml import load_plain_yaml
+from ragschema.userfile import checked_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _Size = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -54,11 +53,7 @@ class Transformer:
 def catalogue() -> dict[str, Transformer]:
     """Known models by name."""
     text = resources.files("ragschema").joinpath("models.yaml").read_text(encoding="utf-8")
-    raw = load_plain_yaml(text, "models.yaml")
-    try:
-        return TypeAdapter(dict[str, Transformer]).validate_json(json.dumps(raw))
-    except ValidationError as error:
-        raise InvalidInput(f"models.yaml: {error}", field="models") from error
+    return checked_yaml(text, "models.yaml", dict[str, Transformer], "see the other models")
 
 
 def find_model(name: str) -> Transformer:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
-from ragschema.errors import InvalidInput, NotFound
+from ragschema.errors import InvalidInput
 from ragschema.hardware.calibration import find_calibration
 from ragschema.hardware.devices import Accelerator, Host, find_device
-from ragschema.plainyaml import load_plain_yaml
+from ragschema.userfile import checked_yaml, read_user_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _Count = Annotated[int, Field(ge=1, le=65_536)]
@@ -57,29 +56,14 @@ def load_pool(path: Path) -> Pool:
     Raises:
         NotFound, InvalidInput: naming the file, the key, the value and the fix.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"there is no pool file {path}", hint="see examples/pools/ for files to start from"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}", field="pool") from error
+    text = read_user_text(path, "pool", "see examples/pools/ for files to start from")
     return parse_pool(text, str(path))
 
 
 def parse_pool(text: str, source: str) -> Pool:
     """Checks a pool's YAML text."""
-    raw = load_plain_yaml(text, source)
-    try:
-        config = TypeAdapter(PoolConfig).validate_json(json.dumps(raw, default=str))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"{source}: {problem['input']!r}: {problem['msg']}",
-            field=".".join(str(p) for p in problem["loc"]),
-            hint="docs/planner.md lists every key of a pool file",
-        ) from error
+    hint = "docs/planner.md lists every key of a pool file"
+    config = checked_yaml(text, source, PoolConfig, hint)
     if config.min_accelerators > config.max_accelerators:
         raise InvalidInput(
             f"{source}: {config.min_accelerators} is more than {config.max_accelerators}",

@@ -7,7 +7,6 @@ The YAML is untrusted text: pydantic checks it once, frozen dataclasses come out
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from ragschema.errors import InvalidInput, NotFound
+from ragschema.errors import InvalidInput
 from ragschema.plainyaml import load_plain_yaml
+from ragschema.userfile import nearest, read_user_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -175,16 +175,7 @@ def load_schema(path: Path) -> RagSchema:
         NotFound: there is no such file.
         InvalidInput: naming the path, the value, the allowed range and the nearest key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"there is no schema file {path}", hint="see examples/schemas/ for files to start from"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"cannot read {path}: {error}", field="schema", hint="name a text file in UTF-8"
-        ) from error
+    text = read_user_text(path, "schema", "see examples/schemas/ for files to start from")
     return parse_schema(text, str(path))
 
 
@@ -231,8 +222,7 @@ def _first_problem(error: ValidationError, source: str) -> InvalidInput:
     place = tuple(str(p) for p in problem["loc"])
     if problem["type"] in unknown:
         known = keys_at(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        hint = nearest(place[-1], known)
         return InvalidInput(f"{source}: unknown key", field=".".join(place), hint=hint)
     return InvalidInput(
         f"{source}: {problem['input']!r}: {problem['msg']}",

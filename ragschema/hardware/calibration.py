@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from dataclasses import fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator, Host, Quantity
-from ragschema.plainyaml import load_plain_yaml
+from ragschema.userfile import checked_yaml, nearest
 
 _D = TypeVar("_D", Accelerator, Host)
 
@@ -54,24 +52,15 @@ def find_calibration(name: str) -> Calibration:
 
 def parse_calibration(text: str, source: str) -> Calibration:
     """Checks a calibration's YAML text."""
-    try:
-        raw = json.dumps(load_plain_yaml(text, source), default=str)
-        calibration = Calibration.model_validate_json(raw)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"{source}: {problem['input']!r}: {problem['msg']}",
-            field=".".join(str(p) for p in problem["loc"]),
-            hint="see ragschema/calibrations/ for files to start from",
-        ) from error
+    hint = "see ragschema/calibrations/ for files to start from"
+    calibration = checked_yaml(text, source, Calibration, hint)
     for kind, figures in ((Accelerator, calibration.accelerator), (Host, calibration.host)):
         known = [f.name for f in fields(kind) if f.name != "name"]
         for key in figures:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
                 raise InvalidInput(
                     f"{source}: a device has no figure {key!r}",
                     field=f"{kind.__name__.lower()}.{key}",
-                    hint=f"did you mean {near[0]}?" if near else f"use {', '.join(known)}",
+                    hint=nearest(key, known),
                 )
     return calibration

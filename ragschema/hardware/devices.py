@@ -7,8 +7,6 @@ its unit; ``share`` keys are the part of a datasheet figure that is reached.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ragschema.errors import InvalidInput
-from ragschema.plainyaml import load_plain_yaml
+from ragschema.userfile import checked_yaml, nearest
 
 
 class Quantity(BaseModel):
@@ -94,17 +92,8 @@ def parse_device(text: str, source: str) -> Device:
     Raises:
         InvalidInput: naming the key, the value and the nearest valid key.
     """
-    try:
-        file = _DeviceFile.model_validate_json(
-            json.dumps(load_plain_yaml(text, source), default=str)
-        )
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"{source}: {problem['input']!r}: {problem['msg']}",
-            field=".".join(str(p) for p in problem["loc"]),
-            hint="see ragschema/hardware/ for files to start from",
-        ) from error
+    hint = "see ragschema/hardware/ for files to start from"
+    file = checked_yaml(text, source, _DeviceFile, hint)
     kind = Accelerator if file.kind == "accelerator" else Host
     return _build(kind, file, source)
 
@@ -114,11 +103,10 @@ def _build(kind: type[Accelerator] | type[Host], file: _DeviceFile, source: str)
     given: dict[str, Any] = {key: figure.value for key, figure in file.figures.items()}
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
             raise InvalidInput(
                 f"{source}: {file.kind} has no figure {key!r}",
                 field=f"figures.{key}",
-                hint=f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}",
+                hint=nearest(key, known),
             )
     for key in ("cores", "chips"):
         if key in given and kind is Host:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ragschema.errors import InvalidInput, NotFound
-from ragschema.plainyaml import load_plain_yaml
+from ragschema.errors import InvalidInput
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.problem import StageKind
 from ragschema.planner.schedule import Schedule
+from ragschema.userfile import checked_yaml, read_user_text
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -118,22 +117,8 @@ class StoredPlan:
 
 def read_plan(path: Path) -> StoredPlan:
     """Raises NotFound, InvalidInput: naming the file, the key and the value."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no plan file {path}", hint="make one: ragrig plan") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}", field="plan") from error
-    try:
-        raw = json.dumps(load_plain_yaml(text, str(path)), default=str)
-        file = _PlanFile.model_validate_json(raw)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"{path}: {problem['input']!r}: {problem['msg']}",
-            field=".".join(str(p) for p in problem["loc"]),
-            hint="make the plan anew: ragrig plan",
-        ) from error
+    text = read_user_text(path, "plan", "make one: ragrig plan")
+    file = checked_yaml(text, str(path), _PlanFile, "make the plan anew: ragrig plan")
     stages = {
         stage.name: (stage.hosts or group.accelerators, stage.batch, number)
         for number, group in enumerate(file.groups)

@@ -18,8 +18,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ragschema.errors import InvalidInput, NotFound
+from ragschema.errors import InvalidInput
 from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.userfile import read_user_text
 
 #: A request's way. Stages that a table does not name are not there.
 ORDER = ("rewrite_prefill", "rewrite_decode", "encode", "retrieval", "rerank", "prefill", "decode")
@@ -66,7 +67,7 @@ def read_limits(path: Path) -> Limits:
         NotFound, InvalidInput: naming the file and the key.
     """
     try:
-        raw = json.loads(_text(path))
+        raw = json.loads(read_user_text(path, "limits", "name an existing file"))
     except ValueError as error:
         raise InvalidInput(f"{path} is not JSON: {error}", field="limits") from error
     if isinstance(raw, dict) and isinstance(raw.get("sweep_kw"), dict):
@@ -112,17 +113,10 @@ def problem_from_tables(path: Path, limits: Limits) -> Problem:
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no file {path}", hint="name an existing file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}", field="path") from error
-
-
 def _cells(path: Path) -> dict[str, dict[tuple[int, int], tuple[str, float]]]:
-    rows = csv.DictReader(_text(path).splitlines())
+    rows = csv.DictReader(
+        read_user_text(path, "stage_tables", "name an existing file").splitlines()
+    )
     missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
     if missing:
         raise InvalidInput(

@@ -107,7 +107,7 @@ def test_bad_limits_are_named(tmp_path: Path, change: dict[str, object], field: 
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no file"):
+    with pytest.raises(NotFound, match="no limits file"):
         read_limits(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{", encoding="utf-8")
     with pytest.raises(InvalidInput, match="not JSON"):
