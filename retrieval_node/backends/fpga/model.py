@@ -181,8 +181,7 @@ def estimate(
     if not queries:
         raise InvalidInput("there is no query", field="queries")
     cycles = sum(
-        query_cycles(build, lists, k, mode, first=at == 0).total
-        for at, lists in enumerate(queries)
+        query_cycles(build, lists, k, mode, first=at == 0).total for at, lists in enumerate(queries)
     )
     code_bytes = build.m * sum(sum(lists) for lists in queries)
     seconds = cycles / build.clock_hz
