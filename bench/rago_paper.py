@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bench.common import emit, machine, options, typed_failures
+from ragschema.planner.reproduce.figure import summary
 from ragschema.planner.reproduce.rago import (
     case4_gains,
     headlines,
     query_scaling,
-    summary,
     table_4,
 )
 

@@ -130,12 +130,15 @@ def compare(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="rago.", metavar="PAPER")],
+    paper: Annotated[str, typer.Argument(help="rago or chameleon.", metavar="PAPER")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the figures: .png or .svg.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Print a paper's figures beside ours."""
     from coordinator.cli.planning import run_reproduce
 
-    run_reproduce(paper)
+    run_reproduce(paper, plot)
 
 
 def schema_() -> None:

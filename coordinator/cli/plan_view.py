@@ -11,7 +11,7 @@ from rich.text import Text
 from ragschema.planner.explain import GroupLoad, Marginal
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.plan_file import StoredPlan
-from ragschema.planner.reproduce.rago import Figure
+from ragschema.planner.reproduce.figure import Figure
 from ragschema.planner.schedule import Schedule
 
 _WIDTH, _HEIGHT = 60, 12

@@ -105,15 +105,26 @@ def run_compare(first: Path, second: Path) -> None:
     stdout().print(comparison_table(read_plan(first), read_plan(second)))
 
 
-def run_reproduce(paper: str) -> None:
-    """Prints a paper's figures beside ours."""
-    from ragschema.planner.reproduce.rago import headlines, table_4
+def run_reproduce(paper: str, plot: Path | None) -> None:
+    """Prints and draws a paper's figures beside ours."""
+    from ragschema.planner.reproduce import chameleon, rago
 
-    if paper != "rago":
-        raise InvalidInput(f"{paper!r} is not reproduced", field="paper", hint="use rago")
-    with _progress("searching schedules"):
-        figures = [*table_4(), *headlines()]
-    stdout().print(figures_table("RAGO (arXiv 2503.14649), calibration rago", figures))
+    if paper == "rago":
+        title = "RAGO (arXiv 2503.14649), calibration rago"
+        with _progress("searching schedules"):
+            figures = [*rago.table_4(), *rago.headlines()]
+    elif paper == "chameleon":
+        title = "Chameleon (arXiv 2310.09949), its own latencies as input"
+        figures = [*chameleon.shares(), *chameleon.growth()]
+    else:
+        raise InvalidInput(
+            f"{paper!r} is not reproduced", field="paper", hint="use rago or chameleon"
+        )
+    stdout().print(figures_table(title, figures))
+    if plot is not None:
+        from coordinator.cli.plan_plot import draw_figures
+
+        draw_figures(title, figures, plot)
 
 
 def _one_of(kind: type[_E], value: str, field: str) -> _E:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragschema.errors import InternalError
@@ -11,6 +10,7 @@ from ragschema.hardware.devices import Accelerator, Host, find_device
 from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Placement, Problem, Sharing, StageKind, StageTable
+from ragschema.planner.reproduce.figure import Figure
 from ragschema.planner.schedule import Frontier, Schedule, frontier_of
 from ragschema.planner.search import search
 from ragschema.pool import Pool
@@ -27,30 +27,6 @@ from ragschema.workload import (
 
 _APART: Placement = ((0,), (1,), (2,))
 _SHARED: Placement = ((0, 1, 2),)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of the paper beside ours.
-
-    Attributes:
-        half_digit: half a unit of the paper's last printed digit.
-    """
-
-    name: str
-    paper: float
-    ours: float
-    half_digit: float
-
-    @property
-    def error_pct(self) -> float:
-        """Distance from the values that print as the paper's, in per cent of it."""
-        return max(0.0, abs(self.ours - self.paper) - self.half_digit) / self.paper * 100
-
-    @property
-    def raw_error_pct(self) -> float:
-        """Signed distance from the printed value, in per cent of it."""
-        return (self.ours - self.paper) / self.paper * 100
 
 
 @dataclass(frozen=True)
@@ -185,19 +161,6 @@ def baseline(schema: RagSchema, pool: Pool) -> Frontier:
 def best_rate(frontier: Frontier) -> Schedule:
     """The schedule with the most QPS per chip."""
     return frontier.points[-1]
-
-
-def summary(figures: Sequence[Figure]) -> Mapping[str, Mapping[str, float]]:
-    """Plain numbers, for reports."""
-    return {
-        f.name: {
-            "paper": f.paper,
-            "ours": round(f.ours, 4),
-            "error_pct": round(f.error_pct, 2),
-            "raw_error_pct": round(f.raw_error_pct, 2),
-        }
-        for f in figures
-    }
 
 
 def _gain(schema: RagSchema) -> float:

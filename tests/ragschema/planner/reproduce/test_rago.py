@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from ragschema.planner.reproduce.rago import Figure, query_scaling, table_4
+from ragschema.planner.reproduce.figure import Figure
+from ragschema.planner.reproduce.rago import query_scaling, table_4
 
 
 def test_table_4_is_within_five_per_cent() -> None:
