@@ -41,6 +41,8 @@ class Role(enum.StrEnum):
 
     EMBED = "embed"
     GENERATE = "generate"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 class EmbedPurpose(enum.StrEnum):

@@ -30,6 +30,12 @@ _DTYPES: tuple[tuple[int, str], ...] = (
 )
 _WIRE: dict[int, np.dtype[Any]] = {code: np.dtype(name) for code, name in _DTYPES}
 _CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in _WIRE.items()}
+_ROLE_CODES: dict[t.Role, llm_pb2.Role.ValueType] = {
+    t.Role.EMBED: llm_pb2.ROLE_EMBED,
+    t.Role.GENERATE: llm_pb2.ROLE_GENERATE,
+    t.Role.PREFILL: llm_pb2.ROLE_PREFILL,
+    t.Role.DECODE: llm_pb2.ROLE_DECODE,
+}
 
 
 def tensor_to_wire(array: NDArray[Any]) -> common_pb2.Tensor:
@@ -150,15 +156,16 @@ def snapshot_from_wire(ref: retrieval_pb2.SnapshotRef) -> t.SnapshotId:
 
 
 def role_to_wire(role: t.Role) -> llm_pb2.Role.ValueType:
-    return llm_pb2.ROLE_EMBED if role is t.Role.EMBED else llm_pb2.ROLE_GENERATE
+    return _ROLE_CODES[role]
 
 
 def role_from_wire(value: int, field: str) -> t.Role:
-    if value == llm_pb2.ROLE_EMBED:
-        return t.Role.EMBED
-    if value == llm_pb2.ROLE_GENERATE:
-        return t.Role.GENERATE
-    raise e.InvalidInput(f"{value} is no role", field=field, hint="use embed or generate")
+    for role, code in _ROLE_CODES.items():
+        if code == value:
+            return role
+    raise e.InvalidInput(
+        f"{value} is no role", field=field, hint=f"use one of {', '.join(_ROLE_CODES)}"
+    )
 
 
 def purpose_to_wire(purpose: t.EmbedPurpose) -> llm_pb2.EmbedPurpose.ValueType:

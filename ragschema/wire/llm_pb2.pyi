@@ -29,12 +29,16 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     ROLE_EMBED: _Role.ValueType  # 1
     ROLE_GENERATE: _Role.ValueType  # 2
+    ROLE_PREFILL: _Role.ValueType  # 3
+    ROLE_DECODE: _Role.ValueType  # 4
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_EMBED: Role.ValueType  # 1
 ROLE_GENERATE: Role.ValueType  # 2
+ROLE_PREFILL: Role.ValueType  # 3
+ROLE_DECODE: Role.ValueType  # 4
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _EmbedPurpose:
