@@ -32,6 +32,7 @@ from coordinator.stages.find import FindStage, Found, report_of
 from coordinator.stages.gate import Gate
 from coordinator.stages.generate import GenerateStage
 from coordinator.stages.merge import to_hits
+from coordinator.stages.prefill_decode import PrefillDecodeStage
 from coordinator.stages.prompt import PromptStage
 from coordinator.stages.retrieve import RetrieveRequest
 from coordinator.stages.row_filter import Reach, RowFilter, reach_of
@@ -70,7 +71,8 @@ class Pipeline:
         )
         metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
-        self._generate = GenerateStage(pool, Gate(stages.generate, "generate", metrics))
+        gate = Gate(stages.generate, "generate", metrics)
+        self._generate = (PrefillDecodeStage if pool.disaggregated else GenerateStage)(pool, gate)
         self._sampler = RecallSampler(
             config.recall_sampling, pool, metrics, lambda: self._find.waiting > 0
         )

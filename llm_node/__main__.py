@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def _roles(text: str) -> tuple[Role, ...]:
             raise InvalidInput(
                 f"{name!r} is no role",
                 field="--roles",
-                hint="use embed, generate or embed,generate",
+                hint=f"use some of {', '.join(Role)}, with commas between",
             )
     if not names:
         raise InvalidInput("no role is named", field="--roles", hint="use embed,generate")
@@ -49,7 +49,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 0,
     roles: Annotated[
-        str, typer.Option(help="embed, generate, or both with a comma.")
+        str, typer.Option(help="embed, generate, prefill, decode; several with commas.")
     ] = "embed,generate",
     embedder: Annotated[
         str, typer.Option(help="minilm, or the directory of a sentence-embedding model.")
@@ -101,16 +101,20 @@ async def _run(options: LlmOptions, listen: ListenOptions) -> None:
     prepare_environment(options.threads)
     from llm_node.node import load_node
     from llm_node.service import SERVICE_NAME, LlmService
+    from llm_node.token_services import TokenServices
     from ragschema.wire import llm_pb2_grpc, serving
 
-    service = LlmService(await load_node(options))
+    node = await load_node(options)
+    service, others = LlmService(node), TokenServices(node)
+
+    def register(server: Any) -> None:
+        llm_pb2_grpc.add_LlmNodeServicer_to_server(service, server)
+        others.register(server)
+
     try:
-        await serving.serve(
-            listen,
-            SERVICE_NAME,
-            lambda server: llm_pb2_grpc.add_LlmNodeServicer_to_server(service, server),
-        )
+        await serving.serve(listen, SERVICE_NAME, register)
     finally:
+        await others.close()
         await service.close()
 
 

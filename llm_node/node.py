@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from llm_node.config import LlmOptions
@@ -13,6 +14,9 @@ from llm_node.libraries import set_torch_threads
 from llm_node.roles import Embedder, Generator, GeneratorDeps, load_embedder, load_generator
 from ragschema.errors import IncompatibleRequest, InvalidInput
 from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
+
+#: Roles that a generator plays.
+WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE)
 
 
 class LoadedNode:
@@ -42,22 +46,38 @@ class LoadedNode:
         return self._scheduler
 
     @property
+    def has_engine(self) -> bool:
+        """Whether the generator runs here and speaks tokens."""
+        return self._generator is not None and self.options.generator.startswith("hf:")
+
+    @property
     def generator(self) -> Generator:
-        """Raises IncompatibleRequest when the node does not generate."""
+        """Raises IncompatibleRequest when the node has none."""
         if self._generator is None:
             raise self._lacks(Role.GENERATE)
         return self._generator
 
+    @property
+    def generating(self) -> Generator:
+        """Raises IncompatibleRequest when the node does not answer whole requests."""
+        if Role.GENERATE not in self.options.roles:
+            raise self._lacks(Role.GENERATE)
+        return self.generator
+
     def token_offsets(self, role: Role, texts: Sequence[str]) -> list[I32]:
         """Token borders by the model of a role; blocks."""
-        if role is Role.GENERATE:
+        if role in WRITERS:
             return self.generator.token_offsets(texts)
         if self._embedder is None:
             raise self._lacks(Role.EMBED)
         return self._embedder.token_offsets(texts)
 
     def models(self) -> list[ModelInfo]:
-        return [one.info for one in (self._embedder, self._generator) if one is not None]
+        found = [] if self._embedder is None else [self._embedder.info]
+        if self._generator is not None:
+            own = self._generator.info
+            found += [replace(own, role=role) for role in WRITERS if role in self.options.roles]
+        return found
 
     def embedding_load(self) -> tuple[int, int]:
         """Embedding requests running and waiting."""
@@ -71,7 +91,8 @@ class LoadedNode:
         if self._embedder is not None:
             found += ["embed", f"embedder:{self._embedder.info.name}"]
         if self._generator is not None:
-            found += ["generate", f"generator:{self.options.generator.partition(':')[0]}"]
+            found += [role.value for role in WRITERS if role in self.options.roles]
+            found += [f"generator:{self.options.generator.partition(':')[0]}"]
         return found
 
     async def close(self) -> None:
@@ -99,7 +120,8 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         set_torch_threads(options.threads)
     embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
     node = LoadedNode(options, embedder)
-    if Role.GENERATE in options.roles:
+    if any(role in options.roles for role in WRITERS):
+        _check_transfer(options)
         deps = GeneratorDeps(
             similarity=partial(_similarity, node.scheduler) if embedder else None,
             token_offsets=embedder.token_offsets if embedder else None,
@@ -110,6 +132,17 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         await generator.start()
         node.attach(generator)
     return node
+
+
+def _check_transfer(options: LlmOptions) -> None:
+    """KV is moved between engines; other generators have none."""
+    moves = {Role.PREFILL, Role.DECODE} & set(options.roles)
+    if moves and not options.generator.startswith("hf:"):
+        raise InvalidInput(
+            f"the generator {options.generator!r} cannot {' or '.join(sorted(moves))}",
+            field="generator",
+            hint="use hf:DIR for the roles prefill and decode",
+        )
 
 
 async def _similarity(scheduler: EmbedScheduler, question: str, sentences: Sequence[str]) -> F32:

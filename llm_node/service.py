@@ -112,7 +112,7 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
     async def Generate(
         self, request: llm_pb2.GenerateRequest, context: _Context
     ) -> AsyncGenerator[llm_pb2.GenerateEvent, None]:
-        generator = self._node.generator
+        generator = self._node.generating
         spec = generate_from_wire(request)
         check_generate(spec, self._limits)
         call = context_of(context)

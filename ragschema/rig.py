@@ -116,7 +116,9 @@ class LlmNodeConfig:
 
     __pydantic_config__ = _STRICT
     name: NodeName
-    roles: Annotated[tuple[Literal["embed", "generate"], ...], Field(min_length=1)] = (
+    roles: Annotated[
+        tuple[Literal["embed", "generate", "prefill", "decode"], ...], Field(min_length=1)
+    ] = (
         "embed",
         "generate",
     )
@@ -272,8 +274,10 @@ def _check_whole(rig: RigConfig, source: str) -> None:
         )
     for number, node in enumerate(rig.retrieval_nodes):
         _check_retrieval_node(node, f"retrieval_nodes.{number}", source)
-    for role in ("embed", "generate"):
-        if not any(role in n.roles for n in rig.llm_nodes):
+    roles = {role for node in rig.llm_nodes for role in node.roles}
+    apart = roles & {"prefill", "decode"}
+    for role in ("embed", "prefill", "decode") if apart else ("embed", "generate"):
+        if role not in roles:
             raise InvalidInput(
                 f"{source}: no LLM node has the role {role}",
                 field="llm_nodes.roles",

@@ -26,6 +26,8 @@ from ragschema.types import (
 )
 from ragschema.wire import (
     convert,
+    kv_pb2,
+    kv_pb2_grpc,
     llm_pb2,
     llm_pb2_grpc,
     raw,
@@ -116,6 +118,7 @@ class LlmClient(PooledClient):
     def __init__(self, name: str, address: str) -> None:
         super().__init__(name, address)
         self.stub = llm_pb2_grpc.LlmNodeStub(self.channel)
+        self.kv = kv_pb2_grpc.KvNodeStub(self.channel)
 
     async def status(self, context: CallContext) -> llm_pb2.LlmStatusReply:
         reply = await self.call(self.stub.Status, llm_pb2.LlmStatusRequest(), context)
@@ -163,6 +166,24 @@ class LlmClient(PooledClient):
         async with aclosing(messages):
             async for message in messages:
                 yield convert.event_from_wire(message)
+
+    async def prefill(self, spec: GenerateSpec, context: CallContext) -> kv_pb2.PrefillReply:
+        """Reads a prompt and draws its first token; the KV waits at the node."""
+        reply = await self.call(self.kv.Prefill, convert.generate_to_wire(spec), context)
+        return cast("kv_pb2.PrefillReply", reply)
+
+    async def decode(
+        self, request: kv_pb2.DecodeRequest, context: CallContext
+    ) -> AsyncGenerator[kv_pb2.DecodeEvent]:
+        """Tokens, then the end; leaving the iteration stops the node's work."""
+        messages = cast("Any", self.stream(self.kv.Decode, request, context))
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
+
+    async def release_kv(self, ticket: str, context: CallContext) -> None:
+        """Frees what a ticket of ``prefill`` stands for."""
+        await self.call(self.kv.ReleaseKv, kv_pb2.ReleaseKvRequest(ticket=ticket), context)
 
 
 class RetrievalClient(PooledClient):

@@ -23,6 +23,7 @@ from ragschema.types import (
     Role,
 )
 from ragschema.wire.convert import model_from_wire
+from ragschema.wire.kv_pb2 import DecodeEvent, DecodeRequest, PrefillReply
 
 
 class LlmNode(WatchedNode[LlmClient]):
@@ -39,6 +40,11 @@ class LlmNode(WatchedNode[LlmClient]):
     def model(self, role: Role) -> ModelInfo | None:
         """The model of that role; None when the node has none."""
         return next((m for m in self.models if m.role is role), None)
+
+    @property
+    def reader(self) -> ModelInfo | None:
+        """The model that reads prompts here."""
+        return self.model(Role.GENERATE) or self.model(Role.PREFILL)
 
     async def embed(
         self, texts: Sequence[str], purpose: EmbedPurpose, context: CallContext
@@ -57,6 +63,18 @@ class LlmNode(WatchedNode[LlmClient]):
     ) -> AsyncGenerator[GenerateEvent]:
         with self._call():
             async with aclosing(self.client.generate(spec, context)) as events:
+                async for event in events:
+                    yield event
+
+    async def prefill(self, spec: GenerateSpec, context: CallContext) -> PrefillReply:
+        with self._call():
+            return await self.client.prefill(spec, context)
+
+    async def decode(
+        self, request: DecodeRequest, context: CallContext
+    ) -> AsyncGenerator[DecodeEvent]:
+        with self._call():
+            async with aclosing(self.client.decode(request, context)) as events:
                 async for event in events:
                     yield event
 

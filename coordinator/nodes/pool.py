@@ -66,6 +66,16 @@ class NodePool:
         self._routes: dict[int, tuple[Route, ...]] = {}
         self._turn = 0
 
+    @property
+    def llm_nodes(self) -> tuple[LlmNode, ...]:
+        """All of them, up or not, in the order of the rig file."""
+        return self._llm
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether the rig has nodes of the role prefill, and so of decode."""
+        return any(Role.PREFILL in node.roles for node in self._rig.llm_nodes)
+
     async def start(self) -> None:
         """Connects; returns when every node was checked once, up or not."""
         for node in self._all:
@@ -152,6 +162,36 @@ class NodePool:
             raise _nobody("generates")
         return self._least_busy(nodes)
 
+    def reader(self) -> LlmNode:
+        """The least busy node that reads prompts, on its own or for others.
+
+        Raises:
+            Unavailable: none is up.
+        """
+        nodes = [n for n in self._llm if n.ready and n.reader is not None]
+        if not nodes:
+            raise _nobody("generates")
+        return self._least_busy(nodes)
+
+    def player(self, role: Role, *, fingerprint: str | None, tried: frozenset[str]) -> LlmNode:
+        """The least busy node with a role, with that model if one is named.
+
+        Raises:
+            Unavailable: none is up.
+        """
+        nodes = self._players(role, fingerprint, tried)
+        if not nodes:
+            raise _nobody(f"has the role {role}")
+        return self._least_busy(nodes)
+
+    def can_play(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> bool:
+        """Whether a node not tried yet could take over."""
+        return bool(self._players(role, fingerprint, tried))
+
+    def _players(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> list[LlmNode]:
+        nodes = self._usable(role, None, tried)
+        return [n for n in nodes if fingerprint is None or _plays(n, role, fingerprint)]
+
     def can_embed(self, fingerprint: str | None, tried: frozenset[str]) -> bool:
         """Whether a node not tried yet could take over."""
         return bool(self._usable(Role.EMBED, fingerprint, tried))
@@ -185,7 +225,11 @@ def _nobody(verb: str) -> Unavailable:
 
 def _runs(node: LlmNode, fingerprint: str) -> bool:
     """Whether it embeds, or did when it was last seen, with that model."""
-    model = node.model(Role.EMBED)
+    return _plays(node, Role.EMBED, fingerprint)
+
+
+def _plays(node: LlmNode, role: Role, fingerprint: str) -> bool:
+    model = node.model(role)
     return model is not None and model.fingerprint == fingerprint
 
 

@@ -17,7 +17,7 @@ from coordinator.nodes.llm import LlmNode
 from coordinator.nodes.pool import NodePool
 from coordinator.types import Hit, QuerySpec
 from ragschema.errors import InvalidInput
-from ragschema.types import I32, CallContext, ChatMessage, GenerateSpec, Passage, Role
+from ragschema.types import I32, CallContext, ChatMessage, GenerateSpec, Passage
 
 SYSTEM_PROMPT = """\
 You answer questions from numbered passages and from nothing else.
@@ -75,7 +75,7 @@ class PromptStage:
         """
         system, history = _with_system(spec.history)
         texts = [system, spec.question, *(m.content for m in history), *map(_body, hits)]
-        node = self._pool.generator()
+        node = self._pool.reader()
         sizes = await self._measure(node, texts, hits, context)
         budget = self._budget(node, spec.sampling.max_tokens)
         fixed = sizes[0].tokens + sizes[1].tokens + 3 * _PER_MESSAGE_TOKENS
@@ -101,8 +101,9 @@ class PromptStage:
     async def _measure(
         self, node: LlmNode, texts: Sequence[str], hits: Sequence[Hit], context: CallContext
     ) -> list[_Sized]:
-        if _input_limit(node) is not None:
-            offsets = await node.tokenize(Role.GENERATE, texts, context)
+        reader = node.reader
+        if reader is not None and reader.max_input_tokens is not None:
+            offsets = await node.tokenize(reader.role, texts, context)
             return [_Sized(len(o), o[:, 1]) for o in offsets]
         others = len(texts) - len(hits)
         guessed = [_Sized(-(-len(text) // _CHARS_PER_TOKEN), None) for text in texts[:others]]
@@ -111,8 +112,7 @@ class PromptStage:
 
 
 def _input_limit(node: LlmNode) -> int | None:
-    model = node.model(Role.GENERATE)
-    return model.max_input_tokens if model else None
+    return None if node.reader is None else node.reader.max_input_tokens
 
 
 def _with_system(history: tuple[ChatMessage, ...]) -> tuple[str, tuple[ChatMessage, ...]]:

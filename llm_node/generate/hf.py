@@ -147,15 +147,15 @@ class HfGenerator:
                 hint="send one request per answer; they share the prompt's KV",
             )
         prompt = await asyncio.to_thread(self.encode, spec)
-        answer = Answer(self._tokenizer, spec.sampling, self._eos, self._stops)
+        answer = self.answer(spec.sampling)
         first_us = 0
-        async with aclosing(self._worker.stream(self._request(prompt, spec, context))) as events:
+        async with aclosing(self._worker.stream(self.request(prompt, spec, context))) as events:
             async for event in events:
                 if isinstance(event, TokenOut):
                     first_us = first_us or int((time.monotonic() - started_s) * 1e6)
                     answer.add(event.token_id)
                 elif isinstance(event, Ended):
-                    answer.end(_reason(event, context))
+                    answer.end(finish_reason(event, context))
                 if piece := answer.take():
                     yield piece
                 if answer.finish is not None:
@@ -163,9 +163,14 @@ class HfGenerator:
         total_us = int((time.monotonic() - started_s) * 1e6)
         yield GenerateEnd(answer.finish or "", len(prompt), answer.tokens, 0, first_us, total_us)
 
-    def _request(
-        self, prompt: list[int], spec: GenerateSpec, context: CallContext
+    def answer(self, sampling: Sampling) -> Answer:
+        """An empty answer that tokens can be added to."""
+        return Answer(self._tokenizer, sampling, self._eos, self._stops)
+
+    def request(
+        self, prompt: Sequence[int], spec: GenerateSpec, context: CallContext
     ) -> EngineRequest:
+        """What the engine is asked; the id is new."""
         return EngineRequest(
             request_id=f"{context.trace_id}-{next(self._numbers)}",
             prompt_ids=tuple(prompt),
@@ -206,7 +211,7 @@ class HfGenerator:
         return ids
 
 
-def _reason(ended: Ended, context: CallContext) -> str:
+def finish_reason(ended: Ended, context: CallContext) -> str:
     """``stop`` or ``length``; raises what any other end stands for."""
     if ended.finish in (Finish.STOP, Finish.LENGTH):
         return ended.finish.value

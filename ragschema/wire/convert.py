@@ -251,16 +251,7 @@ def generate_from_wire(message: llm_pb2.GenerateRequest) -> t.GenerateSpec:
 def event_to_wire(event: t.GenerateEvent) -> llm_pb2.GenerateEvent:
     if isinstance(event, t.TokenPiece):
         return llm_pb2.GenerateEvent(token=llm_pb2.TokenEvent(text=event.text, tokens=event.tokens))
-    return llm_pb2.GenerateEvent(
-        done=llm_pb2.GenerateDone(
-            finish_reason=event.finish_reason,
-            prompt_tokens=event.prompt_tokens,
-            completion_tokens=event.completion_tokens,
-            queue_us=event.queue_us,
-            first_token_us=event.first_token_us,
-            total_us=event.total_us,
-        )
-    )
+    return llm_pb2.GenerateEvent(done=done_to_wire(event))
 
 
 def event_from_wire(message: llm_pb2.GenerateEvent) -> t.GenerateEvent:
@@ -268,13 +259,27 @@ def event_from_wire(message: llm_pb2.GenerateEvent) -> t.GenerateEvent:
     if kind == "token":
         return t.TokenPiece(message.token.text, message.token.tokens)
     if kind == "done":
-        done = message.done
-        return t.GenerateEnd(
-            finish_reason=done.finish_reason,
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=done.completion_tokens,
-            queue_us=done.queue_us,
-            first_token_us=done.first_token_us,
-            total_us=done.total_us,
-        )
+        return done_from_wire(message.done)
     raise e.UpstreamError("an LLM node sent an event of an unknown kind")
+
+
+def done_to_wire(end: t.GenerateEnd) -> llm_pb2.GenerateDone:
+    return llm_pb2.GenerateDone(
+        finish_reason=end.finish_reason,
+        prompt_tokens=end.prompt_tokens,
+        completion_tokens=end.completion_tokens,
+        queue_us=end.queue_us,
+        first_token_us=end.first_token_us,
+        total_us=end.total_us,
+    )
+
+
+def done_from_wire(done: llm_pb2.GenerateDone) -> t.GenerateEnd:
+    return t.GenerateEnd(
+        finish_reason=done.finish_reason,
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        queue_us=done.queue_us,
+        first_token_us=done.first_token_us,
+        total_us=done.total_us,
+    )

@@ -17,6 +17,16 @@ _START_S = 120.0
 @contextmanager
 def node_process(directory: Path, *arguments: str) -> Iterator[str]:
     """A running node's address; it is gone when the block ends."""
+    with mortal_node(directory, *arguments) as (address, process):
+        yield address
+        log = (directory / "node.log").read_text()
+        assert process.poll() is None, log
+        assert "Traceback" not in log, log
+
+
+@contextmanager
+def mortal_node(directory: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same with its process, which a test may kill."""
     ready, log = directory / "node.ready", directory / "node.log"
     command = [sys.executable, "-m", "llm_node", "serve", "--ready-file", str(ready)]
     with log.open("wb") as output:
@@ -31,9 +41,7 @@ def node_process(directory: Path, *arguments: str) -> Iterator[str]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.05)
-        yield str(json.loads(ready.read_text())["address"])
-        assert process.poll() is None, log.read_text()
-        assert "Traceback" not in log.read_text(), log.read_text()
+        yield str(json.loads(ready.read_text())["address"]), process
     finally:
         process.terminate()
         try:

@@ -151,7 +151,7 @@ def test_roles_round_trip(role: t.Role) -> None:
     assert c.role_from_wire(c.role_to_wire(role), "role") is role
 
 
-@pytest.mark.parametrize("value", [0, 3, 77])
+@pytest.mark.parametrize("value", [0, 77, -1])
 def test_an_unknown_role_names_the_field(value: int) -> None:
     with pytest.raises(e.InvalidInput) as caught:
         c.role_from_wire(value, "role")

@@ -1,0 +1,206 @@
+"""Prefill and decode apart: one node reads the prompt, another writes the answer.
+
+The decode node pulls KV from the prefill node, so it crosses the network once,
+and not through here. The prefill node keeps it until the answer has ended: when
+a decode node dies, another one pulls it again, reads the tokens that are known
+by then, and goes on. Tokens depend on the seed and their place alone, so they
+are those that the first node would have drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+
+from coordinator.nodes.llm import LlmNode
+from coordinator.nodes.pool import NodePool
+from coordinator.nodes.watched import is_loss, lost
+from coordinator.stages.gate import Gate
+from coordinator.stages.generate import GenerateStart
+from ragschema.errors import (
+    Cancelled,
+    CorruptData,
+    Overloaded,
+    RagrigError,
+    Unavailable,
+    UpstreamError,
+)
+from ragschema.types import (
+    CallContext,
+    GenerateEnd,
+    GenerateEvent,
+    GenerateSpec,
+    Role,
+    TokenPiece,
+)
+from ragschema.wire.convert import done_from_wire, generate_to_wire
+from ragschema.wire.kv_pb2 import DecodedTokens, DecodeRequest, PrefillReply
+
+log = logging.getLogger(__name__)
+
+#: Prompts are read so often at most; each time another prefill node may be asked.
+_MOST_PREFILLS = 3
+_RELEASE_S = 2.0
+
+
+@dataclass
+class _Told:
+    """What the client has, whoever drew it."""
+
+    ids: list[int] = field(default_factory=list)
+    chars: int = 0
+
+    def piece(self, tokens: DecodedTokens, at: int) -> TokenPiece | None:
+        """The new part of a node's text, which starts ``at`` characters into the answer."""
+        self.ids += tokens.token_ids
+        new = tokens.text[max(0, self.chars - at) :]
+        self.chars += len(new)
+        return TokenPiece(new, max(1, len(tokens.token_ids))) if new else None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a prompt's KV is."""
+
+    node: LlmNode
+    reply: PrefillReply
+
+
+class PrefillDecodeStage:
+    """Admits a request through the gate and streams what the nodes say."""
+
+    def __init__(self, pool: NodePool, gate: Gate) -> None:
+        self._pool = pool
+        self._gate = gate
+
+    async def __call__(
+        self, spec: GenerateSpec, context: CallContext
+    ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
+        """Start, pieces, end. Closing the generator stops the nodes' work.
+
+        Raises:
+            Overloaded: the stage's queue, or every node, is full.
+            Unavailable: no node of one of the roles is up any more.
+        """
+        async with self._gate.enter(context) as queued_s:
+            started_s = time.monotonic()
+            source = await self._prefill(spec, context)
+            first_us = int((time.monotonic() - started_s) * 1e6)
+            reply = source.reply
+            # Whoever goes on draws as the first node did.
+            spec = replace(spec, sampling=replace(spec.sampling, seed=reply.seed))
+            yield GenerateStart(_model_name(source.node), queued_s)
+            told = _Told(list(reply.token_ids), len(reply.text))
+            if reply.text:
+                yield TokenPiece(reply.text, len(reply.token_ids))
+            if reply.finish_reason:
+                made = len(reply.token_ids)
+                yield GenerateEnd(
+                    reply.finish_reason, reply.prompt_tokens, made, 0, first_us, first_us
+                )
+                return
+            async with aclosing(self._decode(source, spec, told, context)) as events:
+                async for event in events:
+                    if isinstance(event, GenerateEnd):
+                        total_us = int((time.monotonic() - started_s) * 1e6)
+                        yield replace(event, first_token_us=first_us, total_us=total_us)
+                    else:
+                        yield event
+
+    async def _decode(
+        self, source: _Source, spec: GenerateSpec, told: _Told, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        """Pieces and the end, from one decode node after the other until one gets there."""
+        tried: frozenset[str] = frozenset()
+        prefills = 1
+        try:
+            while True:
+                node = self._next(source, tried)
+                request = _request(source, spec, told)
+                try:
+                    async with aclosing(self._one(node, request, told, context)) as events:
+                        async for event in events:
+                            yield event
+                    return
+                except RagrigError as error:
+                    log.warning("trace %s: decode node %s: %s", context.trace_id, node.name, error)
+                    if _source_failed(error) and prefills < _MOST_PREFILLS:
+                        prefills += 1
+                        source = await self._prefill(spec, context)
+                    elif is_loss(error) or isinstance(error, Overloaded):
+                        tried |= {node.name}
+                        self._require_another(node, source, tried, error)
+                    else:
+                        raise
+        finally:
+            await _release(source)
+
+    async def _one(
+        self, node: LlmNode, request: DecodeRequest, told: _Told, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        """What one decode node adds to what is told already."""
+        at = 0
+        async with aclosing(node.decode(request, context)) as events:
+            async for event in events:
+                if event.WhichOneof("event") == "done":
+                    yield done_from_wire(event.done)
+                    return
+                piece = told.piece(event.tokens, at)
+                at += len(event.tokens.text)
+                if piece is not None:
+                    yield piece
+        raise UpstreamError(f"node {node.name} ended its answer without saying why")
+
+    async def _prefill(self, spec: GenerateSpec, context: CallContext) -> _Source:
+        """Reads the prompt at the first prefill node that can."""
+        tried: frozenset[str] = frozenset()
+        while True:
+            node = self._pool.player(Role.PREFILL, fingerprint=None, tried=tried)
+            try:
+                return _Source(node, await node.prefill(spec, context))
+            except (Unavailable, Cancelled, Overloaded) as error:
+                tried |= {node.name}
+                if not self._pool.can_play(Role.PREFILL, None, tried):
+                    raise _told_as(node, error) from error
+
+    def _next(self, source: _Source, tried: frozenset[str]) -> LlmNode:
+        fingerprint = source.reply.fingerprint
+        return self._pool.player(Role.DECODE, fingerprint=fingerprint, tried=tried)
+
+    def _require_another(
+        self, node: LlmNode, source: _Source, tried: frozenset[str], error: RagrigError
+    ) -> None:
+        if not self._pool.can_play(Role.DECODE, source.reply.fingerprint, tried):
+            raise _told_as(node, error) from error
+
+
+def _request(source: _Source, spec: GenerateSpec, told: _Told) -> DecodeRequest:
+    return DecodeRequest(
+        request=generate_to_wire(spec),
+        source=source.node.address,
+        ticket=source.reply.ticket,
+        seed=source.reply.seed,
+        output_ids=told.ids,
+    )
+
+
+def _source_failed(error: RagrigError) -> bool:
+    """Whether the decode node is well and the KV it was to pull is not."""
+    return isinstance(error, UpstreamError | CorruptData) and error.field == "source"
+
+
+def _told_as(node: LlmNode, error: RagrigError) -> RagrigError:
+    return lost(node, error) if isinstance(error, Unavailable | Cancelled) else error
+
+
+async def _release(source: _Source) -> None:
+    """Best effort: what is not released goes when the request's time is up."""
+    with suppress(RagrigError):
+        await source.node.client.release_kv(source.reply.ticket, CallContext.start(_RELEASE_S))
+
+
+def _model_name(node: LlmNode) -> str:
+    return node.reader.name if node.reader else ""

@@ -1,0 +1,36 @@
+"""Services of a node whose generator is our own engine: they speak tokens and KV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import grpc
+
+from ragschema.wire import kv_pb2_grpc
+
+if TYPE_CHECKING:
+    from llm_node.generate.hf import HfGenerator
+    from llm_node.node import LoadedNode
+    from llm_node.transfer.service import KvService
+
+
+class TokenServices:
+    """What a node with an engine offers beside ``LlmNode``; nothing without one."""
+
+    def __init__(self, node: LoadedNode) -> None:
+        self._kv: KvService | None = None
+        if not node.has_engine:
+            return
+        from llm_node.transfer.service import KvService
+
+        generator = cast("HfGenerator", node.generator)
+        self._kv = KvService(generator, node.options)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds them to the node's server."""
+        if self._kv is not None:
+            kv_pb2_grpc.add_KvNodeServicer_to_server(self._kv, server)
+
+    async def close(self) -> None:
+        if self._kv is not None:
+            await self._kv.close()

@@ -1,0 +1,1 @@
+"""Disaggregation: KV of prompts leaves one node and goes on at another."""

@@ -1,0 +1,68 @@
+"""Connections of a decode node to the prefill nodes it pulls from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, cast
+
+from llm_node.engine.engine import Engine
+from llm_node.engine.kv import KvSnapshot
+from llm_node.transfer.codec import SnapshotReader
+from ragschema.errors import RagrigError, UpstreamError
+from ragschema.types import CallContext
+from ragschema.wire import kv_pb2, kv_pb2_grpc
+from ragschema.wire.client import NodeClient
+
+_MOST_SOURCES = 64
+
+
+class Sources:
+    """Pulls snapshots; one connection to each source, the least recent closed first."""
+
+    def __init__(
+        self, compression: kv_pb2.KvCompression.ValueType = kv_pb2.KV_COMPRESSION_NONE
+    ) -> None:
+        self._compression = compression
+        self._clients: OrderedDict[str, NodeClient] = OrderedDict()
+
+    async def pull(
+        self, address: str, ticket: str, engine: Engine, context: CallContext
+    ) -> KvSnapshot:
+        """What a ticket stands for; gRPC's flow control keeps the sender from running ahead.
+
+        Raises:
+            UpstreamError: the source is away, or no longer holds it; field ``source``.
+            CorruptData, IncompatibleRequest: what came cannot be used.
+        """
+        reader = SnapshotReader(engine.model.layout, engine.model.fingerprint, engine.max_tokens)
+        client = await self._client(address)
+        stub = cast("Any", kv_pb2_grpc.KvNodeStub(client.channel))
+        request = kv_pb2.PullKvRequest(ticket=ticket, compression=self._compression)
+        parts = cast("Any", client.stream(stub.PullKv, request, context))
+        try:
+            async for part in parts:
+                reader.take(part)
+        except RagrigError as error:
+            if error.field == "source":
+                raise
+            raise UpstreamError(
+                f"the KV could not be pulled from {address}: {error.message}",
+                field="source",
+                hint="read the prompt again, at this node or another",
+            ) from error
+        finally:
+            await parts.aclose()
+        return reader.finish()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
+        self._clients.clear()
+
+    async def _client(self, address: str) -> NodeClient:
+        client = self._clients.pop(address, None) or NodeClient(address, address)
+        self._clients[address] = client
+        if len(self._clients) > _MOST_SOURCES:
+            _, oldest = self._clients.popitem(last=False)
+            await oldest.close()
+        return client

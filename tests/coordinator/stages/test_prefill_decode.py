@@ -1,0 +1,246 @@
+"""Real prefill and decode nodes, one of which dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+
+from coordinator.metrics import Metrics
+from coordinator.nodes.pool import NodePool
+from coordinator.stages.gate import Gate
+from coordinator.stages.generate import GenerateStage, GenerateStart
+from coordinator.stages.prefill_decode import PrefillDecodeStage
+from ragschema.errors import IncompatibleRequest, NotFound, Unavailable, UpstreamError
+from ragschema.rig import BatchConfig, LlmNodeConfig, RetrievalNodeConfig, RigConfig
+from ragschema.types import (
+    CallContext,
+    ChatMessage,
+    GenerateEnd,
+    GenerateSpec,
+    Role,
+    Sampling,
+    TokenPiece,
+)
+from ragschema.wire import kv_pb2
+from ragschema.wire.convert import generate_to_wire
+from tests.coordinator.making import FAST
+from tests.coordinator.waiting import until
+from tests.llm_node.checkpoints import save_tiny_llama
+from tests.llm_node.process import mortal_node
+
+
+@dataclass
+class Nodes:
+    """Addresses: a node that prefills and generates, and two that decode."""
+
+    prefill: str
+    decode: tuple[str, str]
+    processes: tuple[Popen[bytes], Popen[bytes]]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("llama"), context=1 << 14)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Iterator[Nodes]:
+    """In the order of the tests: the last one kills a decode node."""
+    with ExitStack() as stack:
+        started: list[tuple[str, Popen[bytes]]] = []
+        for roles in ("prefill,generate", "decode", "decode"):
+            directory = tmp_path_factory.mktemp("node")
+            options = ("--roles", roles, "--generator", f"hf:{llama}")
+            started.append(stack.enter_context(mortal_node(directory, *options)))
+        (prefill, _), (one, first), (two, second) = started
+        yield Nodes(prefill, (one, two), (first, second))
+
+
+@asynccontextmanager
+async def pool_of(nodes: Nodes, decodes: int = 2) -> AsyncIterator[NodePool]:
+    llm = [LlmNodeConfig(name="pre", roles=("generate", "prefill"), address=nodes.prefill)]
+    llm += [
+        LlmNodeConfig(name=f"dec-{i}", roles=("decode",), address=nodes.decode[i])
+        for i in range(decodes)
+    ]
+    away = (RetrievalNodeConfig(name="ret", address="127.0.0.1:9"),)
+    pool = NodePool(RigConfig(llm_nodes=tuple(llm), retrieval_nodes=away), Metrics(), FAST)
+    await pool.start()
+    try:
+        await until(lambda: sum(h.ready for h in pool.health()) == len(llm))
+        yield pool
+    finally:
+        await pool.close()
+
+
+def spec(**sampling: Any) -> GenerateSpec:
+    turn = ChatMessage("user", "naïve 漢字 and the quick brown fox")
+    return GenerateSpec((turn,), "", (), Sampling(**sampling))
+
+
+def gate() -> Gate:
+    return Gate(BatchConfig(max_concurrent=8), "generate", Metrics())
+
+
+async def collect(stage: Any, asked: GenerateSpec) -> tuple[str, GenerateEnd]:
+    text = ""
+    async with aclosing(stage(asked, CallContext.start(60))) as events:
+        async for event in events:
+            if isinstance(event, GenerateEnd):
+                return text, event
+            if isinstance(event, TokenPiece):
+                text += event.text
+            else:
+                assert isinstance(event, GenerateStart)
+                assert event.model.startswith("hf:")
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"max_tokens": 40},
+        {"max_tokens": 40, "temperature": 1.2, "top_p": 0.9, "seed": 11},
+        {"max_tokens": 1, "temperature": 1.2, "seed": 5},
+        {"max_tokens": 2},
+    ],
+)
+async def test_the_answer_is_that_of_one_node(nodes: Nodes, sampling: dict[str, Any]) -> None:
+    async with pool_of(nodes) as pool:
+        whole, end = await collect(GenerateStage(pool, gate()), spec(**sampling))
+        apart, other = await collect(PrefillDecodeStage(pool, gate()), spec(**sampling))
+        assert apart == whole
+        assert other.finish_reason == end.finish_reason
+        assert other.prompt_tokens == end.prompt_tokens
+        assert other.completion_tokens == end.completion_tokens == sampling["max_tokens"]
+        assert 0 < other.first_token_us <= other.total_us
+
+
+async def test_a_stop_string_ends_it_wherever_it_comes(nodes: Nodes) -> None:
+    async with pool_of(nodes) as pool:
+        whole, _ = await collect(GenerateStage(pool, gate()), spec(max_tokens=40))
+        stage = PrefillDecodeStage(pool, gate())
+        for start in (0, 1, 9):
+            stop = whole[start : start + 3]
+            text, end = await collect(stage, spec(max_tokens=40, stop=(stop,)))
+            assert text == whole[: whole.find(stop)]
+            assert end.finish_reason == "stop"
+
+
+async def test_a_seed_is_drawn_once_for_both_nodes(nodes: Nodes) -> None:
+    async with pool_of(nodes) as pool:
+        stage = PrefillDecodeStage(pool, gate())
+        drawn = await asyncio.gather(
+            *(collect(stage, spec(max_tokens=20, temperature=1.5)) for _ in range(4))
+        )
+        assert len({text for text, _ in drawn}) > 1
+
+
+async def test_calls_for_another_role_and_lost_tickets_say_so(nodes: Nodes) -> None:
+    async with pool_of(nodes) as pool:
+        decoder = pool.player(Role.DECODE, fingerprint=None, tried=frozenset())
+        prefiller = pool.player(Role.PREFILL, fingerprint=None, tried=frozenset())
+        with pytest.raises(IncompatibleRequest, match="does not have the role prefill"):
+            await decoder.prefill(spec(), CallContext.start(30))
+        with pytest.raises(Unavailable, match="no LLM node that has the role decode"):
+            pool.player(Role.DECODE, fingerprint="another", tried=frozenset())
+        context = CallContext.start(30)
+        reply = await prefiller.prefill(spec(), context)
+        await prefiller.client.release_kv(reply.ticket, context)
+        request = kv_pb2.DecodeRequest(
+            request=generate_to_wire(spec()),
+            source=prefiller.address,
+            ticket=reply.ticket,
+            seed=reply.seed,
+            output_ids=reply.token_ids,
+        )
+        with pytest.raises(UpstreamError, match="stands for no KV") as caught:
+            await anext(decoder.decode(request, context))
+        assert caught.value.field == "source"
+        with pytest.raises(NotFound):
+            await _pull(prefiller, reply.ticket)
+
+
+async def _pull(node: Any, ticket: str) -> None:
+    request = kv_pb2.PullKvRequest(ticket=ticket)
+    async for _ in node.client.stream(node.client.kv.PullKv, request, CallContext.start(30)):
+        pass
+
+
+async def test_kv_is_freed_when_the_answer_ends(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets: list[str] = []
+    async with pool_of(nodes) as pool:
+        node = pool.player(Role.PREFILL, fingerprint=None, tried=frozenset())
+        original = node.prefill
+
+        async def noted(*arguments: Any) -> kv_pb2.PrefillReply:
+            reply = await original(*arguments)
+            tickets.append(reply.ticket)
+            return reply
+
+        monkeypatch.setattr(node, "prefill", noted)
+        stage = PrefillDecodeStage(pool, gate())
+        await collect(stage, spec(max_tokens=5))
+        events = stage(spec(max_tokens=5000), CallContext.start(60))
+        for _ in range(5):
+            await anext(events)
+        await events.aclose()
+        assert len(tickets) == 2
+        for ticket in tickets:
+            with pytest.raises(NotFound):
+                await _pull(node, ticket)
+
+
+async def test_kv_that_is_gone_is_computed_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(nodes) as pool:
+        asked = spec(max_tokens=20, temperature=1.0, seed=3)
+        whole, _ = await collect(GenerateStage(pool, gate()), asked)
+        node = pool.player(Role.PREFILL, fingerprint=None, tried=frozenset())
+        original = node.prefill
+        calls = []
+
+        async def forgetful(*arguments: Any) -> kv_pb2.PrefillReply:
+            reply = await original(*arguments)
+            calls.append(reply.ticket)
+            if len(calls) == 1:
+                await node.client.release_kv(reply.ticket, CallContext.start(30))
+            return reply
+
+        monkeypatch.setattr(node, "prefill", forgetful)
+        assert (await collect(PrefillDecodeStage(pool, gate()), asked))[0] == whole
+        assert len(calls) == 2
+
+
+async def test_a_killed_decode_node_costs_the_client_nothing(nodes: Nodes) -> None:
+    """Both nodes are in the middle of an answer when one of them is killed."""
+    async with pool_of(nodes) as pool:
+        asked = [spec(max_tokens=600, temperature=1.1, seed=n) for n in range(4)]
+        whole = GenerateStage(pool, gate())
+        expected = await asyncio.gather(*(collect(whole, one) for one in asked))
+        stage = PrefillDecodeStage(pool, gate())
+        running = [asyncio.create_task(collect(stage, one)) for one in asked]
+        victim = next(n for n in pool.llm_nodes if n.name == "dec-0")
+        await until(lambda: victim.inflight == 2)
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in running)
+        nodes.processes[0].kill()
+        got = await asyncio.gather(*running)
+        assert [text for text, _ in got] == [text for text, _ in expected]
+        assert [end.completion_tokens for _, end in got] == [600] * 4
+        # The dead one is known by now, and with nobody left the client is told.
+        await until(lambda: not victim.ready)
+        assert (await collect(stage, asked[0]))[0] == expected[0][0]
+        nodes.processes[1].kill()
+        with pytest.raises(Unavailable):
+            await collect(stage, asked[0])
