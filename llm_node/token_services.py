@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from ragschema.wire import kv_pb2_grpc
+from ragschema.wire import augment_pb2_grpc, kv_pb2_grpc
 
 if TYPE_CHECKING:
+    from llm_node.augment.service import AugmentService
     from llm_node.generate.hf import HfGenerator
     from llm_node.node import LoadedNode
     from llm_node.transfer.service import KvService
@@ -19,17 +20,22 @@ class TokenServices:
 
     def __init__(self, node: LoadedNode) -> None:
         self._kv: KvService | None = None
+        self._augment: AugmentService | None = None
         if not node.has_engine:
             return
+        from llm_node.augment.service import AugmentService
         from llm_node.transfer.service import KvService
 
         generator = cast("HfGenerator", node.generator)
         self._kv = KvService(generator, node.options)
+        self._augment = AugmentService(generator, node.options)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds them to the node's server."""
         if self._kv is not None:
             kv_pb2_grpc.add_KvNodeServicer_to_server(self._kv, server)
+        if self._augment is not None:
+            augment_pb2_grpc.add_AugmentNodeServicer_to_server(self._augment, server)
 
     async def close(self) -> None:
         if self._kv is not None:

@@ -180,6 +180,36 @@ class HfGenerator:
             seed=spec.sampling.seed,
         )
 
+    def ids_of(self, text: str) -> list[int]:
+        """Token ids of a text in the middle of others; blocks."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def document_ids(self, text: str) -> list[int]:
+        """Token ids of a text on its own, with what the tokenizer puts around it; blocks."""
+        ids: list[int] = self._tokenizer(text)["input_ids"]
+        return ids
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def single_token(self, text: str) -> int:
+        """The id of a text that is one token.
+
+        Raises:
+            InvalidInput: it is several, or none.
+        """
+        ids = self.ids_of(text)
+        if len(ids) != 1:
+            raise InvalidInput(
+                f"{text!r} is {len(ids)} tokens of {self._info.name}",
+                field="triggers",
+                hint="use texts that are a single token",
+            )
+        return ids[0]
+
     def encode(self, spec: GenerateSpec) -> list[int]:
         """Token ids of the turns as the model was trained to read them; blocks.
 

@@ -1,0 +1,1 @@
+"""Retrieval during generation: sequences pause, the caller retrieves, they go on."""
