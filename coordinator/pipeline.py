@@ -1,7 +1,10 @@
 """A question's way, in order. Start reading here.
 
     search:  check -> effort -> embed -> find (probe -> retrieve -> merge)
-    query:   search -> prompt -> generate -> citations
+    query:   search -> prompt -> write -> citations
+
+``write`` is one of four ways, as the rig says: a node alone, a prefill and a decode
+node, or a node that asks for more while it writes (interval -> search, knn -> search).
 
 Each stage is a small class in ``coordinator/stages/``. Requests that arrive
 together share one embedding call, one probe and one call to each retrieval
@@ -30,13 +33,13 @@ from coordinator.stages.effort import Effort
 from coordinator.stages.embed import EmbedRequest, EmbedStage
 from coordinator.stages.find import FindStage, Found, report_of
 from coordinator.stages.gate import Gate
-from coordinator.stages.generate import GenerateStage
+from coordinator.stages.iterative import SearchTogether
 from coordinator.stages.merge import to_hits
-from coordinator.stages.prefill_decode import PrefillDecodeStage
 from coordinator.stages.prompt import PromptStage
 from coordinator.stages.retrieve import RetrieveRequest
 from coordinator.stages.row_filter import Reach, RowFilter, reach_of
 from coordinator.stages.vectors import query_vector
+from coordinator.stages.write import WriteStage
 from coordinator.types import (
     Coverage,
     FilterTerm,
@@ -72,7 +75,10 @@ class Pipeline:
         metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
         gate = Gate(stages.generate, "generate", metrics)
-        self._generate = (PrefillDecodeStage if pool.disaggregated else GenerateStage)(pool, gate)
+        self._iterative = Batcher[SearchSpec, SearchOutcome](
+            SearchTogether(self._search), stages.iterative, "iterative", metrics
+        )
+        self._write = WriteStage(config.generation, pool, gate, self._iterative)
         self._sampler = RecallSampler(
             config.recall_sampling, pool, metrics, lambda: self._find.waiting > 0
         )
@@ -112,7 +118,7 @@ class Pipeline:
             prompt_s = time.perf_counter()
             prompt = await self._prompt(spec, outcome.hits, context)
             answer = Answer(outcome, prompt, started_s, _ms_since(prompt_s))
-            async with aclosing(self._generate(prompt.spec, context)) as events:
+            async with aclosing(self._write(prompt, spec.search, context)) as events:
                 async for event in events:
                     for told in answer.take(event):
                         yield told
@@ -125,7 +131,7 @@ class Pipeline:
     async def close(self) -> None:
         """Lets accepted requests end for a few seconds, then fails them."""
         await self._sampler.close()
-        await asyncio.gather(self._embed.close(), self._find.close())
+        await asyncio.gather(self._iterative.close(), self._embed.close(), self._find.close())
 
     def recall_estimates(self) -> dict[str, RecallEstimate]:
         """What sampled searches of the served collections reached, by collection."""

@@ -61,6 +61,9 @@ def serve(
         str | None, typer.Option(help="Environment variable with the upstream server's API key.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a model.")] = 1,
+    kv_mib: Annotated[
+        int | None, typer.Option(min=1, help="KV cache in MiB; default: a share of free memory.")
+    ] = None,
     max_running: Annotated[
         int, typer.Option(min=1, max=1024, help="Generations under way at once.")
     ] = 8,
@@ -90,6 +93,7 @@ def serve(
         generator=generator,
         api_key_env=api_key_env,
         threads=threads,
+        kv_mib=kv_mib,
         max_running=max_running,
         max_waiting=max_waiting,
     )

@@ -44,6 +44,7 @@ class LlmOptions:
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
+        kv_mib: KV cache of an ``hf:`` generator; None: a share of free memory.
         max_running: generations under way at once.
         max_waiting: requests of one kind that may wait; more are refused.
     """
@@ -54,6 +55,7 @@ class LlmOptions:
     generator: str = "extractive"
     api_key_env: str | None = None
     threads: int = 1
+    kv_mib: int | None = None
     max_running: int = 8
     max_waiting: int = 128
     limits: NodeLimits = field(default_factory=NodeLimits)

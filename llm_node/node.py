@@ -10,6 +10,7 @@ from functools import partial
 
 from llm_node.config import LlmOptions
 from llm_node.embed.scheduler import EmbedScheduler
+from llm_node.engine.config import EngineConfig
 from llm_node.libraries import set_torch_threads
 from llm_node.roles import Embedder, Generator, GeneratorDeps, load_embedder, load_generator
 from ragschema.errors import IncompatibleRequest, InvalidInput
@@ -127,6 +128,7 @@ async def load_node(options: LlmOptions) -> LoadedNode:
             token_offsets=embedder.token_offsets if embedder else None,
             api_key=key,
             api_key_env=options.api_key_env,
+            engine=EngineConfig(kv_bytes=None if options.kv_mib is None else options.kv_mib << 20),
         )
         generator = load_generator(options.generator, deps)
         await generator.start()

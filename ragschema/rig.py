@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
+from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig, check_generation
 from ragschema.plainyaml import load_plain_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -45,13 +46,21 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class StagesConfig:
-    """A batcher per stage of the pipeline."""
+    """A batcher per stage of the pipeline.
+
+    Attributes:
+        iterative: retrieval for answers that are being written; how many of them
+            are searched for together, and how long the first waits for others.
+    """
 
     __pydantic_config__ = _STRICT
     embed: BatchConfig = field(default_factory=BatchConfig)
     retrieve: BatchConfig = field(default_factory=lambda: BatchConfig(max_batch=64))
     generate: BatchConfig = field(
         default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=8)
+    )
+    iterative: BatchConfig = field(
+        default_factory=lambda: BatchConfig(max_batch=16, max_wait_ms=2.0, max_concurrent=4)
     )
 
 
@@ -102,6 +111,7 @@ class CoordinatorConfig:
     stages: StagesConfig = field(default_factory=StagesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     recall_sampling: RecallSamplingConfig = field(default_factory=RecallSamplingConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ class LlmNodeConfig:
         embedder: ``minilm`` or the directory of a sentence-embedding model.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         api_key_env: environment variable with the upstream server's key.
+        kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
     """
 
     __pydantic_config__ = _STRICT
@@ -128,6 +139,7 @@ class LlmNodeConfig:
     )
     api_key_env: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    kv_mib: Positive | None = None
     max_running: Annotated[int, Field(ge=1, le=1024)] = 8
     max_waiting: Annotated[int, Field(ge=1, le=65536)] = 128
     host: str = "127.0.0.1"
@@ -283,6 +295,7 @@ def _check_whole(rig: RigConfig, source: str) -> None:
                 field="llm_nodes.roles",
                 hint=f"add {role} to the roles of one LLM node",
             )
+    check_generation(rig.coordinator.generation, roles, source)
 
 
 def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:
@@ -322,6 +335,7 @@ def _first_problem(error: ValidationError, source: str) -> dict[str, Any]:
 def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
-        BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig,
+        BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig, GenerationConfig,
+        IntervalConfig, KnnConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,6 +25,8 @@ from ragschema.types import (
     SnapshotId,
 )
 from ragschema.wire import (
+    augment_pb2,
+    augment_pb2_grpc,
     convert,
     kv_pb2,
     kv_pb2_grpc,
@@ -45,6 +47,10 @@ class Embedded:
 
     vectors: F32
     tokens: int
+
+
+#: Answers what a node wants to know before it writes on.
+Found = Callable[[augment_pb2.RetrievalWanted], Awaitable[augment_pb2.AugmentMessage]]
 
 
 class PooledClient(NodeClient):
@@ -119,6 +125,7 @@ class LlmClient(PooledClient):
         super().__init__(name, address)
         self.stub = llm_pb2_grpc.LlmNodeStub(self.channel)
         self.kv = kv_pb2_grpc.KvNodeStub(self.channel)
+        self.augmenting = augment_pb2_grpc.AugmentNodeStub(self.channel)
 
     async def status(self, context: CallContext) -> llm_pb2.LlmStatusReply:
         reply = await self.call(self.stub.Status, llm_pb2.LlmStatusRequest(), context)
@@ -166,6 +173,25 @@ class LlmClient(PooledClient):
         async with aclosing(messages):
             async for message in messages:
                 yield convert.event_from_wire(message)
+
+    async def augment(
+        self, start: augment_pb2.AugmentStart, found: Found, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        """The same while ``found`` answers what the node asks meanwhile."""
+        answers: asyncio.Queue[augment_pb2.AugmentMessage] = asyncio.Queue(1)
+
+        async def said() -> AsyncIterator[augment_pb2.AugmentMessage]:
+            yield augment_pb2.AugmentMessage(start=start)
+            while True:
+                yield await answers.get()
+
+        messages = cast("Any", self.stream(self.augmenting.Augment, said(), context))
+        async with aclosing(messages):
+            async for message in messages:
+                if message.WhichOneof("event") == "wanted":
+                    await answers.put(await found(message.wanted))
+                else:
+                    yield convert.augmented_from_wire(message)
 
     async def prefill(self, spec: GenerateSpec, context: CallContext) -> kv_pb2.PrefillReply:
         """Reads a prompt and draws its first token; the KV waits at the node."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import ClassVar
 
 from coordinator.metrics import Metrics
-from coordinator.nodes.clients import Embedded, LlmClient
+from coordinator.nodes.clients import Embedded, Found, LlmClient
 from coordinator.nodes.health import NodeKind
 from coordinator.nodes.watched import WatchConfig, WatchedNode
 from ragschema.errors import RagrigError
@@ -22,6 +22,7 @@ from ragschema.types import (
     ModelInfo,
     Role,
 )
+from ragschema.wire.augment_pb2 import AugmentStart
 from ragschema.wire.convert import model_from_wire
 from ragschema.wire.kv_pb2 import DecodeEvent, DecodeRequest, PrefillReply
 
@@ -63,6 +64,14 @@ class LlmNode(WatchedNode[LlmClient]):
     ) -> AsyncGenerator[GenerateEvent]:
         with self._call():
             async with aclosing(self.client.generate(spec, context)) as events:
+                async for event in events:
+                    yield event
+
+    async def augment(
+        self, start: AugmentStart, found: Found, context: CallContext
+    ) -> AsyncGenerator[GenerateEvent]:
+        with self._call():
+            async with aclosing(self.client.augment(start, found, context)) as events:
                 async for event in events:
                     yield event
 

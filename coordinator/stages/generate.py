@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from coordinator.nodes.llm import LlmNode
 from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import lost
 from coordinator.stages.gate import Gate
+from coordinator.stages.iterative import Asking
 from ragschema.errors import Cancelled, Unavailable, UpstreamError
 from ragschema.types import CallContext, GenerateEnd, GenerateEvent, GenerateSpec, Role
 
@@ -41,13 +42,32 @@ class GenerateStage:
             Unavailable: no node that generates is up, or it was lost midway.
             UpstreamError: the node's stream ended early.
         """
+        async with aclosing(self.stream(lambda n: n.generate(spec, context), context)) as events:
+            async for event in events:
+                yield event
+
+    async def augmented(
+        self, asking: Asking, context: CallContext
+    ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
+        """The same for an answer that asks for context while it is written."""
+        opened = self.stream(lambda n: n.augment(asking.start(), asking.found, context), context)
+        async with aclosing(opened) as events:
+            async for event in events:
+                yield event
+
+    async def stream(
+        self,
+        answer: Callable[[LlmNode], AsyncGenerator[GenerateEvent]],
+        context: CallContext,
+    ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
+        """What ``answer`` gives at the first node that says anything."""
         tried: frozenset[str] = frozenset()
         async with self._gate.enter(context) as queued_s:
             while True:
                 node = self._pool.generator(tried=tried)
                 silent = True
                 try:
-                    async with aclosing(node.generate(spec, context)) as events:
+                    async with aclosing(answer(node)) as events:
                         async for event in events:
                             if silent:
                                 yield GenerateStart(_model_name(node), queued_s)

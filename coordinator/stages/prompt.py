@@ -10,7 +10,7 @@ question comes last. A cache of keys and values can then reuse all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.nodes.llm import LlmNode
@@ -36,10 +36,13 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the generator reads, and whose text it is, by passage number."""
+    """What the generator reads, and whose text it is, by passage number.
+
+    An answer that asks for more passages while it is written adds them to ``hits``.
+    """
 
     spec: GenerateSpec
-    hits: Mapping[int, Hit]
+    hits: dict[int, Hit]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class PromptStage:
             Unavailable: no node that generates is up.
         """
         system, history = _with_system(spec.history)
-        texts = [system, spec.question, *(m.content for m in history), *map(_body, hits)]
+        texts = [system, spec.question, *(m.content for m in history), *map(titled_text, hits)]
         node = self._pool.reader()
         sizes = await self._measure(node, texts, hits, context)
         budget = self._budget(node, spec.sampling.max_tokens)
@@ -122,7 +125,8 @@ def _with_system(history: tuple[ChatMessage, ...]) -> tuple[str, tuple[ChatMessa
     return "\n\n".join([SYSTEM_PROMPT, *extra]), turns
 
 
-def _body(hit: Hit) -> str:
+def titled_text(hit: Hit) -> str:
+    """A passage as the model reads it."""
     title = " / ".join((hit.chunk.title, *hit.chunk.headings)).strip(" /")
     return f"{title}\n{hit.chunk.text}" if title else hit.chunk.text
 
@@ -146,7 +150,7 @@ def _fitting(hits: Sequence[Hit], sizes: Sequence[_Sized], budget: int) -> list[
     kept: list[tuple[Hit, str]] = []
     for hit, size in zip(hits, sizes, strict=True):
         room = budget - _PER_PASSAGE_TOKENS
-        text = _body(hit)
+        text = titled_text(hit)
         if size.tokens > room:
             start = size.cut(text, room)
             if not kept and _without_title(hit, start):
@@ -188,5 +192,5 @@ def _position(hit: Hit) -> tuple[str, int, int]:
 
 
 def _without_title(hit: Hit, text: str) -> str:
-    body = _body(hit)
+    body = titled_text(hit)
     return text[len(body) - len(hit.chunk.text) :]

@@ -40,6 +40,7 @@ def llm_command(
         *("--embedder", node.embedder, "--generator", node.generator),
         *key,
         *("--threads", str(node.threads)),
+        *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),
         *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
         *_common(ready_file),
     )

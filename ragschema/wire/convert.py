@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ragschema import errors as e
 from ragschema import types as t
-from ragschema.wire import common_pb2, llm_pb2, retrieval_pb2
+from ragschema.wire import augment_pb2, common_pb2, llm_pb2, retrieval_pb2
 
 ERROR_METADATA_KEY = "ragrig-error-bin"
 TRACE_METADATA_KEY = "x-ragrig-trace-id"
@@ -260,6 +260,16 @@ def event_from_wire(message: llm_pb2.GenerateEvent) -> t.GenerateEvent:
         return t.TokenPiece(message.token.text, message.token.tokens)
     if kind == "done":
         return done_from_wire(message.done)
+    raise e.UpstreamError("an LLM node sent an event of an unknown kind")
+
+
+def augmented_from_wire(message: augment_pb2.AugmentEvent) -> t.GenerateEvent:
+    """Of a token or done event."""
+    kind = message.WhichOneof("event")
+    if kind == "token":
+        return t.TokenPiece(message.token.text, message.token.tokens)
+    if kind == "done":
+        return done_from_wire(message.done.done)
     raise e.UpstreamError("an LLM node sent an event of an unknown kind")
 
 
