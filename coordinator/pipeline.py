@@ -78,7 +78,7 @@ class Pipeline:
         self._iterative = Batcher[SearchSpec, SearchOutcome](
             SearchTogether(self._search), stages.iterative, "iterative", metrics
         )
-        self._write = WriteStage(config.generation, pool, gate, self._iterative)
+        self._write = WriteStage(config.generation, pool, gate, self._iterative, self._model_of)
         self._sampler = RecallSampler(
             config.recall_sampling, pool, metrics, lambda: self._find.waiting > 0
         )
@@ -136,6 +136,11 @@ class Pipeline:
     def recall_estimates(self) -> dict[str, RecallEstimate]:
         """What sampled searches of the served collections reached, by collection."""
         return self._sampler.estimates(self._catalog.names())
+
+    def _model_of(self, collection: str) -> str | None:
+        with self._catalog.use(collection) as live:
+            embedder = live.snapshot.manifest.embedder
+            return None if embedder is None else embedder.fingerprint
 
     async def _search(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         started_s = time.perf_counter()

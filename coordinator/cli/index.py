@@ -26,6 +26,19 @@ Texts = Annotated[
         metavar="FILE",
     ),
 ]
+Sources = Annotated[
+    list[Path], typer.Argument(help="Files and folders of text.", metavar="PATH...")
+]
+Llm = Annotated[
+    str | None,
+    typer.Option(
+        help="LLM node with the model. Default: the running rig's first with an hf: generator.",
+        metavar="HOST:PORT",
+    ),
+]
+WindowChars = Annotated[
+    int, typer.Option(help="Characters the model reads at a time.", min=16, max=4000)
+]
 Recall = Annotated[float, typer.Option(help="Recall to reach, such as 0.95.", min=0.01, max=1.0)]
 K = Annotated[int, typer.Option("-k", "--k", help="Nearest rows that count.", min=1, max=100)]
 Queries = Annotated[
@@ -61,6 +74,7 @@ def build() -> typer.Typer:
     app.command("import")(import_)
     app.command()(export)
     app.command()(tune)
+    app.command()(knnlm)
     return app
 
 
@@ -76,6 +90,24 @@ def import_(
     from coordinator.cli.target import rig_of
 
     run_import(rig_of(config, data_dir), file, name, texts)
+
+
+def knnlm(
+    sources: Sources,
+    name: NewName = None,
+    llm: Llm = None,
+    window_chars: WindowChars = 1000,
+    config: options.Config = None,
+    data_dir: options.DataDir = None,
+) -> None:
+    """Make a kNN-LM datastore: a model's states in texts, each with the token that followed.
+
+    A rig answers with it when its file says coordinator.generation.kind: knn.
+    """
+    from coordinator.cli.datastore import run_knnlm
+    from coordinator.cli.target import rig_of
+
+    run_knnlm(rig_of(config, data_dir), tuple(sources), name, llm, window_chars)
 
 
 def export(

@@ -58,10 +58,10 @@ def run_import(rig: RigConfig, file: Path, name: str | None, texts: Path | None)
         texts=None if texts is None else texts.expanduser().absolute(),
         num_shards=rig.num_shards,
     )
-    with _Bars() as bars:
-        imported = _run(import_faiss(request, bars.report))
+    with Bars() as bars:
+        imported = run_to_end(import_faiss(request, bars.report))
     show_imported(stdout(), imported)
-    _wait_for_rig(rig, imported.manifest)
+    served_by_rig(rig, imported.manifest)
 
 
 def name_of(file: Path) -> str:
@@ -76,8 +76,8 @@ def run_export(rig: RigConfig, collection: str, file: Path) -> None:
         RagrigError: what went wrong; no file was written.
     """
     path = file.expanduser().absolute()
-    with _Bars() as bars:
-        done = _run(export_faiss(Path(rig.data_dir), collection, path, bars.report))
+    with Bars() as bars:
+        done = run_to_end(export_faiss(Path(rig.data_dir), collection, path, bars.report))
     stdout().print(f"{done.rows} vectors written to {printable(done.file)}")
     if done.encoded:
         stdout().print(f"note: {done.encoded} fresh rows, kept as vectors, were encoded for it")
@@ -101,14 +101,14 @@ def run_tune(rig: RigConfig, choices: TuneChoices) -> bool:
         sample=choices.sample,
         threads=choices.threads or len(os.sched_getaffinity(0)),
     )
-    with _Bars() as bars:
-        tuned = _run(tune_collection(request, bars.report))
+    with Bars() as bars:
+        tuned = run_to_end(tune_collection(request, bars.report))
     show_tuned(stdout(), tuned, choices.recall, choices.k)
-    _wait_for_rig(rig, tuned.manifest)
+    served_by_rig(rig, tuned.manifest)
     return tuned.measured.reached
 
 
-class _Bars(IngestProgress):
+class Bars(IngestProgress):
     """Progress bars on standard error."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class _Bars(IngestProgress):
         return lambda phase, done, total: self.update(Step(phase, done, total))
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(_until_signal(work))
     except asyncio.CancelledError as error:
@@ -142,7 +142,7 @@ def _current(rig: RigConfig) -> RigConfig:
     return found.rig if found else rig
 
 
-def _wait_for_rig(rig: RigConfig, manifest: Manifest) -> None:
+def served_by_rig(rig: RigConfig, manifest: Manifest) -> None:
     """The collection is committed whatever the rig does, so trouble is only told."""
     found = running_rig(rig.data_dir)
     if found is None:

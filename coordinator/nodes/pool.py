@@ -151,16 +151,27 @@ class NodePool:
             " or search by vector",
         )
 
-    def generator(self, *, tried: frozenset[str] = frozenset()) -> LlmNode:
-        """The least busy node that generates.
+    def generator(
+        self, fingerprint: str | None = None, *, tried: frozenset[str] = frozenset()
+    ) -> LlmNode:
+        """The least busy node that generates, with that model if one is named.
 
         Raises:
             Unavailable: none is up.
+            IncompatibleRequest: none of them runs that model.
         """
-        nodes = self._usable(Role.GENERATE, None, tried)
-        if not nodes:
+        nodes = self._players(Role.GENERATE, fingerprint, tried)
+        if nodes:
+            return self._least_busy(nodes)
+        up = self._usable(Role.GENERATE, None, frozenset())
+        if fingerprint is None or not up or self._players(Role.GENERATE, fingerprint, frozenset()):
             raise _nobody("generates")
-        return self._least_busy(nodes)
+        running = ", ".join(sorted({m.name for n in up if (m := n.model(Role.GENERATE))}))
+        raise IncompatibleRequest(
+            f"the datastore's states come from another model than {running}",
+            field="generation.knn.collection",
+            hint="make the datastore again with the model that answers",
+        )
 
     def reader(self) -> LlmNode:
         """The least busy node that reads prompts, on its own or for others.
@@ -196,9 +207,9 @@ class NodePool:
         """Whether a node not tried yet could take over."""
         return bool(self._usable(Role.EMBED, fingerprint, tried))
 
-    def can_generate(self, tried: frozenset[str]) -> bool:
+    def can_generate(self, tried: frozenset[str], fingerprint: str | None = None) -> bool:
         """The same for generating."""
-        return bool(self._usable(Role.GENERATE, None, tried))
+        return bool(self._players(Role.GENERATE, fingerprint, tried))
 
     def _usable(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> list[LlmNode]:
         return [

@@ -47,11 +47,18 @@ class GenerateStage:
                 yield event
 
     async def augmented(
-        self, asking: Asking, context: CallContext
+        self, asking: Asking, context: CallContext, fingerprint: str | None = None
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
-        """The same for an answer that asks for context while it is written."""
-        opened = self.stream(lambda n: n.augment(asking.start(), asking.found, context), context)
-        async with aclosing(opened) as events:
+        """The same for an answer that asks for context while it is written.
+
+        Args:
+            fingerprint: of the model that must write it; None: any.
+        """
+
+        def ask(node: LlmNode) -> AsyncGenerator[GenerateEvent]:
+            return node.augment(asking.start(), asking.found, context)
+
+        async with aclosing(self.stream(ask, context, fingerprint)) as events:
             async for event in events:
                 yield event
 
@@ -59,12 +66,13 @@ class GenerateStage:
         self,
         answer: Callable[[LlmNode], AsyncGenerator[GenerateEvent]],
         context: CallContext,
+        fingerprint: str | None = None,
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
         """What ``answer`` gives at the first node that says anything."""
         tried: frozenset[str] = frozenset()
         async with self._gate.enter(context) as queued_s:
             while True:
-                node = self._pool.generator(tried=tried)
+                node = self._pool.generator(fingerprint, tried=tried)
                 silent = True
                 try:
                     async with aclosing(answer(node)) as events:
@@ -78,7 +86,7 @@ class GenerateStage:
                     raise UpstreamError(f"node {node.name} ended its answer without saying why")
                 except (Unavailable, Cancelled) as error:
                     tried |= {node.name}
-                    if not (silent and self._pool.can_generate(tried)):
+                    if not (silent and self._pool.can_generate(tried, fingerprint)):
                         raise lost(node, error) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from coordinator.batcher import Batcher
 from coordinator.nodes.pool import NodePool
@@ -22,6 +22,7 @@ class WriteStage:
 
     Args:
         iterative: searches of answers that ask while they are written.
+        model_of: fingerprint of the model whose vectors a collection holds.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class WriteStage:
         pool: NodePool,
         gate: Gate,
         iterative: Batcher[SearchSpec, SearchOutcome],
+        model_of: Callable[[str], str | None],
     ) -> None:
         self._config = config
         self._iterative = iterative
+        self._model_of = model_of
         self._whole = GenerateStage(pool, gate)
         self._apart = PrefillDecodeStage(pool, gate) if pool.disaggregated else None
 
@@ -55,5 +58,5 @@ class WriteStage:
         if config.kind == "knn":
             assert config.knn is not None, "check_generation saw to it"
             asking = KnnAsking(config.knn, self._iterative, prompt.spec, context)
-            return self._whole.augmented(asking, context)
+            return self._whole.augmented(asking, context, self._model_of(config.knn.collection))
         return (self._apart or self._whole)(prompt.spec, context)
