@@ -68,11 +68,14 @@ class GenerationConfig:
     knn: KnnConfig | None = None
 
 
-def check_generation(config: GenerationConfig, roles: Collection[str], source: str) -> None:
+def check_generation(
+    config: GenerationConfig, roles: Collection[str], max_k: int, source: str
+) -> None:
     """Raises InvalidInput, naming the field, for what no rig can serve.
 
     Args:
         roles: of all LLM nodes.
+        max_k: the largest k of any search.
     """
     where = "coordinator.generation"
     if config.kind == "knn" and config.knn is None:
@@ -80,6 +83,12 @@ def check_generation(config: GenerationConfig, roles: Collection[str], source: s
             f"{source}: kind knn has no datastore",
             field=f"{where}.knn",
             hint="name one: knn: {collection: NAME}; `ragrig index knnlm` makes it",
+        )
+    if config.kind == "knn" and config.knn is not None and config.knn.k > max_k:
+        raise InvalidInput(
+            f"{source}: {config.knn.k} neighbours are more than limits.max_k, {max_k}",
+            field=f"{where}.knn.k",
+            hint="lower k or raise coordinator.limits.max_k",
         )
     interval = config.interval
     if config.kind == "interval" and interval.every_tokens is None and not interval.triggers:

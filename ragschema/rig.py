@@ -295,7 +295,7 @@ def _check_whole(rig: RigConfig, source: str) -> None:
                 field="llm_nodes.roles",
                 hint=f"add {role} to the roles of one LLM node",
             )
-    check_generation(rig.coordinator.generation, roles, source)
+    check_generation(rig.coordinator.generation, roles, rig.coordinator.limits.max_k, source)
 
 
 def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:

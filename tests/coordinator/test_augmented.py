@@ -227,6 +227,7 @@ async def test_a_failed_search_leaves_the_answer_as_it_is(tmp_path: Path, writer
         ("kind: interval\n    interval: {every_tokens: null}", "interval.every_tokens"),
         ("kind: sometimes", "coordinator.generation.kind"),
         ("kind: knn\n    knn: {collection: c, lam: 2.0}", "coordinator.generation.knn.lam"),
+        ("kind: knn\n    knn: {collection: c, k: 101}", "coordinator.generation.knn.k"),
         ("kinds: plain", "coordinator.generation.kinds"),
     ],
 )
