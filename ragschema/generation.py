@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -68,13 +67,10 @@ class GenerationConfig:
     knn: KnnConfig | None = None
 
 
-def check_generation(
-    config: GenerationConfig, roles: Collection[str], max_k: int, source: str
-) -> None:
-    """Raises InvalidInput, naming the field, for what no rig can serve.
+def check_generation(config: GenerationConfig, max_k: int, source: str) -> None:
+    """Raises InvalidInput, naming the field, for what can never be served.
 
     Args:
-        roles: of all LLM nodes.
         max_k: the largest k of any search.
     """
     where = "coordinator.generation"
@@ -96,10 +92,4 @@ def check_generation(
             f"{source}: kind interval never retrieves",
             field=f"{where}.interval.every_tokens",
             hint="set every_tokens, triggers, or both",
-        )
-    if config.kind != "plain" and "generate" not in roles:
-        raise InvalidInput(
-            f"{source}: kind {config.kind} needs an LLM node with the role generate",
-            field=f"{where}.kind",
-            hint="add generate to the roles of one LLM node",
         )

@@ -219,6 +219,17 @@ class RigConfig:
         """Shards a new collection is cut into: one per group of replicas."""
         return len(self.retrieval_nodes) // self.replicas
 
+    @property
+    def disaggregated(self) -> bool:
+        """Whether nodes of their own read prompts for others that write answers."""
+        return any({"prefill", "decode"} & set(node.roles) for node in self.llm_nodes)
+
+    @property
+    def needed_roles(self) -> tuple[str, ...]:
+        """Roles without which questions cannot be answered."""
+        apart = self.disaggregated and self.coordinator.generation.kind == "plain"
+        return ("embed", "prefill", "decode") if apart else ("embed", "generate")
+
     def shards_of(self, node_index: int, num_shards: int) -> tuple[int, ...]:
         """Shards of a collection that the retrieval node at this index serves."""
         groups = self.num_shards
@@ -286,16 +297,15 @@ def _check_whole(rig: RigConfig, source: str) -> None:
         )
     for number, node in enumerate(rig.retrieval_nodes):
         _check_retrieval_node(node, f"retrieval_nodes.{number}", source)
-    roles = {role for node in rig.llm_nodes for role in node.roles}
-    apart = roles & {"prefill", "decode"}
-    for role in ("embed", "prefill", "decode") if apart else ("embed", "generate"):
-        if role not in roles:
+    present = {role for node in rig.llm_nodes for role in node.roles}
+    for role in rig.needed_roles:
+        if role not in present:
             raise InvalidInput(
                 f"{source}: no LLM node has the role {role}",
                 field="llm_nodes.roles",
                 hint=f"add {role} to the roles of one LLM node",
             )
-    check_generation(rig.coordinator.generation, roles, rig.coordinator.limits.max_k, source)
+    check_generation(rig.coordinator.generation, rig.coordinator.limits.max_k, source)
 
 
 def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:

@@ -147,6 +147,35 @@ class CollectionStore:
             commit(directory, manifest, None)
         return manifest
 
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[Path]:
+        """The empty folder of a new collection, under the writer lock.
+
+        What the block leaves uncommitted when it fails is removed.
+
+        Raises:
+            Conflict: the collection exists, or somebody is making it.
+            Unavailable: the disk is full, or the folder may not be used.
+        """
+        directory = self.directory(name)
+        try:
+            with self.lock(name):
+                if (directory / MANIFEST_NAME).exists():
+                    raise Conflict(
+                        f"collection {name!r} exists already",
+                        field="name",
+                        hint="choose another with --name, or drop it first",
+                    )
+                # What a run left that was killed.
+                shutil.rmtree(directory, ignore_errors=True)
+                try:
+                    yield directory
+                except BaseException:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    raise
+        except OSError as error:
+            raise storage_error(error, f"cannot write collection {name!r}") from error
+
     def drop(self, name: str) -> None:
         """Removes a collection; readers that have it open keep what they opened.
 

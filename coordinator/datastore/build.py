@@ -19,7 +19,6 @@ from coordinator.collections.store import (
     CollectionSpec,
     CollectionStore,
     empty_manifest,
-    storage_error,
 )
 from coordinator.collections.texts import StoredDocument, TextsFile, TextsWriter
 from coordinator.datastore.node import StateRows, StatesNode
@@ -29,8 +28,8 @@ from coordinator.ingest.assemble import Assembler, Change, Draft
 from coordinator.ingest.node_command import Progress
 from coordinator.ingest.plan import Wish, choose
 from coordinator.ingest.vectors import create_vectors
-from ragschema.errors import Conflict, InvalidInput
-from ragschema.storage.manifest import MANIFEST_NAME, ChunkingConfig, EmbedderRef, Manifest
+from ragschema.errors import InvalidInput
+from ragschema.storage.manifest import ChunkingConfig, EmbedderRef, Manifest
 from ragschema.types import Metric, ModelInfo
 
 _COPY_ROWS = 65_536
@@ -72,24 +71,10 @@ async def build_datastore(request: DatastoreRequest, progress: Progress) -> Buil
         Unavailable: the node does not answer, or the disk is full.
     """
     store = CollectionStore(request.data_dir)
-    directory = store.directory(request.collection)
     node = StatesNode(request.llm_address)
     try:
-        with store.lock(request.collection):
-            if (directory / MANIFEST_NAME).exists():
-                raise Conflict(
-                    f"collection {request.collection!r} exists already",
-                    field="name",
-                    hint="choose another with --name, or drop it first",
-                )
-            shutil.rmtree(directory, ignore_errors=True)
-            try:
-                return await _Build(request, store, directory, node, progress).run()
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise storage_error(error, f"cannot write collection {request.collection!r}") from error
+        with store.making(request.collection) as directory:
+            return await _Build(request, store, directory, node, progress).run()
     finally:
         await node.close()
 

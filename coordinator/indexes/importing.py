@@ -15,14 +15,12 @@ from coordinator.collections.store import (
     CollectionSpec,
     CollectionStore,
     empty_manifest,
-    storage_error,
 )
 from coordinator.indexes.child import run_index_command
 from coordinator.indexes.texts import read_ids, write_texts
 from coordinator.ingest.node_command import Progress
-from ragschema.errors import Conflict, InternalError, NotFound
+from ragschema.errors import InternalError, NotFound
 from ragschema.storage.manifest import (
-    MANIFEST_NAME,
     IndexRef,
     Manifest,
     SegmentRef,
@@ -88,24 +86,8 @@ async def import_faiss(request: ImportRequest, progress: Progress) -> Imported:
         Unavailable: the disk is full.
     """
     store = CollectionStore(request.data_dir)
-    directory = store.directory(request.collection)
-    try:
-        with store.lock(request.collection):
-            if (directory / MANIFEST_NAME).exists():
-                raise Conflict(
-                    f"collection {request.collection!r} exists already",
-                    field="name",
-                    hint="choose another with --name, or drop it first",
-                )
-            # What an import left that was killed.
-            shutil.rmtree(directory, ignore_errors=True)
-            try:
-                return await _into(directory, request, store, progress)
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise storage_error(error, f"cannot write collection {request.collection!r}") from error
+    with store.making(request.collection) as directory:
+        return await _into(directory, request, store, progress)
 
 
 async def _into(

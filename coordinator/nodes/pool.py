@@ -73,8 +73,8 @@ class NodePool:
 
     @property
     def disaggregated(self) -> bool:
-        """Whether the rig has nodes of the role prefill, and so of decode."""
-        return any(Role.PREFILL in node.roles for node in self._rig.llm_nodes)
+        """Whether nodes of their own read prompts for others that write answers."""
+        return self._rig.disaggregated
 
     async def start(self) -> None:
         """Connects; returns when every node was checked once, up or not."""

@@ -42,7 +42,7 @@ def problems_of(runtime: Runtime) -> list[str]:
     ready = _ready_names(runtime)
     problems = [
         f"no LLM node with the role {role} answers"
-        for role in ("embed", "generate")
+        for role in runtime.rig.needed_roles
         if not any(role in node.roles and node.name in ready for node in runtime.rig.llm_nodes)
     ]
     problems.extend(

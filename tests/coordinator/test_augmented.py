@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,24 +45,10 @@ from tests.coordinator.making import (
 )
 from tests.coordinator.waiting import until
 from tests.fake_nodes import FakeLlm, FakeRetrieval, FakeServer
-from tests.llm_node.checkpoints import save_tiny_llama
-from tests.llm_node.process import node_process
 
 ROWS = 60
 VECTORS = unit_vectors(ROWS)
 K = 2
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("llama"), context=1 << 14)
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Iterator[str]:
-    options = ("--roles", "generate", "--generator", f"hf:{llama}")
-    with node_process(tmp_path_factory.mktemp("writer"), *options) as address:
-        yield address
 
 
 class Rig:

@@ -60,7 +60,8 @@ def embedder_of(runtime: Runtime) -> ModelInfo:
 
 def generator_of(runtime: Runtime) -> ModelInfo:
     """The generator; raises Unavailable while no LLM node has told of one."""
-    return _model_of(runtime, Role.GENERATE)
+    writes = Role.PREFILL if "prefill" in runtime.rig.needed_roles else Role.GENERATE
+    return _model_of(runtime, writes)
 
 
 def _model_of(runtime: Runtime, role: Role) -> ModelInfo:

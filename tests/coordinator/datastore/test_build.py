@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -33,25 +32,11 @@ from tests.coordinator.making import (
 )
 from tests.coordinator.waiting import until
 from tests.fake_nodes import FakeLlm, FakeServer
-from tests.llm_node.checkpoints import save_tiny_llama
-from tests.llm_node.process import node_process
 from tests.retrieval_node.process import NodeProcess
 
 TEXT = "The quick brown fox jumps over the lazy dog, and def merge(a, b) returns a sorted list. "
 WINDOW = 100
 KNN = KnnConfig(collection="states", k=5, lam=0.6, temperature=20.0)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("llama"), context=1 << 12)
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Iterator[str]:
-    options = ("--roles", "generate", "--generator", f"hf:{llama}")
-    with node_process(tmp_path_factory.mktemp("writer"), *options) as address:
-        yield address
 
 
 @pytest.fixture

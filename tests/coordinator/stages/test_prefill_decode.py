@@ -32,7 +32,6 @@ from ragschema.wire import kv_pb2
 from ragschema.wire.convert import generate_to_wire
 from tests.coordinator.making import FAST
 from tests.coordinator.waiting import until
-from tests.llm_node.checkpoints import save_tiny_llama
 from tests.llm_node.process import mortal_node
 
 
@@ -43,11 +42,6 @@ class Nodes:
     prefill: str
     decode: tuple[str, str]
     processes: tuple[Popen[bytes], Popen[bytes]]
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("llama"), context=1 << 14)
 
 
 @pytest.fixture(scope="module")

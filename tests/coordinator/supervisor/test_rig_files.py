@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.demo.rig import demo_rig
 from coordinator.supervisor.resolve import write_rig
+from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig
 from ragschema.rig import (
     BatchConfig,
     CoalesceConfig,
@@ -30,6 +31,7 @@ MANUAL = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
 def test_the_examples_are_there() -> None:
     names = {path.stem for path in EXAMPLES}
     assert names >= {"default", "demo", "faiss", "openai-upstream", "two-hosts", "replicas", "simd"}
+    assert names >= {"disaggregated", "interval"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -61,6 +63,9 @@ def test_demo_example_is_the_demo_rig(monkeypatch: pytest.MonkeyPatch) -> None:
         LlmNodeConfig,
         RetrievalNodeConfig,
         CoalesceConfig,
+        GenerationConfig,
+        IntervalConfig,
+        KnnConfig,
     ],
 )
 def test_manual_describes_every_key(cls: type) -> None:
