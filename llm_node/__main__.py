@@ -109,7 +109,8 @@ async def _run(options: LlmOptions, listen: ListenOptions) -> None:
     from ragschema.wire import llm_pb2_grpc, serving
 
     node = await load_node(options)
-    service, others = LlmService(node), TokenServices(node)
+    service = LlmService(node)
+    others = TokenServices(node, service.generations)
 
     def register(server: Any) -> None:
         llm_pb2_grpc.add_LlmNodeServicer_to_server(service, server)

@@ -46,6 +46,11 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._requests = self._cancelled = self._tokens = 0
 
+    @property
+    def generations(self) -> Admission:
+        """Slots of all that writes or reads prompts here, by whichever service."""
+        return self._generations
+
     async def Hello(
         self, request: common_pb2.HelloRequest, context: _Context
     ) -> common_pb2.HelloReply:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
+from llm_node.admission import Admission
 from ragschema.wire import augment_pb2_grpc, kv_pb2_grpc
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class TokenServices:
-    """What a node with an engine offers beside ``LlmNode``; nothing without one."""
+    """What a node with an engine offers beside ``LlmNode``; nothing without one.
 
-    def __init__(self, node: LoadedNode) -> None:
+    Args:
+        generations: slots that all services of the node share.
+    """
+
+    def __init__(self, node: LoadedNode, generations: Admission) -> None:
         self._kv: KvService | None = None
         self._augment: AugmentService | None = None
         if not node.has_engine:
@@ -27,8 +32,8 @@ class TokenServices:
         from llm_node.transfer.service import KvService
 
         generator = cast("HfGenerator", node.generator)
-        self._kv = KvService(generator, node.options)
-        self._augment = AugmentService(generator, node.options)
+        self._kv = KvService(generator, node.options, generations)
+        self._augment = AugmentService(generator, node.options, generations)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds them to the node's server."""

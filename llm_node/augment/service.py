@@ -32,12 +32,16 @@ _MOST_STATE_TOKENS = 8192
 
 
 class AugmentService(augment_pb2_grpc.AugmentNodeServicer):
-    """For nodes of the role generate."""
+    """For nodes of the role generate.
 
-    def __init__(self, generator: HfGenerator, options: LlmOptions) -> None:
+    Args:
+        generations: slots shared with the node's other services.
+    """
+
+    def __init__(self, generator: HfGenerator, options: LlmOptions, generations: Admission) -> None:
         self._generator = generator
         self._options = options
-        self._running = Admission("generations", options.max_running, options.max_waiting)
+        self._running = generations
         self._reading = Admission("calls for hidden states", 1, options.max_waiting)
 
     async def Augment(

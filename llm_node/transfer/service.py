@@ -35,18 +35,22 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
     """Prefill, the snapshots that wait behind it, and decode.
 
     Args:
+        generations: slots shared with the node's other services.
         max_held_bytes: of snapshots that decode nodes have not done with.
     """
 
     def __init__(
-        self, generator: HfGenerator, options: LlmOptions, max_held_bytes: int = 1 << 30
+        self,
+        generator: HfGenerator,
+        options: LlmOptions,
+        generations: Admission,
+        max_held_bytes: int = 1 << 30,
     ) -> None:
         self._generator = generator
         self._options = options
         self._store = SnapshotStore(max_held_bytes)
         self._sources = Sources()
-        self._prefills = Admission("prefills", options.max_running, options.max_waiting)
-        self._decodes = Admission("decodes", options.max_running, options.max_waiting)
+        self._running = generations
 
     async def Prefill(
         self, request: llm_pb2.GenerateRequest, context: _Context
@@ -56,7 +60,7 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
         return await within(self._prefill(spec, context_of(context)), context_of(context))
 
     async def _prefill(self, spec: GenerateSpec, call: CallContext) -> kv_pb2.PrefillReply:
-        async with self._prefills.slot():
+        async with self._running.slot():
             prompt = await asyncio.to_thread(self._generator.encode, spec)
             size = self._generator.engine.model.layout.token_bytes * len(prompt)
             with self._store.reserved(size):
@@ -110,7 +114,7 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
     async def _decode(
         self, request: kv_pb2.DecodeRequest, spec: GenerateSpec, call: CallContext
     ) -> AsyncGenerator[Decoded | GenerateEnd, None]:
-        async with self._decodes.slot() as queue_us:
+        async with self._running.slot() as queue_us:
             snapshot = await self._sources.pull(
                 request.source, request.ticket, self._generator.engine, call
             )
