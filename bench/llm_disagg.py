@@ -47,13 +47,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of weights and prompts")
     parser.add_argument("--pairs", type=int, default=9, help="prompts per way")
     given = parser.parse_args()
-    with typed_failures(), tempfile.TemporaryDirectory(prefix="ragrig-bench-") as folder:
-        directory = Path(folder) / "dec-s"
-        save_model(directory, _SHAPE, given.seed)
-        result = measure(directory, given.seed, given.pairs)
-        note("codec ...")
-        result["codec"] = codec(directory, given.seed)
+    with typed_failures():
+        result = figures(given.seed, given.pairs)
     emit({"question": "prefill and decode apart", **result, "machine": machine()}, given)
+
+
+def figures(seed: int, pairs: int) -> dict[str, Any]:
+    """Everything this benchmark measures, with a checkpoint of its own."""
+    with tempfile.TemporaryDirectory(prefix="ragrig-bench-") as folder:
+        directory = Path(folder) / "dec-s"
+        save_model(directory, _SHAPE, seed)
+        result = measure(directory, seed, pairs)
+        note("codec ...")
+        return {**result, "codec": codec(directory, seed)}
 
 
 def measure(directory: Path, seed: int, pairs: int) -> dict[str, Any]:
