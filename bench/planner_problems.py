@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import ChipKind, Problem, Sharing, StageKind, StageTable
 
 
 def random_problem(seed: int) -> Problem:
@@ -33,6 +35,39 @@ def random_problem(seed: int) -> Problem:
         chips_per_server=int(rng.integers(1, 5)),
         uniform_batch=bool(rng.random() < 0.2),
         sharing=Sharing.ANY if rng.random() < 0.8 else Sharing.NONE,
+    )
+
+
+def mixed_problem(seed: int) -> Problem:
+    """A random problem with chips of two or three kinds, their weights and limits, and
+    servers that are tied to chips or free, with a weight of their own or none."""
+    rng = np.random.default_rng((seed, 7))
+    plain = random_problem(seed)
+    kinds = tuple(
+        ChipKind(f"kind-{i}", int(rng.integers(2, 14)), float(rng.choice([1.0, 1.5, 4.0])))
+        for i in range(int(rng.integers(2, 4)))
+    )
+    return replace(
+        plain,
+        stages=tuple(_mixed(rng, stage, len(kinds)) for stage in plain.stages),
+        kinds=kinds,
+        chips_per_server=plain.chips_per_server if rng.random() < 0.5 else None,
+        server_weight=float(rng.choice([0.0, 0.7, 3.0])),
+    )
+
+
+def _mixed(rng: np.random.Generator, stage: StageTable, kinds: int) -> StageTable:
+    """The stage with a row per kind and count, each kind slower or faster than the others."""
+    if stage.kind is StageKind.SERVER:
+        return stage
+    speeds = rng.uniform(0.3, 3, kinds)
+    latency = np.concatenate([stage.latency_s * speed for speed in speeds])
+    latency[rng.random(latency.shape) < 0.1] = np.inf
+    return replace(
+        stage,
+        counts=stage.counts * kinds,
+        kinds=tuple(kind for kind in range(kinds) for _ in stage.counts),
+        latency_s=latency,
     )
 
 

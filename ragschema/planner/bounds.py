@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragschema.planner.options import GroupOptions
-from ragschema.planner.problem import F64, Problem
+from ragschema.planner.problem import F64, I64, Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,34 +24,46 @@ class Bounds:
     Attributes:
         latency_s: float64 [groups + 1][max_chips + 1], least time from there by chips spent;
             inf: too few are left.
-        per_chip: float64 [groups + 1][max_chips + 1], best QPS per chip of a partial
+        value: float64 [groups + 1][max_chips + 1], best QPS per weight of a partial
             schedule that has spent so many chips on the groups before.
-        total_lo: int [groups + 1][max_chips + 1], fewest chips in all from there.
+        total_lo: int64 [groups + 1][max_chips + 1], fewest chips in all from there, at most
+            ``max_chips``.
+        weight_lo: float64 [groups + 1][max_chips + 1], lowest weight in all from there; inf:
+            more chips are needed than there are.
     """
 
     latency_s: tuple[F64, ...]
-    per_chip: tuple[F64, ...]
-    total_lo: tuple[F64, ...]
+    value: tuple[F64, ...]
+    total_lo: tuple[I64, ...]
+    weight_lo: tuple[F64, ...]
 
 
 def decode_rates(problem: Problem, burst: int) -> F64:
-    """Best decode rate by chips, batch at least the burst: float64 [max_chips + 1]; 0: none."""
+    """Best decode rate with a batch of at least the burst, by kind and number of chips.
+
+    float64 [kinds, max_chips + 1]; 0: not possible.
+    """
     decode = problem.decode
     batches = np.array(decode.batches)
-    rates = np.zeros(problem.max_chips + 1)
+    rates = np.zeros((len(problem.kinds), problem.max_chips + 1))
     fits = batches >= burst
     if fits.any():
         per_count = (batches[fits] / decode.latency_s[:, fits]).max(axis=1)
-        for count, rate in zip(decode.counts, per_count.tolist(), strict=True):
-            if count <= problem.max_chips:
-                rates[count] = rate
+        for (kind, count), rate in zip(decode.rows, per_count.tolist(), strict=True):
+            if count <= min(problem.max_chips, problem.kinds[kind].limit):
+                rates[kind, count] = rate
     return problem.worth(rates)
 
 
 def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> Bounds:
-    """Bounds for the groups of one placement, in order."""
+    """Bounds for the groups of one placement, in order.
+
+    Args:
+        decode: as ``decode_rates`` gives it; limits of kinds are left out of the bounds.
+    """
     size = problem.max_chips + 1
-    rate, least = decode.copy(), _least(decode)
+    rate = decode.max(axis=0)
+    least = _least(rate)
     time = np.where(np.arange(size) >= least, 0.0, np.inf)
     rates, leasts, times = [rate], [least], [time]
     for options in reversed(groups):
@@ -71,11 +83,13 @@ def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> 
         times.append(time)
     servers = _server_rates(problem, groups)
     spent = np.arange(size)
+    totals = [np.maximum(problem.lowest_total, spent + low) for low in reversed(leasts)]
     return Bounds(
         latency_s=tuple(t[::-1] for t in reversed(times)),
-        per_chip=tuple(_per_chip(problem, r, servers) for r in reversed(rates)),
-        total_lo=tuple(
-            np.maximum(problem.lowest_total, spent + low).astype(float) for low in reversed(leasts)
+        value=tuple(_value(problem, r, servers) for r in reversed(rates)),
+        total_lo=tuple(np.minimum(t, problem.max_chips) for t in totals),
+        weight_lo=tuple(
+            np.append(problem.least_weight, np.inf)[np.minimum(t, size)] for t in totals
         ),
     )
 
@@ -111,17 +125,21 @@ def _server_rates(problem: Problem, groups: Sequence[GroupOptions]) -> F64:
     np.maximum.at(best, options.servers, options.rate)
     rates = np.zeros(size)
     for rate, (low, high) in zip(best.tolist(), problem.server_totals.tolist(), strict=True):
-        rates[low : high + 1] = rate
+        np.maximum(rates[low : high + 1], rate, out=rates[low : high + 1])
     return rates
 
 
-def _per_chip(problem: Problem, rest: F64, servers: F64) -> F64:
-    """Best QPS per chip by chips spent: max over totals T of min(rest[T - c], servers[T]) / T."""
+def _value(problem: Problem, rest: F64, servers: F64) -> F64:
+    """Best QPS per weight by chips spent c.
+
+    The largest ``min(rest[T - c], servers[T]) / weight[T]`` of all totals T.
+    """
     size = len(rest)
     padded = np.concatenate([np.zeros(size - 1), rest])
     # Row T holds rest[T - c] for c = 0, 1, ...; 0 where more was spent than there is.
     left = np.lib.stride_tricks.sliding_window_view(padded, size)[:, ::-1]
     totals = np.arange(problem.lowest_total, size)
-    reached = np.minimum(left[totals], servers[totals, None]) / totals[:, None]
+    weights = problem.least_weight[totals, None]
+    reached = np.minimum(left[totals], servers[totals, None]) / weights
     best: F64 = reached.max(axis=0, initial=0.0)
     return best

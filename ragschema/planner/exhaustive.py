@@ -7,7 +7,7 @@ batch by batch instead of summed up, and nothing is left out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Group, Placement, Problem, StageKind, StageTable
@@ -32,30 +32,51 @@ def exhaustive(problem: Problem) -> Frontier:
 
 def candidates(problem: Problem) -> Iterator[Candidate]:
     """All combinations whose chips may fit."""
+    table = problem.server_stage
+    free = problem.chips_per_server is None and table is not None
     for placement in problem.placements:
-        for chips in itertools.product(*(chip_counts(problem, g) for g in placement)):
-            yield from _with_batches(problem, placement, chips)
+        for rows in itertools.product(*(chip_rows(problem, g) for g in placement)):
+            for servers in table.counts if free and table is not None else (None,):
+                yield from _with_batches(problem, placement, rows, servers)
 
 
 def _with_batches(
-    problem: Problem, placement: Placement, chips: tuple[int, ...]
+    problem: Problem, placement: Placement, rows: tuple[tuple[int, int], ...], servers: int | None
 ) -> Iterator[Candidate]:
     stages = problem.before_decode
-    for decode_chips in problem.decode.counts:
+    kinds, chips = tuple(kind for kind, _ in rows), tuple(count for _, count in rows)
+    for decode_kind, decode_chips in problem.decode.rows:
         if not problem.lowest_total <= sum(chips) + decode_chips <= problem.max_chips:
+            continue
+        if not _within_limits(problem, [*rows, (decode_kind, decode_chips)]):
             continue
         for batches in itertools.product(*(stage.batches for stage in stages)):
             if problem.uniform_batch and len(set(batches)) > 1:
                 continue
             for decode_batch in problem.decode.batches:
                 if decode_batch >= max(batches):
-                    yield Candidate(placement, chips, batches, decode_chips, decode_batch)
+                    yield Candidate(
+                        placement, chips, batches, decode_chips, decode_batch, kinds,
+                        decode_kind, servers,
+                    )  # fmt: skip
+
+
+def _within_limits(problem: Problem, rows: Sequence[tuple[int, int]]) -> bool:
+    return all(
+        sum(count for of, count in rows if of == kind) <= limit.limit
+        for kind, limit in enumerate(problem.kinds)
+    )
+
+
+def chip_rows(problem: Problem, group: Group) -> list[tuple[int, int]]:
+    """Kinds and counts that every stage of a group has a row for; (0, 0) for servers alone."""
+    on_chips = [set(s.rows) for s in _stages(problem, group) if s.kind is StageKind.CHIP]
+    return sorted(set.intersection(*on_chips)) if on_chips else [(0, 0)]
 
 
 def chip_counts(problem: Problem, group: Group) -> list[int]:
-    """Numbers of chips that every stage of a group has a row for; 0 for servers alone."""
-    on_chips = [set(s.counts) for s in _stages(problem, group) if s.kind is StageKind.CHIP]
-    return sorted(set.intersection(*on_chips)) if on_chips else [0]
+    """The same without kinds, where there is one kind."""
+    return [count for _, count in chip_rows(problem, group)]
 
 
 def _stages(problem: Problem, group: Group) -> list[StageTable]:
@@ -63,7 +84,7 @@ def _stages(problem: Problem, group: Group) -> list[StageTable]:
 
 
 def count_candidates(problem: Problem) -> int:
-    """How many combinations ``candidates`` gives, without making them."""
+    """How many combinations ``candidates`` gives, without making them; for one kind."""
     batches = _batch_combinations(problem)
     total = 0
     for placement in problem.placements:

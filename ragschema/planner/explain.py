@@ -39,7 +39,7 @@ def loads(plan: Plan) -> list[GroupLoad]:
         per_request_s = 0.0
         for i in group:
             choice, stage = schedule.choices[i], stages[i]
-            at = stage.counts.index(choice.count), stage.batches.index(choice.batch)
+            at = stage.row(choice.count, choice.kind), stage.batches.index(choice.batch)
             per_request_s += float(stage.latency_s[at]) / choice.batch
         rate = 1.0 / per_request_s
         names = tuple(schedule.choices[i].stage for i in group)

@@ -27,6 +27,7 @@ class GroupOptions:
 
     Attributes:
         chips: int64 [n]; 0 for a group of servers alone.
+        kind: int64 [n], of the chips.
         servers: int64 [n], row of the server table, -1 without one.
         batches: int64 [n, s].
         w: float64 [n, s], seconds per request of each stage.
@@ -41,6 +42,7 @@ class GroupOptions:
     group: Group
     burst: int
     chips: I64
+    kind: I64
     servers: I64
     batches: I64
     w: F64
@@ -74,7 +76,7 @@ def group_options(problem: Problem, group: Group, burst: int, first: bool) -> Gr
     tuples = _batch_tuples(problem, stages, burst)
     sizes = _sizes(stages)
     rows = np.arange(len(stages))
-    chips, servers, latency = _allocations(stages)
+    chips, kind, servers, latency = _allocations(stages)
     free = problem.uniform_batch or delay
     useful = np.isfinite(latency) if free else _useful(latency, sizes)
     parts: list[_Part] = []
@@ -89,6 +91,7 @@ def group_options(problem: Problem, group: Group, burst: int, first: bool) -> Gr
             parts.append(
                 _Part(
                     np.repeat(chips[mine], len(chosen)),
+                    np.repeat(kind[mine], len(chosen)),
                     np.repeat(servers[mine], len(chosen)),
                     np.tile(chosen, (len(mine), 1)),
                     times.reshape(-1, len(stages)),
@@ -102,6 +105,7 @@ class _Part:
     """Options whose allocations find the same batch sizes useful; rows of batch indices."""
 
     chips: I64
+    kind: I64
     servers: I64
     rows: I64
     latency: F64
@@ -130,11 +134,11 @@ def _batch_tuples(problem: Problem, stages: list[StageTable], burst: int) -> I64
     return np.array(list(itertools.product(*allowed)), dtype=np.int64).reshape(-1, len(stages))
 
 
-def _allocations(stages: list[StageTable]) -> tuple[I64, I64, F64]:
-    """Chips int64 [n], server rows int64 [n], latency float64 [n, s, batches padded with inf]."""
+def _allocations(stages: list[StageTable]) -> tuple[I64, I64, I64, F64]:
+    """Chips, kinds and server rows int64 [n], latency float64 [n, s, batches padded with inf]."""
     on_chips = [s for s in stages if s.kind is StageKind.CHIP]
     table = next((s for s in stages if s.kind is StageKind.SERVER), None)
-    common = sorted(set.intersection(*(set(s.counts) for s in on_chips))) if on_chips else [0]
+    common = sorted(set.intersection(*(set(s.rows) for s in on_chips))) if on_chips else [(0, 0)]
     server_rows = np.arange(len(table.counts)) if table else np.array([-1])
     width = max(len(s.batches) for s in stages)
     latency = np.full((len(common), len(server_rows), len(stages), width), np.inf)
@@ -142,11 +146,14 @@ def _allocations(stages: list[StageTable]) -> tuple[I64, I64, F64]:
         if stage.kind is StageKind.SERVER:
             latency[:, :, i, : len(stage.batches)] = stage.latency_s
         else:
-            rows = [stage.counts.index(chips) for chips in common]
+            at = {row: i for i, row in enumerate(stage.rows)}
+            rows = [at[row] for row in common]
             latency[:, :, i, : len(stage.batches)] = stage.latency_s[rows][:, None]
-    chips, servers = np.meshgrid(common, server_rows, indexing="ij")
+    which, servers = np.meshgrid(np.arange(len(common)), server_rows, indexing="ij")
+    given = np.array(common, dtype=np.int64).reshape(-1, 2)[which.reshape(-1)]
     return (
-        chips.reshape(-1).astype(np.int64),
+        given[:, 1],
+        given[:, 0],
         servers.reshape(-1).astype(np.int64),
         latency.reshape(-1, len(stages), width),
     )
@@ -201,7 +208,9 @@ def _assemble(
     stages = [problem.stages[i] for i in group]
     width = len(stages)
     empty = np.zeros(0, np.int64)
-    parts = parts or [_Part(empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)))]
+    parts = parts or [
+        _Part(empty, empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)))
+    ]
     rows = np.concatenate([p.rows for p in parts])
     latency = np.concatenate([p.latency for p in parts])
     batches = _sizes(stages)[np.arange(width), rows]
@@ -212,6 +221,7 @@ def _assemble(
         group=group,
         burst=burst,
         chips=np.concatenate([p.chips for p in parts]),
+        kind=np.concatenate([p.kind for p in parts]),
         servers=np.concatenate([p.servers for p in parts]),
         batches=batches,
         w=w,

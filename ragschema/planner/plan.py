@@ -155,7 +155,9 @@ def under_load(problem: Problem, schema: RagSchema, schedule: Schedule) -> dict[
 def tpot_of(problem: Problem, schema: RagSchema, schedule: Schedule) -> float:
     """Seconds per output token at the schedule's decode batch."""
     decode, table = schedule.choices[-1], problem.decode
-    latency_s = table.latency_s[table.counts.index(decode.count), table.batches.index(decode.batch)]
+    latency_s = table.latency_s[
+        table.row(decode.count, decode.kind), table.batches.index(decode.batch)
+    ]
     return float(latency_s) / schema.lengths.output
 
 

@@ -18,6 +18,8 @@ class Candidate:
     Attributes:
         chips: per group of the placement; 0 for servers alone.
         batches: per stage before decode.
+        kinds: of each group's chips; empty: kind 0.
+        servers: where they are not tied to chips.
     """
 
     placement: Placement
@@ -25,38 +27,48 @@ class Candidate:
     batches: tuple[int, ...]
     decode_chips: int
     decode_batch: int
+    kinds: tuple[int, ...] = ()
+    decode_kind: int = 0
+    servers: int | None = None
+
+    def spent(self, kinds: int) -> list[int]:
+        """Chips by kind."""
+        spent = [0] * kinds
+        for kind, chips in zip(self.kinds or (0,) * len(self.chips), self.chips, strict=True):
+            spent[kind] += chips
+        spent[self.decode_kind] += self.decode_chips
+        return spent
 
 
 def play(problem: Problem, candidate: Candidate) -> Schedule | None:
     """Times one candidate; None when a table says it is not possible."""
     total = sum(candidate.chips) + candidate.decode_chips
-    servers = servers_of(problem, total)
+    servers = servers_of(problem, candidate, total)
     times: list[float] = [0.0] * max(candidate.batches)
     rates: list[float] = []
     choices: dict[int, StageChoice] = {}
-    for group, chips in zip(candidate.placement, candidate.chips, strict=True):
+    kinds = candidate.kinds or (0,) * len(candidate.chips)
+    for group, chips, kind in zip(candidate.placement, candidate.chips, kinds, strict=True):
         steps: list[tuple[int, float]] = []
         for index in group:
             stage = problem.stages[index]
-            count = servers if stage.kind is StageKind.SERVER else chips
+            on_servers = stage.kind is StageKind.SERVER
+            count, of_kind = (servers, 0) if on_servers else (chips, kind)
             if count is None:
                 return None
             batch = candidate.batches[index]
-            latency_s = float(
-                stage.latency_s[stage.counts.index(count), stage.batches.index(batch)]
-            )
+            at = stage.row(count, of_kind), stage.batches.index(batch)
+            latency_s = float(stage.latency_s[at])
             if latency_s == float("inf"):
                 return None
             steps.append((batch, latency_s))
-            choices[index] = StageChoice(stage.name, count, batch)
+            choices[index] = StageChoice(stage.name, count, batch, of_kind)
         rates.append(1.0 / sum(latency_s / batch for batch, latency_s in steps))
         delay = len(group) == 1 and problem.stages[group[0]].delay
         times = [t + steps[0][1] for t in times] if delay else play_group(times, steps)
     decode = problem.decode
-    row, column = (
-        decode.counts.index(candidate.decode_chips),
-        decode.batches.index(candidate.decode_batch),
-    )
+    row = decode.row(candidate.decode_chips, candidate.decode_kind)
+    column = decode.batches.index(candidate.decode_batch)
     rates.append(candidate.decode_batch / float(decode.latency_s[row, column]))
     qps = float(problem.worth(np.array(min(rates))))
     if qps == 0.0:
@@ -64,21 +76,26 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
     return Schedule(
         choices=(
             *(choices[i] for i in sorted(choices)),
-            StageChoice(decode.name, candidate.decode_chips, candidate.decode_batch),
+            StageChoice(
+                decode.name, candidate.decode_chips, candidate.decode_batch, candidate.decode_kind
+            ),
         ),
         placement=candidate.placement,
         chips=total,
         servers=servers,
         ttft_s=sum(times) / len(times),
         qps=qps,
+        weight=problem.weight_of(candidate.spent(len(problem.kinds)), servers),
     )
 
 
-def servers_of(problem: Problem, total: int) -> int | None:
-    """Servers that come with so many chips, by the table's rows; None without any."""
+def servers_of(problem: Problem, candidate: Candidate, total: int) -> int | None:
+    """Servers that a candidate has, by the table's rows; None without any."""
     table = problem.server_stage
     if table is None:
         return None
+    if problem.chips_per_server is None:
+        return candidate.servers
     fitting = [c for c in table.counts if c <= total // problem.chips_per_server]
     return fitting[-1] if fitting else None
 
@@ -132,4 +149,7 @@ def candidate_of(problem: Problem, schedule: Schedule) -> Candidate:
         batches=tuple(choice.batch for choice in before),
         decode_chips=decode.count,
         decode_batch=decode.batch,
+        kinds=tuple(before[group[-1]].kind for group in schedule.placement),
+        decode_kind=decode.kind,
+        servers=schedule.servers,
     )

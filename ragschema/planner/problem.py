@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -52,16 +52,32 @@ class Sharing(enum.StrEnum):
     ANY = "hybrid"
 
 
+@dataclass(frozen=True)
+class ChipKind:
+    """One kind of chip.
+
+    Attributes:
+        limit: most chips of this kind.
+        weight: what one of them counts in the frontier's rate: 1 for QPS per chip, its price
+            for QPS per cost, its watts for QPS per watt.
+    """
+
+    name: str
+    limit: int
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class StageTable:
     """One stage.
 
     Attributes:
-        counts: ascending numbers of chips or servers it may get.
+        counts: ascending numbers of chips or servers it may get; ascending per kind.
         batches: ascending batch sizes, each a multiple of the one before.
         latency_s: float64 [counts, batches], of one batch; inf: not possible.
         delay: alone on its chips it admits a request at once (continuous batching), so
             that requests pass it without queueing; its rate still bounds the whole.
+        kinds: per row the kind of its chips, ascending; None: kind 0 throughout.
     """
 
     name: str
@@ -70,9 +86,23 @@ class StageTable:
     batches: tuple[int, ...]
     latency_s: F64
     delay: bool = False
+    kinds: tuple[int, ...] | None = None
+
+    @cached_property
+    def rows(self) -> tuple[tuple[int, int], ...]:
+        """Kind and count of each row."""
+        return tuple(zip(self.kinds or (0,) * len(self.counts), self.counts, strict=True))
+
+    def row(self, count: int, kind: int = 0) -> int:
+        """Where the latencies of so many chips of a kind stand."""
+        return self.rows.index((kind, count))
 
     def __post_init__(self) -> None:
         where = f"stages.{self.name}"
+        if self.kinds is not None and len(self.kinds) != len(self.counts):
+            raise InvalidInput(
+                f"{len(self.kinds)} kinds for {len(self.counts)} counts", field=where
+            )
         if self.latency_s.shape != (len(self.counts), len(self.batches)) or not self.counts:
             raise InvalidInput(
                 f"a table of shape {self.latency_s.shape} does not match {len(self.counts)} counts"
@@ -80,10 +110,14 @@ class StageTable:
                 field=where,
                 hint="give one latency per count and batch",
             )
-        for what, values in (("count", self.counts), ("batch", self.batches)):
-            if any(a >= b for a, b in itertools.pairwise(values)) or values[0] < 1:
+        singles = [(batch,) for batch in self.batches]
+        for what, values in (("count", self.rows), ("batch", singles)):
+            rising = all(a < b for a, b in itertools.pairwise(values))
+            if not rising or min(value[-1] for value in values) < 1:
                 raise InvalidInput(
-                    f"{what} sizes {list(values)} are not positive and ascending", field=where
+                    f"{what} sizes {[value[-1] for value in values]} are not positive and"
+                    " ascending",
+                    field=where,
                 )
         if np.isnan(self.latency_s).any() or (self.latency_s <= 0).any():
             raise InvalidInput(
@@ -100,20 +134,25 @@ class Problem:
     Attributes:
         stages: in order of a request's way, decode last.
         min_chips, max_chips: of the whole deployment, decode included.
-        chips_per_server: servers come with chips: ``total // chips_per_server`` of them.
+        chips_per_server: servers come with chips: ``total // chips_per_server`` of them;
+            None: any number that the server table has.
         uniform_batch: one batch size for all stages before decode.
         sharing: of chips before decode: none, all of them, or any consecutive ones.
         wanted_qps: schedules below it do not count, and what is above it is worth no more,
             so that the best QPS per chip is the fewest chips; None: the more the better.
+        kinds: of chips; rows of stage tables name them by place. Empty: one kind.
+        server_weight: what a server counts beside the chips' weights.
     """
 
     stages: tuple[StageTable, ...]
     min_chips: int
     max_chips: int
-    chips_per_server: int = 4
+    chips_per_server: int | None = 4
     uniform_batch: bool = False
     sharing: Sharing = Sharing.ANY
     wanted_qps: float | None = None
+    kinds: tuple[ChipKind, ...] = ()
+    server_weight: float = 0.0
     placements: tuple[Placement, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +177,25 @@ class Problem:
             )
         if not self.uniform_batch:
             self._check_divisible()
+        if not self.kinds:
+            object.__setattr__(self, "kinds", (ChipKind("chips", self.max_chips),))
+        self._check_kinds()
         object.__setattr__(self, "placements", tuple(_placements(self.stages, self.sharing)))
+
+    def _check_kinds(self) -> None:
+        for kind in self.kinds:
+            if kind.limit < 0 or not 0 < kind.weight < np.inf:
+                raise InvalidInput(
+                    f"{kind.limit} chips of weight {kind.weight}",
+                    field=f"kinds.{kind.name}",
+                    hint="give a limit of 0 or more and a weight above 0",
+                )
+        for stage in self.stages:
+            if any(kind >= len(self.kinds) for kind in stage.kinds or ()):
+                raise InvalidInput(
+                    f"a row names kind {max(stage.kinds or ())} of {len(self.kinds)}",
+                    field=f"stages.{stage.name}",
+                )
 
     def _check_divisible(self) -> None:
         sizes = sorted({b for stage in self.stages[:-1] for b in stage.batches})
@@ -175,6 +232,43 @@ class Problem:
         return worth
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether the weight of a schedule follows from its number of chips alone."""
+        return len(self.kinds) == 1 and (
+            self.chips_per_server is not None or not self.server_weight
+        )
+
+    def weight_of(self, spent: Sequence[int], servers: int | None) -> float:
+        """What a deployment counts: chips by kind, and servers."""
+        chips = sum(kind.weight * n for kind, n in zip(self.kinds, spent, strict=True))
+        if servers is None or not self.server_weight:
+            return chips
+        if self.chips_per_server is not None:
+            # The servers are there with their chips, used or not.
+            servers = sum(spent) // self.chips_per_server
+        return chips + self.server_weight * servers
+
+    @cached_property
+    def least_weight(self) -> F64:
+        """Lowest weight of so many chips in all: float64 [max_chips + 1]; inf: not so many."""
+        each = sorted(k.weight for k in self.kinds for _ in range(min(k.limit, self.max_chips)))
+        least = np.concatenate([[0.0], np.cumsum(each)])[: self.max_chips + 1]
+        least = np.append(least, np.full(self.max_chips + 1 - len(least), np.inf))
+        return least + self.tied_weight
+
+    @cached_property
+    def tied_weight(self) -> F64:
+        """What servers count by the number of chips in all: float64 [max_chips + 1]."""
+        totals = np.arange(self.max_chips + 1)
+        table = self.server_stage
+        if table is None or not self.server_weight:
+            return np.zeros(self.max_chips + 1)
+        if self.chips_per_server is None:
+            return np.full(self.max_chips + 1, self.server_weight * table.counts[0])
+        weight: F64 = np.asarray(totals // self.chips_per_server * self.server_weight, np.float64)
+        return weight
+
+    @cached_property
     def server_stage(self) -> StageTable | None:
         """The stage that runs on servers; None without one."""
         return next((s for s in self.before_decode if s.kind is StageKind.SERVER), None)
@@ -183,7 +277,9 @@ class Problem:
     def lowest_total(self) -> int:
         """Fewest chips in all: the smallest server count needs its chips too."""
         table = self.server_stage
-        return max(self.min_chips, table.counts[0] * self.chips_per_server if table else 0)
+        if table is None or self.chips_per_server is None:
+            return self.min_chips
+        return max(self.min_chips, table.counts[0] * self.chips_per_server)
 
     @cached_property
     def server_totals(self) -> I64:
@@ -194,6 +290,8 @@ class Problem:
         """
         if self.server_stage is None:
             return np.zeros((0, 2), dtype=np.int64)
+        if self.chips_per_server is None:
+            return np.array([[self.lowest_total, self.max_chips]] * len(self.server_stage.counts))
         counts = np.array(self.server_stage.counts, dtype=np.int64) * self.chips_per_server
         high = np.append(counts[1:] - 1, self.max_chips)
         return np.stack(

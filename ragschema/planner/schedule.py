@@ -1,4 +1,4 @@
-"""What the search returns: schedules, and the frontier over TTFT and QPS per chip."""
+"""What the search returns: schedules, and the frontier over TTFT and QPS per weight."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _TWINS = 1e-12
 
 @dataclass(frozen=True)
 class StageChoice:
-    """What one stage gets: chips or servers, and its batch size."""
+    """What one stage gets: chips of a kind or servers, and its batch size."""
 
     stage: str
     count: int
     batch: int
+    kind: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Schedule:
         chips: in all, decode included; servers are not chips.
         ttft_s: mean over a burst of the largest batch before decode.
         qps: requests per second, the smallest rate of all groups.
+        weight: what chips and servers count in all; None: the number of chips.
     """
 
     choices: tuple[StageChoice, ...]
@@ -42,14 +44,22 @@ class Schedule:
     servers: int | None
     ttft_s: float
     qps: float
+    weight: float | None = None
 
     @property
     def qps_per_chip(self) -> float:
         return self.qps / self.chips
 
+    @property
+    def value(self) -> float:
+        """QPS over weight, the rate of the frontier."""
+        return self.qps / (self.chips if self.weight is None else self.weight)
+
 
 class Frontier:
-    """Schedules of which none is better in both TTFT and QPS per chip.
+    """Schedules of which none is better in both TTFT and QPS per weight.
+
+    With weight 1 per chip that is QPS per chip; with prices it is QPS per cost.
 
     Sums in another order differ in their last bits, so values within ``_TWINS`` of each
     other count as equal; of equals the one with fewer chips stays.
@@ -62,21 +72,21 @@ class Frontier:
 
     @property
     def points(self) -> tuple[Schedule, ...]:
-        """By ascending TTFT, and so by ascending QPS per chip."""
+        """By ascending TTFT, and so by ascending value."""
         return tuple(self._points)
 
-    def beats(self, ttft_s: F64, qps_per_chip: F64) -> NDArray[np.bool_]:
-        """Which candidates (lowest TTFT, highest QPS per chip) cannot add a point."""
+    def beats(self, ttft_s: F64, value: F64) -> NDArray[np.bool_]:
+        """Which candidates (lowest TTFT, highest value) cannot add a point."""
         if not self._points:
             return np.zeros(np.shape(ttft_s), dtype=bool)
         at = np.searchsorted(np.array(self._ttft), ttft_s, side="right") - 1
         best = np.array(self._rate)[np.maximum(at, 0)]
-        lost: NDArray[np.bool_] = (at >= 0) & (best >= qps_per_chip)
+        lost: NDArray[np.bool_] = (at >= 0) & (best >= value)
         return lost
 
     def offer(self, schedule: Schedule) -> bool:
         """Takes the schedule in unless an equal or better one is here."""
-        ttft, rate = schedule.ttft_s, schedule.qps_per_chip
+        ttft, rate = schedule.ttft_s, schedule.value
         at = bisect.bisect_right(self._ttft, ttft * (1 + _TWINS))
         if at and self._rate[at - 1] * (1 + _TWINS) >= rate and not self._twin(at - 1, schedule):
             return False
@@ -94,7 +104,7 @@ class Frontier:
         known = self._points[at]
         alike = (
             abs(known.ttft_s - schedule.ttft_s) <= _TWINS * known.ttft_s
-            and abs(self._rate[at] - schedule.qps_per_chip) <= _TWINS * self._rate[at]
+            and abs(self._rate[at] - schedule.value) <= _TWINS * self._rate[at]
         )
         return alike and (schedule.chips, repr(schedule.choices)) < (
             known.chips,

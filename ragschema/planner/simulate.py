@@ -19,7 +19,7 @@ from ragschema.errors import InvalidInput
 from ragschema.planner.decoding import Decoding, Iteration
 from ragschema.planner.problem import F64, Problem, StageTable
 from ragschema.planner.queueing import GroupServer, SlotServer
-from ragschema.planner.schedule import Schedule
+from ragschema.planner.schedule import Schedule, StageChoice
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _servers(
     for group in schedule.placement:
         tables = [problem.stages[i] for i in group]
         choices = [schedule.choices[i] for i in group]
-        rows = [_row(t, c.count) for t, c in zip(tables, choices, strict=True)]
+        rows = [_row(t, c) for t, c in zip(tables, choices, strict=True)]
         names = [t.name for t in tables]
         if len(group) == 1 and tables[0].delay:
             batch = choices[0].batch
@@ -224,12 +224,12 @@ def _decoding(
     problem: Problem, schedule: Schedule, policy: Policy, output: int, requests: int, seed: int
 ) -> Decoding:
     table, choice = problem.decode, schedule.choices[-1]
-    per_token = [s / output for s in latencies(table, _row(table, choice.count), choice.batch)]
+    per_token = [s / output for s in latencies(table, _row(table, choice), choice.batch)]
     return Decoding(per_token, output, requests, policy.iteration, np.random.default_rng(seed))
 
 
-def _row(table: StageTable, count: int) -> F64:
-    row: F64 = table.latency_s[table.counts.index(count)]
+def _row(table: StageTable, choice: StageChoice) -> F64:
+    row: F64 = table.latency_s[table.row(choice.count, choice.kind)]
     return row
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.planner_problems import random_problem
+from bench.planner_problems import mixed_problem, random_problem
 from ragschema.planner.exhaustive import exhaustive
 from ragschema.planner.play import candidate_of, play
 from ragschema.planner.problem import Problem, Sharing, StageKind
@@ -19,7 +19,7 @@ from tests.ragschema.planner.making import table, two_stages
 
 
 def values(frontier: Frontier) -> list[tuple[float, float]]:
-    return [(s.ttft_s, s.qps_per_chip) for s in frontier.points]
+    return [(s.ttft_s, s.value) for s in frontier.points]
 
 
 def same(found: Frontier, wanted: Frontier) -> bool:
@@ -31,6 +31,13 @@ def same(found: Frontier, wanted: Frontier) -> bool:
 def test_it_finds_what_enumeration_finds(seed: int) -> None:
     print("seed", seed)
     problem = random_problem(seed)
+    assert same(search(problem), exhaustive(problem))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_with_kinds_of_chips_it_finds_what_enumeration_finds(seed: int) -> None:
+    print("seed", seed)
+    problem = mixed_problem(seed)
     assert same(search(problem), exhaustive(problem))
 
 
