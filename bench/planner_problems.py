@@ -7,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import ChipKind, Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import (
+    ChipKind,
+    Problem,
+    Sharing,
+    StageKind,
+    StageTable,
+    Weights,
+)
 
 
 def random_problem(seed: int) -> Problem:
@@ -38,27 +45,42 @@ def random_problem(seed: int) -> Problem:
     )
 
 
-def mixed_problem(seed: int) -> Problem:
+def mixed_problem(seed: int, rates: int = 1) -> Problem:
     """A random problem with chips of two or three kinds, their weights and limits, and
-    servers that are tied to chips or free, with a weight of their own or none."""
+    servers that are tied to chips or free, then of up to two kinds; they weigh or do not.
+
+    Args:
+        rates: of the frontier.
+    """
     rng = np.random.default_rng((seed, 7))
     plain = random_problem(seed)
     kinds = tuple(
-        ChipKind(f"kind-{i}", int(rng.integers(2, 14)), float(rng.choice([1.0, 1.5, 4.0])))
-        for i in range(int(rng.integers(2, 4)))
+        ChipKind(f"kind-{i}", int(rng.integers(2, 14))) for i in range(int(rng.integers(2, 4)))
     )
+    tied = bool(rng.random() < 0.5)
+    servers = 1 if tied else int(rng.integers(1, 3))
     return replace(
         plain,
-        stages=tuple(_mixed(rng, stage, len(kinds)) for stage in plain.stages),
+        stages=tuple(
+            _mixed(rng, stage, servers if stage.kind is StageKind.SERVER else len(kinds))
+            for stage in plain.stages
+        ),
         kinds=kinds,
-        chips_per_server=plain.chips_per_server if rng.random() < 0.5 else None,
-        server_weight=float(rng.choice([0.0, 0.7, 3.0])),
+        chips_per_server=plain.chips_per_server if tied else None,
+        weights=tuple(_weights(rng, f"rate-{i}", len(kinds), servers) for i in range(rates)),
     )
+
+
+def _weights(rng: np.random.Generator, name: str, kinds: int, servers: int) -> Weights:
+    chips = tuple(rng.choice([1.0, 1.5, 4.0], kinds).tolist())
+    if rng.random() < 0.3:
+        return Weights(name, chips)
+    return Weights(name, chips, tuple(rng.choice([0.0, 0.7, 3.0], servers).tolist()))
 
 
 def _mixed(rng: np.random.Generator, stage: StageTable, kinds: int) -> StageTable:
     """The stage with a row per kind and count, each kind slower or faster than the others."""
-    if stage.kind is StageKind.SERVER:
+    if kinds == 1:
         return stage
     speeds = rng.uniform(0.3, 3, kinds)
     latency = np.concatenate([stage.latency_s * speed for speed in speeds])

@@ -140,7 +140,8 @@ def _draw(of: Problem, rng: random.Random) -> Candidate:
         batches = tuple(rng.choice(stage.batches) for stage in of.before_decode)
         decode_batch = rng.choice(of.decode.batches)
         if of.lowest_total <= total <= of.max_chips and decode_batch >= max(batches):
-            return Candidate(placement, chips, batches, decode_chips, decode_batch)
+            kinds = (0,) * len(chips)
+            return Candidate(placement, chips, batches, decode_chips, decode_batch, kinds)
 
 
 def guide_times(without_case4: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ragschema.planner.options import GroupOptions
 from ragschema.planner.problem import F64, I64, Problem
+from ragschema.planner.weighing import Weighing
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,18 +25,18 @@ class Bounds:
     Attributes:
         latency_s: float64 [groups + 1][max_chips + 1], least time from there by chips spent;
             inf: too few are left.
-        value: float64 [groups + 1][max_chips + 1], best QPS per weight of a partial
-            schedule that has spent so many chips on the groups before.
+        value: per weighing float64 [groups + 1][max_chips + 1], best QPS per weight of a
+            partial schedule that has spent so many chips on the groups before.
         total_lo: int64 [groups + 1][max_chips + 1], fewest chips in all from there, at most
             ``max_chips``.
-        weight_lo: float64 [groups + 1][max_chips + 1], lowest weight in all from there; inf:
-            more chips are needed than there are.
+        weight_lo: per weighing float64 [groups + 1][max_chips + 1], lowest weight in all
+            from there; inf: more chips are needed than there are.
     """
 
     latency_s: tuple[F64, ...]
-    value: tuple[F64, ...]
+    value: tuple[tuple[F64, ...], ...]
     total_lo: tuple[I64, ...]
-    weight_lo: tuple[F64, ...]
+    weight_lo: tuple[tuple[F64, ...], ...]
 
 
 def decode_rates(problem: Problem, burst: int) -> F64:
@@ -55,7 +56,12 @@ def decode_rates(problem: Problem, burst: int) -> F64:
     return problem.worth(rates)
 
 
-def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> Bounds:
+def bounds_of(
+    problem: Problem,
+    groups: Sequence[GroupOptions],
+    decode: F64,
+    weighings: Sequence[Weighing],
+) -> Bounds:
     """Bounds for the groups of one placement, in order.
 
     Args:
@@ -86,10 +92,14 @@ def bounds_of(problem: Problem, groups: Sequence[GroupOptions], decode: F64) -> 
     totals = [np.maximum(problem.lowest_total, spent + low) for low in reversed(leasts)]
     return Bounds(
         latency_s=tuple(t[::-1] for t in reversed(times)),
-        value=tuple(_value(problem, r, servers) for r in reversed(rates)),
+        value=tuple(
+            tuple(_value(problem, weighing, r, servers) for r in reversed(rates))
+            for weighing in weighings
+        ),
         total_lo=tuple(np.minimum(t, problem.max_chips) for t in totals),
         weight_lo=tuple(
-            np.append(problem.least_weight, np.inf)[np.minimum(t, size)] for t in totals
+            tuple(np.append(weighing.least, np.inf)[np.minimum(t, size)] for t in totals)
+            for weighing in weighings
         ),
     )
 
@@ -129,7 +139,7 @@ def _server_rates(problem: Problem, groups: Sequence[GroupOptions]) -> F64:
     return rates
 
 
-def _value(problem: Problem, rest: F64, servers: F64) -> F64:
+def _value(problem: Problem, weighing: Weighing, rest: F64, servers: F64) -> F64:
     """Best QPS per weight by chips spent c.
 
     The largest ``min(rest[T - c], servers[T]) / weight[T]`` of all totals T.
@@ -139,7 +149,7 @@ def _value(problem: Problem, rest: F64, servers: F64) -> F64:
     # Row T holds rest[T - c] for c = 0, 1, ...; 0 where more was spent than there is.
     left = np.lib.stride_tricks.sliding_window_view(padded, size)[:, ::-1]
     totals = np.arange(problem.lowest_total, size)
-    weights = problem.least_weight[totals, None]
+    weights = weighing.least[totals, None]
     reached = np.minimum(left[totals], servers[totals, None]) / weights
     best: F64 = reached.max(axis=0, initial=0.0)
     return best

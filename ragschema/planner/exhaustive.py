@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from ragschema.planner.frontier import frontier_for
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Group, Placement, Problem, StageKind, StageTable
 from ragschema.planner.schedule import Frontier, Schedule
@@ -24,7 +25,7 @@ def every_schedule(problem: Problem) -> Iterator[Schedule]:
 
 def exhaustive(problem: Problem) -> Frontier:
     """The frontier by plain enumeration."""
-    frontier = Frontier()
+    frontier = frontier_for(problem)
     for schedule in every_schedule(problem):
         frontier.offer(schedule)
     return frontier
@@ -36,15 +37,19 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
     free = problem.chips_per_server is None and table is not None
     for placement in problem.placements:
         for rows in itertools.product(*(chip_rows(problem, g) for g in placement)):
-            for servers in table.counts if free and table is not None else (None,):
+            for servers in table.rows if free and table is not None else (None,):
                 yield from _with_batches(problem, placement, rows, servers)
 
 
 def _with_batches(
-    problem: Problem, placement: Placement, rows: tuple[tuple[int, int], ...], servers: int | None
+    problem: Problem,
+    placement: Placement,
+    rows: tuple[tuple[int, int], ...],
+    servers: tuple[int, int] | None,
 ) -> Iterator[Candidate]:
     stages = problem.before_decode
     kinds, chips = tuple(kind for kind, _ in rows), tuple(count for _, count in rows)
+    server_kind, count = servers or (0, None)
     for decode_kind, decode_chips in problem.decode.rows:
         if not problem.lowest_total <= sum(chips) + decode_chips <= problem.max_chips:
             continue
@@ -57,7 +62,7 @@ def _with_batches(
                 if decode_batch >= max(batches):
                     yield Candidate(
                         placement, chips, batches, decode_chips, decode_batch, kinds,
-                        decode_kind, servers,
+                        decode_kind, count, server_kind,
                     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,6 @@ class Kinds:
         self._limits = [min(kind.limit, problem.max_chips) for kind in problem.kinds]
         # Room for twice the chips: a sum is unpacked before it is known to fit.
         self._base = 2 * problem.max_chips + 1
-        self._weights = [kind.weight for kind in problem.kinds]
         self._single = len(self._limits) == 1
 
     def packed(self, kind: I64, chips: I64) -> I64:
@@ -77,9 +77,9 @@ class Kinds:
         found: NDArray[np.bool_] = np.logical_and.reduce([part <= most for part, most in pairs])
         return found
 
-    def weight(self, spent: I64) -> F64:
-        """What the chips count."""
-        pairs = zip(self._parts(spent), self._weights, strict=True)
+    def weight(self, spent: I64, weights: Sequence[float]) -> F64:
+        """What the chips count, with a weight per kind."""
+        pairs = zip(self._parts(spent), weights, strict=True)
         return np.asarray(sum(part * weight for part, weight in pairs), dtype=np.float64)
 
     def counts(self, spent: int) -> list[int]:

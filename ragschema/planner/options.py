@@ -57,6 +57,10 @@ class GroupOptions:
     def __len__(self) -> int:
         return len(self.chips)
 
+    def row(self, option: int) -> tuple[int, int]:
+        """Kind and count of an option's chips."""
+        return int(self.kind[option]), int(self.chips[option])
+
     def shape(self, number: int) -> GroupShape:
         """Made when it is first asked for: most are never needed."""
         if number not in self.timed:

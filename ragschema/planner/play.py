@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragschema.planner.frontier import frontier_of
 from ragschema.planner.problem import Placement, Problem, StageKind
-from ragschema.planner.schedule import Frontier, Schedule, StageChoice, frontier_of
+from ragschema.planner.schedule import Frontier, Schedule, StageChoice
+from ragschema.planner.weighing import weights_of
+
+_SERVER = StageKind.SERVER
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Candidate:
         chips: per group of the placement; 0 for servers alone.
         batches: per stage before decode.
         kinds: of each group's chips; empty: kind 0.
-        servers: where they are not tied to chips.
+        servers, server_kind: where they are not tied to chips.
     """
 
     placement: Placement
@@ -30,6 +34,7 @@ class Candidate:
     kinds: tuple[int, ...] = ()
     decode_kind: int = 0
     servers: int | None = None
+    server_kind: int = 0
 
     def spent(self, kinds: int) -> list[int]:
         """Chips by kind."""
@@ -53,7 +58,7 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
         for index in group:
             stage = problem.stages[index]
             on_servers = stage.kind is StageKind.SERVER
-            count, of_kind = (servers, 0) if on_servers else (chips, kind)
+            count, of_kind = (servers, candidate.server_kind) if on_servers else (chips, kind)
             if count is None:
                 return None
             batch = candidate.batches[index]
@@ -85,7 +90,11 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
         servers=servers,
         ttft_s=sum(times) / len(times),
         qps=qps,
-        weight=problem.weight_of(candidate.spent(len(problem.kinds)), servers),
+        weights=weights_of(
+            problem,
+            candidate.spent(len(problem.kinds)),
+            None if servers is None else (candidate.server_kind, servers),
+        ),
     )
 
 
@@ -133,7 +142,7 @@ def play_group(arrivals: Sequence[float], steps: Sequence[tuple[int, float]]) ->
 def replayed(problem: Problem, frontier: Frontier) -> Frontier:
     """The same schedules timed by playing them: equal ones become equal to the last bit."""
     played = (play(problem, candidate_of(problem, schedule)) for schedule in frontier.points)
-    return frontier_of(schedule for schedule in played if schedule is not None)
+    return frontier_of((s for s in played if s is not None), len(problem.weights))
 
 
 def candidate_of(problem: Problem, schedule: Schedule) -> Candidate:
@@ -152,4 +161,7 @@ def candidate_of(problem: Problem, schedule: Schedule) -> Candidate:
         kinds=tuple(before[group[-1]].kind for group in schedule.placement),
         decode_kind=decode.kind,
         servers=schedule.servers,
+        server_kind=next(
+            (c.kind for c, s in zip(before, problem.stages, strict=False) if s.kind is _SERVER), 0
+        ),
     )

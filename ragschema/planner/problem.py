@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -54,17 +54,35 @@ class Sharing(enum.StrEnum):
 
 @dataclass(frozen=True)
 class ChipKind:
-    """One kind of chip.
-
-    Attributes:
-        limit: most chips of this kind.
-        weight: what one of them counts in the frontier's rate: 1 for QPS per chip, its price
-            for QPS per cost, its watts for QPS per watt.
-    """
+    """One kind of chip, and the most there are of it."""
 
     name: str
     limit: int
-    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What resources count in one rate of the frontier: QPS per chip, per cost, per watt.
+
+    Attributes:
+        chips: per kind of chip; empty: 1 each.
+        servers: per kind of server; empty: servers do not count.
+    """
+
+    name: str
+    chips: tuple[float, ...] = ()
+    servers: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        least = {"chips": np.nextafter(0.0, 1.0), "servers": 0.0}
+        for what, lowest in least.items():
+            for weight in getattr(self, what):
+                if not lowest <= weight < np.inf:
+                    raise InvalidInput(
+                        f"{weight} is no weight",
+                        field=f"weights.{self.name}.{what}",
+                        hint="give a number above 0",
+                    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +95,7 @@ class StageTable:
         latency_s: float64 [counts, batches], of one batch; inf: not possible.
         delay: alone on its chips it admits a request at once (continuous batching), so
             that requests pass it without queueing; its rate still bounds the whole.
-        kinds: per row the kind of its chips, ascending; None: kind 0 throughout.
+        kinds: per row the kind of its chips or servers, ascending; None: kind 0 throughout.
     """
 
     name: str
@@ -141,7 +159,7 @@ class Problem:
         wanted_qps: schedules below it do not count, and what is above it is worth no more,
             so that the best QPS per chip is the fewest chips; None: the more the better.
         kinds: of chips; rows of stage tables name them by place. Empty: one kind.
-        server_weight: what a server counts beside the chips' weights.
+        weights: one rate of the frontier each.
     """
 
     stages: tuple[StageTable, ...]
@@ -152,7 +170,7 @@ class Problem:
     sharing: Sharing = Sharing.ANY
     wanted_qps: float | None = None
     kinds: tuple[ChipKind, ...] = ()
-    server_weight: float = 0.0
+    weights: tuple[Weights, ...] = (Weights("chips"),)
     placements: tuple[Placement, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -184,18 +202,40 @@ class Problem:
 
     def _check_kinds(self) -> None:
         for kind in self.kinds:
-            if kind.limit < 0 or not 0 < kind.weight < np.inf:
+            if kind.limit < 0:
                 raise InvalidInput(
-                    f"{kind.limit} chips of weight {kind.weight}",
-                    field=f"kinds.{kind.name}",
-                    hint="give a limit of 0 or more and a weight above 0",
+                    f"{kind.limit} chips", field=f"kinds.{kind.name}", hint="give 0 or more"
                 )
         for stage in self.stages:
-            if any(kind >= len(self.kinds) for kind in stage.kinds or ()):
+            if stage.kind is StageKind.SERVER:
+                if len(set(stage.kinds or (0,))) > 1 and self.chips_per_server is not None:
+                    raise InvalidInput(
+                        "servers that come with chips are of one kind",
+                        field=f"stages.{stage.name}",
+                    )
+            elif any(kind >= len(self.kinds) for kind in stage.kinds or ()):
                 raise InvalidInput(
                     f"a row names kind {max(stage.kinds or ())} of {len(self.kinds)}",
                     field=f"stages.{stage.name}",
                 )
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        table = self.server_stage
+        servers = max(table.kinds or (0,)) + 1 if table is not None else 0
+        for weights in self.weights:
+            if weights.chips and len(weights.chips) != len(self.kinds):
+                raise InvalidInput(
+                    f"{len(weights.chips)} weights for {len(self.kinds)} kinds of chips",
+                    field=f"weights.{weights.name}.chips",
+                )
+            if weights.servers and len(weights.servers) < servers:
+                raise InvalidInput(
+                    f"{len(weights.servers)} weights for {servers} kinds of servers",
+                    field=f"weights.{weights.name}.servers",
+                )
+        if not self.weights:
+            raise InvalidInput("a frontier needs a rate", field="weights")
 
     def _check_divisible(self) -> None:
         sizes = sorted({b for stage in self.stages[:-1] for b in stage.batches})
@@ -232,43 +272,6 @@ class Problem:
         return worth
 
     @cached_property
-    def plain(self) -> bool:
-        """Whether the weight of a schedule follows from its number of chips alone."""
-        return len(self.kinds) == 1 and (
-            self.chips_per_server is not None or not self.server_weight
-        )
-
-    def weight_of(self, spent: Sequence[int], servers: int | None) -> float:
-        """What a deployment counts: chips by kind, and servers."""
-        chips = sum(kind.weight * n for kind, n in zip(self.kinds, spent, strict=True))
-        if servers is None or not self.server_weight:
-            return chips
-        if self.chips_per_server is not None:
-            # The servers are there with their chips, used or not.
-            servers = sum(spent) // self.chips_per_server
-        return chips + self.server_weight * servers
-
-    @cached_property
-    def least_weight(self) -> F64:
-        """Lowest weight of so many chips in all: float64 [max_chips + 1]; inf: not so many."""
-        each = sorted(k.weight for k in self.kinds for _ in range(min(k.limit, self.max_chips)))
-        least = np.concatenate([[0.0], np.cumsum(each)])[: self.max_chips + 1]
-        least = np.append(least, np.full(self.max_chips + 1 - len(least), np.inf))
-        return least + self.tied_weight
-
-    @cached_property
-    def tied_weight(self) -> F64:
-        """What servers count by the number of chips in all: float64 [max_chips + 1]."""
-        totals = np.arange(self.max_chips + 1)
-        table = self.server_stage
-        if table is None or not self.server_weight:
-            return np.zeros(self.max_chips + 1)
-        if self.chips_per_server is None:
-            return np.full(self.max_chips + 1, self.server_weight * table.counts[0])
-        weight: F64 = np.asarray(totals // self.chips_per_server * self.server_weight, np.float64)
-        return weight
-
-    @cached_property
     def server_stage(self) -> StageTable | None:
         """The stage that runs on servers; None without one."""
         return next((s for s in self.before_decode if s.kind is StageKind.SERVER), None)
@@ -279,7 +282,7 @@ class Problem:
         table = self.server_stage
         if table is None or self.chips_per_server is None:
             return self.min_chips
-        return max(self.min_chips, table.counts[0] * self.chips_per_server)
+        return max(self.min_chips, min(table.counts) * self.chips_per_server)
 
     @cached_property
     def server_totals(self) -> I64:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ragschema.planner.problem import F64, Placement
 
 #: Relative difference below which two figures are the same.
-_TWINS = 1e-12
+TWINS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Schedule:
         chips: in all, decode included; servers are not chips.
         ttft_s: mean over a burst of the largest batch before decode.
         qps: requests per second, the smallest rate of all groups.
-        weight: what chips and servers count in all; None: the number of chips.
+        weights: what chips and servers count in each rate of the frontier; empty: one
+            rate, in which only the number of chips counts.
     """
 
     choices: tuple[StageChoice, ...]
@@ -44,16 +44,21 @@ class Schedule:
     servers: int | None
     ttft_s: float
     qps: float
-    weight: float | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def qps_per_chip(self) -> float:
         return self.qps / self.chips
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """QPS over each weight, the rates of the frontier."""
+        return tuple(self.qps / weight for weight in self.weights or (self.chips,))
+
+    @property
     def value(self) -> float:
-        """QPS over weight, the rate of the frontier."""
-        return self.qps / (self.chips if self.weight is None else self.weight)
+        """The first of them."""
+        return self.values[0]
 
 
 class Frontier:
@@ -61,7 +66,7 @@ class Frontier:
 
     With weight 1 per chip that is QPS per chip; with prices it is QPS per cost.
 
-    Sums in another order differ in their last bits, so values within ``_TWINS`` of each
+    Sums in another order differ in their last bits, so values within ``TWINS`` of each
     other count as equal; of equals the one with fewer chips stays.
     """
 
@@ -75,10 +80,11 @@ class Frontier:
         """By ascending TTFT, and so by ascending value."""
         return tuple(self._points)
 
-    def beats(self, ttft_s: F64, value: F64) -> NDArray[np.bool_]:
-        """Which candidates (lowest TTFT, highest value) cannot add a point."""
+    def beats(self, ttft_s: F64, *values: F64) -> NDArray[np.bool_]:
+        """Which candidates (lowest TTFT, highest values, one per rate) cannot add a point."""
         if not self._points:
             return np.zeros(np.shape(ttft_s), dtype=bool)
+        (value,) = values
         at = np.searchsorted(np.array(self._ttft), ttft_s, side="right") - 1
         best = np.array(self._rate)[np.maximum(at, 0)]
         lost: NDArray[np.bool_] = (at >= 0) & (best >= value)
@@ -87,12 +93,12 @@ class Frontier:
     def offer(self, schedule: Schedule) -> bool:
         """Takes the schedule in unless an equal or better one is here."""
         ttft, rate = schedule.ttft_s, schedule.value
-        at = bisect.bisect_right(self._ttft, ttft * (1 + _TWINS))
-        if at and self._rate[at - 1] * (1 + _TWINS) >= rate and not self._twin(at - 1, schedule):
+        at = bisect.bisect_right(self._ttft, ttft * (1 + TWINS))
+        if at and self._rate[at - 1] * (1 + TWINS) >= rate and not self._twin(at - 1, schedule):
             return False
-        first = bisect.bisect_left(self._ttft, ttft * (1 - _TWINS))
+        first = bisect.bisect_left(self._ttft, ttft * (1 - TWINS))
         last = first
-        while last < len(self._points) and self._rate[last] <= rate * (1 + _TWINS):
+        while last < len(self._points) and self._rate[last] <= rate * (1 + TWINS):
             last += 1
         self._points[first:last] = [schedule]
         self._ttft[first:last] = [ttft]
@@ -103,18 +109,10 @@ class Frontier:
         """Whether the schedule equals a point in both figures and comes first."""
         known = self._points[at]
         alike = (
-            abs(known.ttft_s - schedule.ttft_s) <= _TWINS * known.ttft_s
-            and abs(self._rate[at] - schedule.value) <= _TWINS * self._rate[at]
+            abs(known.ttft_s - schedule.ttft_s) <= TWINS * known.ttft_s
+            and abs(self._rate[at] - schedule.value) <= TWINS * self._rate[at]
         )
         return alike and (schedule.chips, repr(schedule.choices)) < (
             known.chips,
             repr(known.choices),
         )
-
-
-def frontier_of(schedules: Iterable[Schedule]) -> Frontier:
-    """The frontier of a set of schedules."""
-    found = Frontier()
-    for schedule in schedules:
-        found.offer(schedule)
-    return found

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ragschema.planner.bounds import bounds_of, decode_rates
 from ragschema.planner.burst import pass_through
+from ragschema.planner.frontier import frontier_for
 from ragschema.planner.labels import (
     Kinds,
     Labels,
@@ -31,6 +32,7 @@ from ragschema.planner.options import GroupOptions, group_options
 from ragschema.planner.play import replayed
 from ragschema.planner.problem import F64, I64, Group, Placement, Problem, StageKind
 from ragschema.planner.schedule import Frontier, Schedule, StageChoice
+from ragschema.planner.weighing import Weighing, weights_of
 
 #: Pairs of label and option that are looked at together; bounds memory.
 _PAIRS = 1 << 20
@@ -39,12 +41,12 @@ _SCOUTS = 24
 
 
 def search(problem: Problem, progress: Callable[[float], None] | None = None) -> Frontier:
-    """The frontier over TTFT and QPS per weight of all schedules of a problem.
+    """The frontier over TTFT and each rate of all schedules of a problem.
 
     Args:
         progress: told the share of the work done, 0 .. 1.
     """
-    frontier = Frontier()
+    frontier = frontier_for(problem)
     options = _OptionCache(problem)
     jobs = [(burst, placement) for burst in problem.bursts for placement in problem.placements]
     for at, limit in enumerate((_SCOUTS, None)):
@@ -87,7 +89,8 @@ class _Walk:
         self._groups = [options.get(g, burst, i == 0) for i, g in enumerate(placement)]
         self._kinds = Kinds(problem)
         self._decode = decode_rates(problem, burst)
-        self._bounds = bounds_of(problem, self._groups, self._decode)
+        self._weighings = [Weighing(problem, weights) for weights in problem.weights]
+        self._bounds = bounds_of(problem, self._groups, self._decode, self._weighings)
 
     def run(self, limit: int | None) -> None:
         labels = start(self._burst)
@@ -110,30 +113,27 @@ class _Walk:
         self, chips: I64, spent: I64, servers: I64, rate: F64, ttft_s: F64, at: int
     ) -> NDArray[np.bool_]:
         """Which partial schedules before group ``at`` may still add to the frontier."""
-        bounds = self._bounds
-        lowest = bounds.weight_lo[at][chips]
-        if not self._problem.plain:
-            lowest = np.maximum(lowest, self._least_weight(chips, spent, servers, at))
-        best = np.minimum(bounds.value[at][chips], rate / lowest)
-        beaten = self._frontier.beats(ttft_s + bounds.latency_s[at][chips], best)
-        keep: NDArray[np.bool_] = ~beaten & (best > 0)
+        values = [
+            self._best_value(which, chips, spent, servers, rate, at)
+            for which in range(len(self._weighings))
+        ]
+        beaten = self._frontier.beats(ttft_s + self._bounds.latency_s[at][chips], *values)
+        keep: NDArray[np.bool_] = ~beaten & (values[0] > 0)
         return keep
 
-    def _least_weight(self, chips: I64, spent: I64, servers: I64, at: int) -> F64:
-        """What is spent and the cheapest of what must still come."""
-        problem = self._problem
-        more = self._bounds.total_lo[at][chips] - chips
-        cheapest = min(kind.weight for kind in problem.kinds)
-        least: F64 = self._kinds.weight(spent) + more * cheapest
-        return least + self._server_weight(servers, chips + more)
-
-    def _server_weight(self, servers: I64, total: I64) -> F64:
-        problem = self._problem
-        if problem.server_stage is None or problem.chips_per_server is not None:
-            return problem.tied_weight[total]
-        counts = np.array([*problem.server_stage.counts, problem.server_stage.counts[0]])
-        weight: F64 = problem.server_weight * counts[servers]
-        return weight
+    def _best_value(
+        self, which: int, chips: I64, spent: I64, servers: I64, rate: F64, at: int
+    ) -> F64:
+        """The highest rate per weight that partial schedules may still reach."""
+        bounds, weighing = self._bounds, self._weighings[which]
+        lowest = bounds.weight_lo[which][at][chips]
+        if not weighing.plain:
+            # What is spent, and the cheapest of what must still come.
+            more = bounds.total_lo[at][chips] - chips
+            least = self._kinds.weight(spent, weighing.of_chips) + more * min(weighing.of_chips)
+            lowest = np.maximum(lowest, least + weighing.servers(servers, chips + more))
+        best: F64 = np.minimum(bounds.value[which][at][chips], rate / lowest)
+        return best
 
     def _extend(self, labels: Labels, options: GroupOptions, at: int) -> Labels:
         parts = []
@@ -202,17 +202,21 @@ class _Walk:
         spent = labels.spent[:, None] + self._kinds.packed(np.array(kind), counts)
         allowed = self._totals_allowed(labels, total) & self._kinds.fits(spent)
         inside = np.where(allowed, total, 0)
-        weight = self._kinds.weight(spent) + self._server_weight(labels.servers[:, None], inside)
-        value = np.where(allowed, rate / weight, 0.0)
-        good = allowed & ~self._frontier.beats(ttft, value)
+        rows = labels.servers[:, None]
+        values = [
+            np.where(
+                allowed,
+                rate / (self._kinds.weight(spent, one.of_chips) + one.servers(rows, inside)),
+                0.0,
+            )
+            for one in self._weighings
+        ]
+        good = allowed & ~self._frontier.beats(ttft, *values)
         found = np.argwhere(good)
-        ttft_s, values = ttft[good], value[good]
-        order = np.lexsort((total[good], -values, ttft_s))
-        # Only a higher value than at any lower TTFT can stay.
-        best = np.maximum.accumulate(values[order])
-        rising = np.ones(len(order), dtype=bool)
-        rising[1:] = values[order][1:] > best[:-1]
-        for i, j in found[order[rising]].tolist():
+        order = np.lexsort((total[good], *(-v[good] for v in reversed(values)), ttft[good]))
+        if len(values) == 1:
+            order = order[_rising(values[0][good][order])]
+        for i, j in found[order].tolist():
             self._frontier.offer(self._schedule(labels, i, kind, int(counts[j])))
 
     def _totals_allowed(self, labels: Labels, total: I64) -> NDArray[np.bool_]:
@@ -233,7 +237,7 @@ class _Walk:
         chips = int(labels.chips[at]) + decode_chips
         row = int(labels.servers[at])
         table = self._problem.server_stage
-        servers = table.counts[row] if table is not None and row >= 0 else None
+        server = table.rows[row] if table is not None and row >= 0 else None
         picked: dict[int, StageChoice] = {}
         level: Labels | None = labels
         for options in reversed(self._groups):
@@ -241,15 +245,16 @@ class _Walk:
             o = int(level.option[at])
             for place, index in enumerate(options.group):
                 stage = self._problem.stages[index]
-                count = servers if stage.kind is StageKind.SERVER else int(options.chips[o])
-                assert count is not None, "a server stage has servers"
-                of_kind = 0 if stage.kind is StageKind.SERVER else int(options.kind[o])
+                given = server if stage.kind is StageKind.SERVER else options.row(o)
+                assert given is not None, "a server stage has servers"
+                of_kind, count = given
                 batch = int(options.batches[o, place])
                 picked[index] = StageChoice(stage.name, count, batch, of_kind)
             at, level = int(level.parent[at]), level.before
         choices = (*(picked[i] for i in sorted(picked)), self._decode_choice(kind, decode_chips))
-        weight = self._problem.weight_of(spent, servers)
-        return Schedule(choices, self._placement, chips, servers, ttft_s, rate, weight)
+        weights = weights_of(self._problem, spent, server)
+        servers = None if server is None else server[1]
+        return Schedule(choices, self._placement, chips, servers, ttft_s, rate, weights)
 
     def _decode_choice(self, kind: int, chips: int) -> StageChoice:
         """The smallest batch that reaches the best rate."""
@@ -259,3 +264,10 @@ class _Walk:
             batches >= self._burst, batches / decode.latency_s[decode.row(chips, kind)], 0.0
         )
         return StageChoice(decode.name, chips, int(batches[int(rates.argmax())]), kind)
+
+
+def _rising(values: F64) -> NDArray[np.bool_]:
+    """Of values by ascending TTFT those above all before: only they can stay."""
+    rising = np.ones(len(values), dtype=bool)
+    rising[1:] = values[1:] > np.maximum.accumulate(values)[:-1]
+    return rising

@@ -14,7 +14,7 @@ from bench.planner_search import _draw, equal, fuzz
 from bench.rago_artifact import compare, runs_below
 from ragschema.errors import InvalidInput
 from ragschema.planner.exhaustive import candidates, count_candidates, exhaustive
-from ragschema.planner.schedule import frontier_of
+from ragschema.planner.frontier import frontier_of
 
 TABLES = """stage,num_resource,resource,batch_size,latency_s
 prefill,1,chips,1,0.5

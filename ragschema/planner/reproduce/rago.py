@@ -8,10 +8,11 @@ from ragschema.errors import InternalError
 from ragschema.hardware.calibration import find_calibration
 from ragschema.hardware.devices import Accelerator, Host, find_device
 from ragschema.planner.assemble import SearchSpace, problem_of
+from ragschema.planner.frontier import frontier_of
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Placement, Problem, Sharing, StageKind, StageTable
 from ragschema.planner.reproduce.figure import Figure
-from ragschema.planner.schedule import Frontier, Schedule, frontier_of
+from ragschema.planner.schedule import Frontier, Schedule
 from ragschema.planner.search import search
 from ragschema.pool import Pool
 from ragschema.workload import (

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragschema.planner.schedule import Frontier, Schedule, StageChoice, frontier_of
+from ragschema.planner.frontier import frontier_of
+from ragschema.planner.schedule import Frontier, Schedule, StageChoice
 
 
 def point(ttft_s: float, rate: float, chips: int = 1, stage: str = "prefill") -> Schedule:

@@ -18,8 +18,8 @@ from ragschema.planner.search import search
 from tests.ragschema.planner.making import table, two_stages
 
 
-def values(frontier: Frontier) -> list[tuple[float, float]]:
-    return [(s.ttft_s, s.value) for s in frontier.points]
+def values(frontier: Frontier) -> list[tuple[float, ...]]:
+    return [(s.ttft_s, *s.values) for s in frontier.points]
 
 
 def same(found: Frontier, wanted: Frontier) -> bool:
@@ -38,6 +38,14 @@ def test_it_finds_what_enumeration_finds(seed: int) -> None:
 def test_with_kinds_of_chips_it_finds_what_enumeration_finds(seed: int) -> None:
     print("seed", seed)
     problem = mixed_problem(seed)
+    assert same(search(problem), exhaustive(problem))
+
+
+@pytest.mark.parametrize("rates", [2, 3])
+@pytest.mark.parametrize("seed", range(40))
+def test_over_several_rates_it_finds_what_enumeration_finds(seed: int, rates: int) -> None:
+    print("seed", seed)
+    problem = mixed_problem(seed, rates)
     assert same(search(problem), exhaustive(problem))
 
 
