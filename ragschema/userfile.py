@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.plainyaml import load_plain_yaml
 
 _T = TypeVar("_T")
+_UNKNOWN: Final = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def read_user_text(path: Path, field: str, hint: str) -> str:
@@ -48,12 +50,45 @@ def checked_yaml(text: str, source: str, kind: type[_T], hint: str) -> _T:
     try:
         return TypeAdapter(kind).validate_json(raw)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"{source}: {problem['input']!r}: {problem['msg']}",
-            field=".".join(str(part) for part in problem["loc"]),
-            hint=hint,
-        ) from error
+        raise first_problem(error, source, kind, hint) from error
+
+
+def first_problem(error: ValidationError, source: str, kind: Any, hint: str) -> InvalidInput:
+    """What to say of a validation error: unknown keys first, with the nearest known one.
+
+    A misspelt key is also a missing one; the first tells more.
+    """
+    problems = error.errors(include_url=False)
+    problem = next((p for p in problems if p["type"] in _UNKNOWN), problems[0])
+    place = tuple(problem["loc"])
+    field = ".".join(str(part) for part in place)
+    if problem["type"] in _UNKNOWN:
+        known = keys_at(kind, place[:-1])
+        near = nearest(str(place[-1]), known) if known else hint
+        return InvalidInput(f"{source}: unknown key", field=field, hint=near)
+    return InvalidInput(f"{source}: {problem['input']!r}: {problem['msg']}", field=field, hint=hint)
+
+
+def keys_at(kind: Any, place: Sequence[str | int]) -> list[str]:
+    """Keys that may stand at a place in a file, such as ``("database", "curve", 0)``."""
+    here = _models(kind)
+    for part in place:
+        if isinstance(part, str):  # a number is a place in a list, whose elements are here
+            here = [m for model in here for m in _models(get_type_hints(model).get(part))]
+    return list(dict.fromkeys(name for model in here for name in _keys(model)))
+
+
+def _models(kind: Any) -> list[Any]:
+    """Dataclasses and models that a type is, or is a union or a list of."""
+    if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, BaseModel)):
+        return [kind]
+    return [model for part in get_args(kind) for model in _models(part)]
+
+
+def _keys(model: Any) -> list[str]:
+    if is_dataclass(model):
+        return [f.name for f in fields(model)]
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def nearest(wrong: str, known: Sequence[str]) -> str:

@@ -7,16 +7,17 @@ The YAML is untrusted text: pydantic checks it once, frozen dataclasses come out
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, fields, is_dataclass
+import bisect
+import itertools
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ragschema.errors import InvalidInput
 from ragschema.plainyaml import load_plain_yaml
-from ragschema.userfile import nearest, read_user_text
+from ragschema.userfile import checked_yaml, read_user_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -101,22 +102,55 @@ class RerankerConfig:
 
 
 @dataclass(frozen=True)
+class CurvePointConfig:
+    """Recall at a share of the vectors that is scanned."""
+
+    __pydantic_config__ = _STRICT
+    scan_share: Share
+    recall: Share
+
+
+@dataclass(frozen=True)
 class DatabaseConfig:
     """What is searched.
 
     Attributes:
         vectors: in all; None: the pieces of the encoder's context.
         bytes_per_vector: of a PQ code, or of the whole vector where exact.
-        index: ``tree`` scans ``scan_share`` of the leaves of a tree; ``exact`` compares all.
+        index: ``tree`` scans ``scan_share`` of the leaves of a tree, ``ivfpq`` that share of
+            ``nlist`` lists; ``exact`` compares all.
         fanout: children per node of the tree.
+        dims: of a vector, as coarse search sees it.
+        nlist: of ivfpq.
+        results: k, rows that a retrieval returns.
+        recall: wanted; replaces ``scan_share`` by what the curve gives for it.
+        curve: measured, in any order.
     """
 
     __pydantic_config__ = _STRICT
     vectors: Amount | None = None
     bytes_per_vector: Amount = 96.0
-    index: Literal["tree", "exact"] = "tree"
+    index: Literal["tree", "ivfpq", "exact"] = "tree"
     scan_share: Share = 0.001
     fanout: Annotated[int, Field(ge=2, le=1_000_000)] = 4096
+    dims: Annotated[int, Field(ge=1, le=65_536)] = 768
+    nlist: Annotated[int, Field(ge=1, le=100_000_000)] = 16_384
+    results: Annotated[int, Field(ge=1, le=1024)] = 10
+    recall: Share | None = None
+    curve: tuple[CurvePointConfig, ...] = ()
+
+    @property
+    def scanned_share(self) -> float:
+        """Of the vectors, for the wanted recall where one is given."""
+        if self.recall is None:
+            return self.scan_share
+        points = sorted(self.curve, key=lambda p: p.scan_share)
+        reach = itertools.accumulate((p.recall for p in points), max)
+        recalls, shares = [0.0, *reach], [0.0, *(p.scan_share for p in points)]
+        at = bisect.bisect_left(recalls, self.recall)
+        # Recall is concave in what is scanned: a straight line errs towards more work.
+        part = (self.recall - recalls[at - 1]) / (recalls[at] - recalls[at - 1])
+        return shares[at - 1] + part * (shares[at] - shares[at - 1])
 
 
 @dataclass(frozen=True)
@@ -186,11 +220,7 @@ def parse_schema(text: str, source: str) -> RagSchema:
         raise InvalidInput(
             f"{source} holds no keys", field="schema", hint="write key: value lines, version first"
         )
-    try:
-        # JSON mode: strict about types, yet takes whole numbers where fractions are meant.
-        schema = TypeAdapter(RagSchema).validate_json(json.dumps(raw, default=str))
-    except ValidationError as error:
-        raise _first_problem(error, source) from error
+    schema = checked_yaml(text, source, RagSchema, "docs/planner.md lists every key and its range")
     _check_whole(schema, source)
     return schema
 
@@ -206,6 +236,8 @@ def _check_whole(schema: RagSchema, source: str) -> None:
         raise InvalidInput(
             f"{source}: there is nothing to retrieve from", field="database", hint="add a database"
         )
+    if schema.database is not None:
+        _check_recall(schema.database, source)
     if schema.database is not None and schema.database.vectors is None and schema.encoder is None:
         raise InvalidInput(
             f"{source}: the number of vectors is not given",
@@ -214,32 +246,22 @@ def _check_whole(schema: RagSchema, source: str) -> None:
         )
 
 
-def _first_problem(error: ValidationError, source: str) -> InvalidInput:
-    problems = error.errors(include_url=False)
-    unknown = ("unexpected_keyword_argument", "extra_forbidden")
-    # A misspelt key is also a missing one; the first tells more.
-    problem = next((p for p in problems if p["type"] in unknown), problems[0])
-    place = tuple(str(p) for p in problem["loc"])
-    if problem["type"] in unknown:
-        known = keys_at(place[:-1])
-        hint = nearest(place[-1], known)
-        return InvalidInput(f"{source}: unknown key", field=".".join(place), hint=hint)
-    return InvalidInput(
-        f"{source}: {problem['input']!r}: {problem['msg']}",
-        field=".".join(place),
-        hint="docs/planner.md lists every key and its range",
-    )
-
-
-def keys_at(place: tuple[str, ...]) -> list[str]:
-    """Keys that may stand in a part of a schema, such as ``("database",)``."""
-    here: Any = RagSchema
-    for name in place:
-        hint = get_type_hints(here).get(name)
-        here = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
-        if here is None:
-            return []
-    return [f.name for f in fields(here)]
+def _check_recall(database: DatabaseConfig, source: str) -> None:
+    if database.recall is None:
+        return
+    best = max((p.recall for p in database.curve), default=None)
+    if best is None:
+        raise InvalidInput(
+            f"{source}: a wanted recall needs a measured curve",
+            field="database.curve",
+            hint="give [{scan_share: ..., recall: ...}], or scan_share instead of recall",
+        )
+    if database.recall > best:
+        raise InvalidInput(
+            f"{source}: the curve ends at {best:g}, {database.recall:g} is wanted",
+            field="database.recall",
+            hint=f"ask for at most {best:g}, or measure the curve further",
+        )
 
 
 def json_schema() -> dict[str, Any]:

@@ -37,7 +37,9 @@ PoolFile = Annotated[Path | None, typer.Option("--pool", help="The hardware.", m
 Goal = Annotated[
     str,
     typer.Option(
-        help="max-qps-per-chip, min-ttft, or min-chips for the schema's rate.", metavar="GOAL"
+        help="max-qps-per-chip, min-ttft, min-cost or min-energy per request (at the schema's"
+        " rate where it gives one), or min-chips for it.",
+        metavar="GOAL",
     ),
 ]
 Counts = Annotated[
@@ -50,6 +52,14 @@ Sharing = Annotated[
         help="Accelerators before decode: hybrid (shared where it pays), disaggregated or"
         " collocated.",
         metavar="HOW",
+    ),
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        help="Two or three of ttft, tpot, qps_per_chip, cost, energy; by default ttft and what"
+        " the objective speaks of.",
+        metavar="A,B[,C]",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write the plan.", metavar="plan.yaml")]
@@ -88,6 +98,7 @@ def make(
     objective: Goal = "max-qps-per-chip",
     counts: Counts = "pow2",
     sharing: Sharing = "hybrid",
+    axes: Axes = None,
     out: Out = None,
     explain: Explain = False,
     plot: Plot = None,
@@ -114,7 +125,7 @@ def make(
             field="schema" if schema is None else "pool",
             hint="ragrig plan examples/schemas/case4.yaml --pool examples/pools/rago.yaml",
         )
-    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_)
+    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_, axes)
     if not run_plan(schema, pool, choices):
         raise typer.Exit(1)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ragschema.planner.assemble import Rate
 from ragschema.planner.explain import GroupLoad, Marginal
 from ragschema.planner.plan import DEFINITIONS, Plan
-from ragschema.planner.plan_file import StoredPlan
+from ragschema.planner.plan_file import StoredPlan, device_of
 from ragschema.planner.reproduce.figure import Figure
-from ragschema.planner.schedule import Schedule
+from ragschema.planner.schedule import Schedule, StageChoice
 
 _WIDTH, _HEIGHT = 60, 12
+_SHARES = "count x batch, + shares chips"
+#: Further columns of a frontier: how to read each from a schedule.
+Columns = Mapping[str, Callable[[Schedule], float]]
 #: Rows of a frontier that a terminal shows; --format csv or json has all.
 _ROWS = 12
 
@@ -22,18 +26,20 @@ _ROWS = 12
 def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
     """The chosen plan group by group, its figures, and what they mean."""
     table = Table(title=f"{plan.schema.name}: {plan.objective}", title_justify="left")
-    for column in ("stages", "on", "batch", "rate per s", "used"):
+    for column in ("stages", "on", "batch", "waits ms", "rate per s", "used"):
         table.add_column(column, justify="left" if column in ("stages", "on") else "right")
     choices = {c.stage: c for c in plan.schedule.choices}
+    device = device_of(plan)
     for load in groups:
-        servers = [s for s in load.stages if s == "retrieval"]
-        chips = [s for s in load.stages if s != "retrieval"]
-        on = [f"{choices[s].count} hosts" for s in servers]
-        on += [f"{choices[chips[0]].count} {plan.pool.chip.name}"] if chips else []
+        # Stages of a group share their chips: each device is named once.
+        on = dict.fromkeys(f"{choices[s].count} {device(choices[s])}" for s in load.stages)
         table.add_row(
             " + ".join(load.stages),
             ", ".join(on),
             ", ".join(str(choices[s].batch) for s in load.stages),
+            ", ".join(
+                f"{plan.timeouts_s[s] * 1e3:.3g}" for s in load.stages if s in plan.timeouts_s
+            ),
             f"{load.rate_per_s:,.4g}",
             f"{load.utilisation:.0%}",
         )
@@ -44,25 +50,39 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
         "qps_per_chip": plan.schedule.qps_per_chip,
         "ttft_s_p99": plan.simulated["ttft_s_p99"],
     }
+    cost, energy_j = plan.per_request(Rate.PER_COST), plan.per_request(Rate.PER_WATT)
+    figures |= {"cost_per_1000": 1000 * cost} if cost else {}
+    figures |= {"energy_j": energy_j} if energy_j else {}
     lines = [
-        Text(f"{name:<13}{value:<10.4g}{DEFINITIONS[name]} (modelled)")
+        Text(f"{name:<14}{value:<10.4g}{DEFINITIONS[name]} (modelled)")
         for name, value in figures.items()
     ]
-    lines.append(Text(f"{'load':<13}{plan.simulated['load']:<10.0%}of qps, for the p99"))
+    lines.append(Text(f"{'load':<14}{plan.simulated['load']:<10.0%}of qps, for the p99"))
     return Group(table, *lines, Text(""))
 
 
-def frontier_table(points: Sequence[Schedule], chosen: Schedule | None) -> Table:
-    """The frontier, one schedule a row; the chosen one is marked. Long ones are thinned."""
+def frontier_table(
+    points: Sequence[Schedule],
+    chosen: Schedule | None,
+    columns: Columns | None = None,
+    device: Callable[[StageChoice], str] | None = None,
+) -> Table:
+    """The frontier, one schedule a row; the chosen one is marked. Long ones are thinned.
+
+    Args:
+        columns: further ones, by name, of a plan's axes.
+        device: names the device of a choice; None: there is one kind.
+    """
     shown = _thinned(points, chosen)
     left_out = len(points) - len(shown)
     title = f"frontier, {left_out} of {len(points)} rows left out" if left_out else "frontier"
     table = Table(title=title, title_justify="left")
-    for column in ("", "TTFT ms", "QPS/chip", "QPS", "chips", "count x batch, + shares chips"):
-        table.add_column(column, justify="left" if "batch" in column else "right")
+    more = columns or {}
+    for column in ("", "TTFT ms", "QPS/chip", "QPS", "chips", *more, _SHARES):
+        table.add_column(column, justify="left" if column == _SHARES else "right")
     for point in shown:
         groups = " | ".join(
-            " + ".join(_short(point, i) for i in group) for group in point.placement
+            " + ".join(_short(point.choices[i], device) for i in group) for group in point.placement
         )
         table.add_row(
             ">" if point == chosen else "",
@@ -70,7 +90,8 @@ def frontier_table(points: Sequence[Schedule], chosen: Schedule | None) -> Table
             f"{point.qps_per_chip:.4g}",
             f"{point.qps:.4g}",
             str(point.chips),
-            f"{groups} | {_short(point, len(point.choices) - 1)}",
+            *(f"{value(point):.4g}" for value in more.values()),
+            f"{groups} | {_short(point.choices[-1], device)}",
         )
     return table
 
@@ -83,17 +104,17 @@ def _thinned(points: Sequence[Schedule], chosen: Schedule | None) -> list[Schedu
     return [p for i, p in enumerate(points) if i in kept or p == chosen]
 
 
-def _short(point: Schedule, index: int) -> str:
-    choice = point.choices[index]
-    return f"{choice.stage} {choice.count}x{choice.batch}"
+def _short(choice: StageChoice, device: Callable[[StageChoice], str] | None) -> str:
+    short = f"{choice.stage} {choice.count}x{choice.batch}"
+    return short if device is None else f"{short} {device(choice)}"
 
 
 def frontier_sketch(points: Sequence[Schedule], chosen: Schedule | None) -> Text:
     """QPS per chip over TTFT, as characters."""
     if len(points) < 2:
         return Text("")
-    low, high = points[0].ttft_s, points[-1].ttft_s
-    top = points[-1].qps_per_chip
+    low, high = min(p.ttft_s for p in points), max(p.ttft_s for p in points)
+    top = max(p.qps_per_chip for p in points)
     rows = [[" "] * (_WIDTH + 1) for _ in range(_HEIGHT + 1)]
     for point in points:
         x = round((point.ttft_s - low) / ((high - low) or 1.0) * _WIDTH)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -25,10 +25,17 @@ from coordinator.cli.plan_view import (
     plan_table,
 )
 from ragschema.errors import InvalidInput
-from ragschema.planner.assemble import Counts, SearchSpace
+from ragschema.planner.assemble import Counts, Rate, SearchSpace
+from ragschema.planner.axes import Axis, Objective, decode_step_s
 from ragschema.planner.explain import loads, marginals, runner_up
-from ragschema.planner.plan import Infeasible, Objective, make_plan
-from ragschema.planner.plan_file import frontier_rows, plan_document, read_plan, write_plan
+from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.plan_file import (
+    device_of,
+    frontier_rows,
+    plan_document,
+    read_plan,
+    write_plan,
+)
 from ragschema.planner.problem import Sharing
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
@@ -50,6 +57,7 @@ class PlanChoices:
     explain: bool
     plot: Path | None
     format: Format
+    axes: str | None = None
 
 
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
@@ -61,23 +69,30 @@ def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
     )
     schema, pool = load_schema(schema_path), load_pool(pool_path)
     with _progress("searching schedules") as told:
-        plan = make_plan(schema, pool, objective, space, told)
+        plan = make_plan(schema, pool, objective, space, told, _axes(choices.axes))
     if isinstance(plan, Infeasible):
         _print_infeasible(plan, choices.format)
         return False
     if choices.out is not None:
         write_plan(plan, choices.out)
-    _draw(plan.frontier, choices.plot)
+    _draw(plan.shown, choices.plot)
+    columns = _columns(plan)
+    several = len(plan.problem.kinds) > 1 or len(plan.pool.nodes) > 1
+    device = device_of(plan) if several else None
+    rows = frontier_rows(
+        plan.shown,
+        device,
+        lambda s: {name: value(s) for name, value in columns.items()},
+    )
     if choices.format is Format.JSON:
-        document = plan_document(plan) | {"frontier": frontier_rows(plan.frontier)}
-        print(json.dumps(document, indent=1))
+        print(json.dumps(plan_document(plan) | {"frontier": rows}, indent=1))
     elif choices.format is Format.CSV:
-        _print_csv(plan.frontier)
+        _print_csv(rows)
     else:
         console = stdout()
         console.print(plan_table(plan, loads(plan)))
-        console.print(frontier_table(plan.frontier, plan.schedule))
-        console.print(frontier_sketch(plan.frontier, plan.schedule))
+        console.print(frontier_table(plan.shown, plan.schedule, columns, device))
+        console.print(frontier_sketch(plan.shown, plan.schedule))
         if choices.explain:
             with _progress("asking what more would bring"):
                 gains = marginals(plan, space)
@@ -94,7 +109,7 @@ def run_tables(tables: Path, limits: Path, format_: Format, plot: Path | None) -
     if format_ is Format.JSON:
         print(json.dumps(frontier_rows(points), indent=1))
     elif format_ is Format.CSV:
-        _print_csv(points)
+        _print_csv(frontier_rows(points))
     else:
         stdout().print(frontier_table(points, None))
         stdout().print(frontier_sketch(points, None))
@@ -148,8 +163,32 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(task, completed=share)
 
 
-def _print_csv(points: tuple[Schedule, ...]) -> None:
-    rows = frontier_rows(points)
+def _axes(typed: str | None) -> tuple[Axis, ...] | None:
+    if typed is None:
+        return None
+    names = [name.strip() for name in typed.split(",") if name.strip()]
+    return tuple(_one_of(Axis, name, "axes") for name in names)
+
+
+def _columns(plan: Plan) -> dict[str, Callable[[Schedule], float]]:
+    """What a plan's axes ask for beside TTFT and QPS per chip."""
+    output = plan.schema.lengths.output
+    columns: dict[str, Callable[[Schedule], float]] = {}
+    if Axis.TPOT in plan.axes:
+        columns["tpot_s"] = lambda s: decode_step_s(plan.problem, s) / output
+    for which, rate in enumerate(plan.rates):
+        if rate is Rate.PER_COST:
+            columns["cost_per_1000"] = _over(1000 / 3600, which)
+        elif rate is Rate.PER_WATT:
+            columns["energy_j"] = _over(1.0, which)
+    return columns
+
+
+def _over(factor: float, which: int) -> Callable[[Schedule], float]:
+    return lambda schedule: factor / schedule.values[which]
+
+
+def _print_csv(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")

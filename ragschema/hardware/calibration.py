@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from ragschema.errors import InvalidInput
-from ragschema.hardware.devices import Accelerator, Host, Quantity
+from ragschema.hardware.devices import Accelerator, Device, Fpga, Host, Quantity
 from ragschema.userfile import checked_yaml, nearest
 
-_D = TypeVar("_D", Accelerator, Host)
+_D = TypeVar("_D", bound=Device)
 
 
 class Calibration(BaseModel):
@@ -25,7 +25,9 @@ class Calibration(BaseModel):
     host: dict[str, Quantity] = {}
 
     def over(self, device: _D) -> _D:
-        """The device with the fitted figures in place of its own."""
+        """The device with the fitted figures in place of its own; FPGA cards have none."""
+        if isinstance(device, Fpga):
+            return device
         fitted = self.accelerator if isinstance(device, Accelerator) else self.host
         values: dict[str, Any] = {key: figure.value for key, figure in fitted.items()}
         return replace(device, **values)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +31,7 @@ class Quantity(BaseModel):
 class _DeviceFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
-    kind: Literal["accelerator", "host"]
+    kind: Literal["accelerator", "host", "fpga"]
     figures: dict[str, Quantity]
 
 
@@ -45,6 +45,8 @@ class Accelerator:
         encoder_share: of ``flops_per_s`` reached by encoders.
         link_bytes_per_s: to other chips.
         link_latency_s: of one step of a collective between chips.
+        scan_share: of the memory bandwidth reached when it scans PQ codes; None: it does not.
+        launch_s: fixed time of a search on it.
         price_per_h: currency per hour; None: not known.
         watts: at full load; None: not known.
     """
@@ -58,6 +60,8 @@ class Accelerator:
     memory_share: float = 1.0
     encoder_share: float = 1.0
     link_latency_s: float = 0.0
+    scan_share: float | None = None
+    launch_s: float = 0.0
     price_per_h: float | None = None
     watts: float | None = None
 
@@ -68,6 +72,8 @@ class Host:
 
     Attributes:
         scan_bytes_per_s: PQ codes one core scans.
+        core_flops_per_s: one core on matrix products, for coarse search and tables; None: they
+            are left out.
         memory_share: of the memory bandwidth that all cores together reach.
         chips: accelerators that come with a host; None: none are tied to it.
     """
@@ -78,12 +84,65 @@ class Host:
     memory_bytes_per_s: float
     scan_bytes_per_s: float
     memory_share: float = 1.0
+    core_flops_per_s: float | None = None
     chips: int | None = None
     price_per_h: float | None = None
     watts: float | None = None
 
 
-Device = Accelerator | Host
+@dataclass(frozen=True)
+class Fpga:
+    """A card that scans PQ codes beside its memory, as ragrig's accelerator does.
+
+    Attributes:
+        channels: of memory, each read one beat of ``beat_bytes`` per cycle at best.
+        channel_bytes, channel_bytes_per_s: capacity and peak of one.
+        memory_share: of the peak that long bursts reach.
+        clock_hz: of the scan.
+        table_cycles, gap_cycles, settle_cycles: to make tables, between lists, at the end.
+    """
+
+    name: str
+    channels: int
+    channel_bytes: float
+    channel_bytes_per_s: float
+    clock_hz: float
+    beat_bytes: float
+    table_cycles: float
+    gap_cycles: float
+    settle_cycles: float
+    memory_share: float = 1.0
+    price_per_h: float | None = None
+    watts: float | None = None
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of all channels."""
+        return self.channels * self.channel_bytes
+
+
+Device = Accelerator | Host | Fpga
+_D = TypeVar("_D", bound=Device)
+_KINDS: Final[Mapping[str, type[Device]]] = {
+    "accelerator": Accelerator,
+    "host": Host,
+    "fpga": Fpga,
+}
+
+
+class Price(Protocol):
+    """What may be said of a device's price beside its file."""
+
+    @property
+    def price_per_h(self) -> float | None: ...
+    @property
+    def watts(self) -> float | None: ...
+
+
+def priced(device: _D, given: Price) -> _D:
+    """The device with another price and other watts, where they are given."""
+    values: dict[str, Any] = {"price_per_h": given.price_per_h, "watts": given.watts}
+    return dataclasses.replace(device, **{k: v for k, v in values.items() if v is not None})
 
 
 def parse_device(text: str, source: str) -> Device:
@@ -94,11 +153,10 @@ def parse_device(text: str, source: str) -> Device:
     """
     hint = "see ragschema/hardware/ for files to start from"
     file = checked_yaml(text, source, _DeviceFile, hint)
-    kind = Accelerator if file.kind == "accelerator" else Host
-    return _build(kind, file, source)
+    return _build(_KINDS[file.kind], file, source)
 
 
-def _build(kind: type[Accelerator] | type[Host], file: _DeviceFile, source: str) -> Device:
+def _build(kind: type[Device], file: _DeviceFile, source: str) -> Device:
     known = [name for name in kind.__dataclass_fields__ if name != "name"]
     given: dict[str, Any] = {key: figure.value for key, figure in file.figures.items()}
     for key in given:
@@ -108,8 +166,8 @@ def _build(kind: type[Accelerator] | type[Host], file: _DeviceFile, source: str)
                 field=f"figures.{key}",
                 hint=nearest(key, known),
             )
-    for key in ("cores", "chips"):
-        if key in given and kind is Host:
+    for key in ("cores", "chips", "channels"):
+        if key in given:
             given[key] = int(given[key])
     for key in given:
         if key.endswith("_share") and given[key] > 1:

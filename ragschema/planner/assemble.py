@@ -10,10 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragschema.errors import InvalidInput
+from ragschema.hardware.devices import Accelerator, Device
 from ragschema.models import find_model
 from ragschema.planner.cost.inference import Precision, decode_s, encode_s, prefill_s
-from ragschema.planner.cost.retrieval import Database, search_s
-from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import (
+    ChipKind,
+    Problem,
+    Sharing,
+    StageKind,
+    StageTable,
+    Weights,
+)
+from ragschema.planner.searching import Retrieval
 from ragschema.pool import Pool
 from ragschema.workload import GeneratorConfig, RagSchema, RewriterConfig, bytes_of
 
@@ -40,11 +48,28 @@ class SearchSpace:
     sharing: Sharing = Sharing.ANY
 
 
-def problem_of(schema: RagSchema, pool: Pool, space: SearchSpace | None = None) -> Problem:
+class Rate(enum.StrEnum):
+    """What requests per second are divided by."""
+
+    PER_CHIP = "qps_per_chip"
+    PER_COST = "cost"
+    PER_WATT = "energy"
+
+
+def problem_of(
+    schema: RagSchema,
+    pool: Pool,
+    space: SearchSpace | None = None,
+    rates: tuple[Rate, ...] = (Rate.PER_CHIP,),
+) -> Problem:
     """The search problem of a workload on a pool.
 
+    Args:
+        rates: of the frontier, beside TTFT.
+
     Raises:
-        InvalidInput: the pool cannot hold a model or the database at all; names the stage.
+        InvalidInput: the pool cannot hold a model or the database at all, or a device lacks
+            a price or watts that a rate asks for.
     """
     space = space or SearchSpace()
     build = _Tables(schema, pool, space)
@@ -60,13 +85,49 @@ def problem_of(schema: RagSchema, pool: Pool, space: SearchSpace | None = None) 
         )
         if table is not None
     ]
+    searched = schema.database is not None
     return Problem(
         tuple(stages),
         pool.min_chips,
         pool.max_chips,
-        chips_per_server=pool.host.chips or 1,
+        chips_per_server=pool.chips_per_node,
         sharing=space.sharing,
+        kinds=tuple(ChipKind(c.device.name, c.count) for c in pool.chips),
+        weights=tuple(weights_for(rate, pool, searched) for rate in rates),
     )
+
+
+def weights_for(rate: Rate, pool: Pool, searched: bool) -> Weights:
+    """What each device of a pool counts.
+
+    Args:
+        searched: retrieval nodes are needed. Those that come with accelerators and have no
+            price of their own are in the accelerators' price.
+    """
+    if rate is Rate.PER_CHIP:
+        return Weights(rate)
+    figure = "price_per_h" if rate is Rate.PER_COST else "watts"
+    chips = tuple(_figure(c.device, figure) for c in pool.chips)
+    if not searched:
+        return Weights(rate, chips)
+    if pool.chips_per_node is not None:
+        with_chips = tuple(getattr(n.device, figure) or 0.0 for n in pool.nodes)
+        return Weights(rate, chips, with_chips)
+    return Weights(rate, chips, tuple(_figure(n.device, figure) for n in pool.nodes))
+
+
+def _figure(device: Device, name: str) -> float:
+    value: float | None = getattr(device, name)
+    if value is None:
+        raise InvalidInput(
+            f"{device.name!r} has no {name}",
+            field=f"pool.{device.name}.{name}",
+            hint=f"give {name} beside its count in the pool file, or in the device's file",
+        )
+    return value
+
+
+_Latency = Callable[[Accelerator, int, int], float | None]
 
 
 class _Tables:
@@ -77,26 +138,20 @@ class _Tables:
         self._pool = pool
         self._batches = _powers_of_two(space.max_batch)
         self._decode_batches = _powers_of_two(space.max_decode_batch)
-        every = range(1, pool.max_chips)
-        self._counts: Sequence[int] = (
-            _powers_of_two(pool.max_chips) if space.counts is Counts.POWERS_OF_TWO else list(every)
-        )
+        self._every = space.counts is Counts.EVERY
 
     def rewriter(self) -> Iterable[StageTable]:
         config = self._schema.rewriter
         if config is None:
             return ()
         model, precision = find_model(config.model), _precision(config)
-        chip = self._pool.chip
-        read = self._table(
+        read = self._on_chips(
             "rewrite_prefill",
-            StageKind.CHIP,
-            lambda n, b: prefill_s(model, chip, precision, n, b, config.input),
+            lambda chip, n, b: prefill_s(model, chip, precision, n, b, config.input),
         )
-        write = self._table(
+        write = self._on_chips(
             "rewrite_decode",
-            StageKind.CHIP,
-            lambda n, b: decode_s(model, chip, precision, n, b, config.input, config.output),
+            lambda chip, n, b: decode_s(model, chip, precision, n, b, config.input, config.output),
             delay=True,
         )
         return (read, write)
@@ -107,96 +162,113 @@ class _Tables:
             return None
         pieces = math.ceil(config.context / config.chunk)
         width = bytes_of(config.weights)
-        return self._table(
+        return self._on_chips(
             "encode",
-            StageKind.CHIP,
-            lambda n, b: encode_s(
-                config.parameters, self._pool.chip, width, n, b * pieces, config.chunk
+            lambda chip, n, b: encode_s(
+                config.parameters, chip, width, n, b * pieces, config.chunk
             ),
         )
 
     def retrieval(self) -> StageTable | None:
-        config = self._schema.database
-        if config is None:
+        if self._schema.database is None:
             return None
-        vectors = config.vectors
-        if vectors is None:
-            encoder = self._schema.encoder
-            assert encoder is not None, "the schema was checked"
-            vectors = float(math.ceil(encoder.context / encoder.chunk))
-        exact = config.index == "exact"
-        database = Database(
-            vectors,
-            config.bytes_per_vector,
-            1.0 if exact else config.scan_share,
-            None if exact else config.fanout,
-        )
-        queries, host = self._schema.retrieval.queries, self._pool.host
-        servers = range(1, max(1, self._pool.max_chips // (host.chips or 1)) + 1)
-        return self._table(
-            "retrieval",
-            StageKind.SERVER,
-            lambda n, b: search_s(database, host, n, b * queries),
-            counts=servers,
-        )
+        if not self._pool.nodes:
+            raise InvalidInput(
+                "the workload has a database, and the pool no nodes to hold it",
+                field="pool.retrieval",
+                hint="add retrieval: [{device: ..., count: ...}] to the pool file",
+            )
+        rows: list[tuple[int, int, list[float | None]]] = []
+        for kind, nodes in enumerate(self._pool.nodes):
+            search = Retrieval(self._schema, nodes.device, self._pool.network)
+            rows += [
+                (kind, count, [search.seconds(count, b) for b in self._batches])
+                for count in range(1, self._most_nodes(nodes.count) + 1)
+            ]
+        return self._table("retrieval", StageKind.SERVER, rows, self._batches)
+
+    def _most_nodes(self, count: int) -> int:
+        per_node = self._pool.chips_per_node
+        return count if per_node is None else max(1, self._pool.max_chips // per_node)
 
     def reranker(self) -> StageTable | None:
         config = self._schema.reranker
         if config is None:
             return None
         width = bytes_of(config.weights)
-        return self._table(
+        return self._on_chips(
             "rerank",
-            StageKind.CHIP,
-            lambda n, b: encode_s(
-                config.parameters, self._pool.chip, width, n, b * config.passages, config.passage
+            lambda chip, n, b: encode_s(
+                config.parameters, chip, width, n, b * config.passages, config.passage
             ),
         )
 
     def prefill(self) -> StageTable:
         config, prompt = self._schema.generator, self._schema.lengths.prompt
         model, precision = find_model(config.model), _precision(config)
-        return self._table(
-            "prefill",
-            StageKind.CHIP,
-            lambda n, b: prefill_s(model, self._pool.chip, precision, n, b, prompt),
+        return self._on_chips(
+            "prefill", lambda chip, n, b: prefill_s(model, chip, precision, n, b, prompt)
         )
 
     def decode(self) -> StageTable:
         config, lengths = self._schema.generator, self._schema.lengths
         model, precision = find_model(config.model), _precision(config)
-        return self._table(
+        return self._on_chips(
             "decode",
-            StageKind.DECODE,
-            lambda n, b: decode_s(
-                model, self._pool.chip, precision, n, b, lengths.prompt, lengths.output
+            lambda chip, n, b: decode_s(
+                model, chip, precision, n, b, lengths.prompt, lengths.output
             ),
+            kind=StageKind.DECODE,
             batches=self._decode_batches,
         )
+
+    def _on_chips(
+        self,
+        name: str,
+        latency_s: _Latency,
+        kind: StageKind = StageKind.CHIP,
+        batches: Sequence[int] | None = None,
+        delay: bool = False,
+    ) -> StageTable:
+        batches = batches or self._batches
+        rows = []
+        for place, chips in enumerate(self._pool.chips):
+            for count in self._counts(chips.count):
+                row = [latency_s(chips.device, count, batch) for batch in batches]
+                rows.append((place, count, row))
+        return self._table(name, kind, rows, batches, delay)
+
+    def _counts(self, limit: int) -> Sequence[int]:
+        # Decode is apart from all others, which leaves one chip less than there are.
+        most = min(limit, self._pool.max_chips - 1)
+        return list(range(1, most + 1)) if self._every else _powers_of_two(max(1, most))
 
     def _table(
         self,
         name: str,
         kind: StageKind,
-        latency_s: Callable[[int, int], float | None],
-        counts: Sequence[int] | None = None,
-        batches: Sequence[int] | None = None,
+        rows: Sequence[tuple[int, int, list[float | None]]],
+        batches: Sequence[int],
         delay: bool = False,
     ) -> StageTable:
-        batches = batches or self._batches
-        rows, kept = [], []
-        for count in counts or self._counts:
-            row = [latency_s(count, batch) for batch in batches]
-            if any(value is not None for value in row):
-                kept.append(count)
-                rows.append([math.inf if value is None else value for value in row])
-        if not rows:
+        kept = [row for row in rows if any(value is not None for value in row[2])]
+        if not kept:
             raise InvalidInput(
                 f"{name} does not fit on any number of {kind} of this pool",
                 field="pool",
                 hint="use devices with more memory, more of them, or a smaller precision",
             )
-        return StageTable(name, kind, tuple(kept), tuple(batches), np.array(rows), delay)
+        single = all(place == 0 for place, _, _ in kept)
+        latency = [[math.inf if v is None else v for v in values] for _, _, values in kept]
+        return StageTable(
+            name,
+            kind,
+            tuple(count for _, count, _ in kept),
+            tuple(batches),
+            np.array(latency),
+            delay,
+            None if single else tuple(place for place, _, _ in kept),
+        )
 
 
 def _precision(config: GeneratorConfig | RewriterConfig) -> Precision:

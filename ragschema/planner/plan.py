@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.arrivals import poisson
-from ragschema.planner.assemble import SearchSpace, problem_of
-from ragschema.planner.problem import Problem
-from ragschema.planner.schedule import Frontier, Schedule
+from ragschema.planner.assemble import Rate, SearchSpace, problem_of, weights_for
+from ragschema.planner.axes import (
+    Axis,
+    Objective,
+    by_preference,
+    check_axes,
+    decode_step_s,
+    default_axes,
+    rates_of,
+    spread_over,
+)
+from ragschema.planner.levels import search_levels
+from ragschema.planner.problem import Problem, StageKind, Weights
+from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
 from ragschema.planner.simulate import Limits, Policy, simulate
+from ragschema.planner.weighing import weight_of
 from ragschema.pool import Pool
 from ragschema.workload import ObjectivesConfig, RagSchema
 
@@ -22,6 +33,9 @@ Progress = Callable[[float], None]
 #: Requests that a schedule is played with: enough for a p99, quick enough for a frontier.
 _REQUESTS = 10_000
 
+#: Parts of the time in which a batch fills that its first request may be made to wait.
+_FILL_SHARES = (0.0, 0.5, 1.0, 2.0)
+
 #: One definition per metric, printed wherever the metric is.
 DEFINITIONS = {
     "ttft_s": "seconds to the first token: mean over a burst of the largest batch before"
@@ -29,17 +43,11 @@ DEFINITIONS = {
     "tpot_s": "seconds per output token of a request in a full decode batch",
     "qps": "requests per second that every stage sustains with full batches",
     "ttft_s_p99": "99 % of requests have their first token by then, under Poisson arrivals at"
-    " the stated load, batches taking what is queued",
+    " the stated load, with the plan's time-outs",
     "qps_per_chip": "qps over all accelerators of the plan; hosts are not counted",
+    "cost_per_1000": "price of all devices of the plan over 1000 requests at its qps",
+    "energy_j": "watts of all devices at full load over its qps, per request",
 }
-
-
-class Objective(enum.StrEnum):
-    """What is best; ties go to the lower TTFT, then to fewer chips."""
-
-    MAX_QPS_PER_CHIP = "max-qps-per-chip"
-    MIN_TTFT = "min-ttft"
-    MIN_CHIPS = "min-chips"
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,11 @@ class Plan:
 
     Attributes:
         tpot_s: at the decode batch of the schedule.
+        axes: of the frontier that is shown.
+        rates: that the search kept apart, the objective's first.
         frontier: all undominated schedules within the objectives, by TTFT.
+        shown: of them, those that are undominated in the chosen axes.
+        timeouts_s: by stage before decode, how long a batch waits to become full.
         simulated: the schedule under Poisson arrivals at the objectives' load.
     """
 
@@ -58,8 +70,38 @@ class Plan:
     problem: Problem
     schedule: Schedule
     tpot_s: float
+    axes: tuple[Axis, ...]
+    rates: tuple[Rate, ...]
     frontier: tuple[Schedule, ...]
+    shown: tuple[Schedule, ...]
+    timeouts_s: Mapping[str, float]
     simulated: Mapping[str, float]
+
+    def per_request(self, rate: Rate) -> float | None:
+        """What a request of the plan costs: currency, or joules; None: a figure is not known."""
+        try:
+            weights = weights_for(rate, self.pool, self.schedule.servers is not None)
+        except InvalidInput:
+            return None
+        per_s = self.total(weights) / (3600 if rate is Rate.PER_COST else 1)
+        return per_s / self.schedule.qps
+
+    def total(self, weights: Weights) -> float:
+        """The weight of all devices of the plan."""
+        spent = [0] * len(self.problem.kinds)
+        for group in self.problem.groups_of(self.schedule.placement):
+            own = [i for i in group if self.problem.stages[i].kind is not StageKind.SERVER]
+            if own:
+                spent[self.schedule.choices[own[0]].kind] += self.schedule.choices[own[0]].count
+        server = next(
+            (
+                (choice.kind, choice.count)
+                for choice, stage in zip(self.schedule.choices, self.problem.stages, strict=True)
+                if stage.kind is StageKind.SERVER
+            ),
+            None,
+        )
+        return weight_of(self.problem, weights, spent, server)
 
 
 @dataclass(frozen=True)
@@ -84,8 +126,12 @@ def make_plan(
     objective: Objective = Objective.MAX_QPS_PER_CHIP,
     space: SearchSpace | None = None,
     progress: Progress | None = None,
+    axes: Sequence[Axis] | None = None,
 ) -> Plan | Infeasible:
     """The best plan under the schema's objectives.
+
+    Args:
+        axes: of the frontier that is shown; None: TTFT and the objective's rate.
 
     Raises:
         InvalidInput: an objective needs a figure that the schema does not give, or a
@@ -96,31 +142,42 @@ def make_plan(
         raise InvalidInput(
             "min-chips needs a rate to serve", field="objectives.qps", hint="give requests per s"
         )
-    space = space or SearchSpace()
-    problem = problem_of(schema, pool, space)
+    axes = tuple(axes or default_axes(objective))
+    check_axes(axes)
+    rates = rates_of(objective, axes)
+    problem = problem_of(schema, pool, space or SearchSpace(), rates)
     limited = _limited(problem, wanted, schema.lengths.output)
     if limited is None:
         return _tpot_out_of_reach(problem, schema)
-    frontier = search(limited, progress)
-    allowed = [s for s in frontier.points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
+    if Axis.TPOT in axes:
+        points = search_levels(limited, progress)
+    else:
+        points = search(limited, progress).points
+    allowed = [s for s in points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
     if not allowed:
-        return _explain(limited, schema, frontier)
-    return _verified(schema, pool, objective, limited, allowed)
+        return _explain(limited, schema, points)
+    shown = spread_over(limited, allowed, axes, rates)
+    found = _verified(schema, limited, by_preference(allowed, objective, rates))
+    if isinstance(found, Infeasible):
+        return found
+    schedule, timeouts_s, simulated = found
+    tpot_s = tpot_of(limited, schema, schedule)
+    return Plan(
+        schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
+        tuple(shown), timeouts_s, simulated,
+    )  # fmt: skip
 
 
 def _verified(
-    schema: RagSchema, pool: Pool, objective: Objective, problem: Problem, allowed: list[Schedule]
-) -> Plan | Infeasible:
+    schema: RagSchema, problem: Problem, allowed: list[Schedule]
+) -> tuple[Schedule, Mapping[str, float], Mapping[str, float]] | Infeasible:
     """The first schedule, best first, whose simulated p99 is within the objective."""
     lowest = math.inf
-    for schedule in by_preference(allowed, objective):
-        simulated = under_load(problem, schema, schedule)
+    for schedule in allowed:
+        timeouts_s, simulated = under_load(problem, schema, schedule)
         p99_s = simulated["ttft_s_p99"]
         if schema.objectives.ttft_p99_s is None or p99_s <= schema.objectives.ttft_p99_s:
-            tpot_s = tpot_of(problem, schema, schedule)
-            return Plan(
-                schema, pool, objective, problem, schedule, tpot_s, tuple(allowed), simulated
-            )
+            return schedule, timeouts_s, simulated
         lowest = min(lowest, p99_s)
     return Infeasible(
         "objectives.ttft_p99_s",
@@ -129,36 +186,36 @@ def _verified(
     )
 
 
-def by_preference(schedules: list[Schedule], objective: Objective) -> list[Schedule]:
-    """A frontier's schedules, which ascend in TTFT and in QPS per chip, best first."""
-    if objective is Objective.MIN_TTFT:
-        return schedules
-    # With a wanted rate, the best QPS per chip is the fewest chips that reach it.
-    return schedules[::-1]
+def under_load(
+    problem: Problem, schema: RagSchema, schedule: Schedule
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Time-outs by stage, and percentiles under Poisson arrivals with them.
 
-
-def under_load(problem: Problem, schema: RagSchema, schedule: Schedule) -> dict[str, float]:
-    """Percentiles under Poisson arrivals, batches taking what is queued."""
+    Of several multiples of the time that a stage's batch takes to fill the one with the
+    lowest p99 TTFT. Taking at once what is queued is not always best: stages that share
+    chips may then never see a full batch, and fall behind.
+    """
     wanted = schema.objectives
     rate = wanted.load * schedule.qps
-    played = simulate(
-        problem,
-        schedule,
-        poisson(rate, _REQUESTS, seed=0),
-        Policy(default_timeout_s=0.0),
-        schema.lengths.output,
-    )
+    arrivals_s = poisson(rate, _REQUESTS, seed=0)
     limits = Limits(wanted.ttft_s, wanted.tpot_s)
-    return {"load": wanted.load, "arrivals_per_s": rate, **played.report(limits)}
+    tried = []
+    for share in _FILL_SHARES:
+        timeouts_s = {
+            choice.stage: share * (choice.batch - 1) / rate for choice in schedule.choices[:-1]
+        }
+        policy = Policy(timeouts_s)
+        played = simulate(problem, schedule, arrivals_s, policy, schema.lengths.output)
+        tried.append((timeouts_s, played.report(limits)))
+        if all(choice.batch == 1 for choice in schedule.choices[:-1]):
+            break
+    timeouts_s, report = min(tried, key=lambda one: one[1]["ttft_s_p99"])
+    return timeouts_s, {"load": wanted.load, "arrivals_per_s": rate, **report}
 
 
 def tpot_of(problem: Problem, schema: RagSchema, schedule: Schedule) -> float:
     """Seconds per output token at the schedule's decode batch."""
-    decode, table = schedule.choices[-1], problem.decode
-    latency_s = table.latency_s[
-        table.row(decode.count, decode.kind), table.batches.index(decode.batch)
-    ]
-    return float(latency_s) / schema.lengths.output
+    return decode_step_s(problem, schedule) / schema.lengths.output
 
 
 def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem | None:
@@ -180,13 +237,14 @@ def _tpot_out_of_reach(problem: Problem, schema: RagSchema) -> Infeasible:
     )
 
 
-def _explain(problem: Problem, schema: RagSchema, within_rate: Frontier) -> Infeasible:
+def _explain(problem: Problem, schema: RagSchema, within_rate: Sequence[Schedule]) -> Infeasible:
     """Which objective binds: drops one after the other."""
     wanted = schema.objectives
-    if within_rate.points:
-        lowest = within_rate.points[0].ttft_s
+    if within_rate:
+        lowest = min(s.ttft_s for s in within_rate)
         return Infeasible("objectives.ttft_s", lowest, f"allow a TTFT of {lowest:.3g} s")
-    free = search(replace(problem, wanted_qps=None)).points
+    per_chip = (Weights(Rate.PER_CHIP),)
+    free = search(replace(problem, wanted_qps=None, weights=per_chip)).points
     if not free:
         return Infeasible(
             "max_accelerators",

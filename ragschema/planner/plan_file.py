@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +11,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragschema.errors import InvalidInput
+from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.problem import StageKind
-from ragschema.planner.schedule import Schedule
+from ragschema.planner.schedule import Schedule, StageChoice
 from ragschema.userfile import checked_yaml, read_user_text
 
 
@@ -22,12 +24,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "version": 1,
         "schema": plan.schema.name,
         "objective": str(plan.objective),
-        "pool": {
-            "accelerator": plan.pool.chip.name,
-            "host": plan.pool.host.name,
-            "accelerators": plan.schedule.chips,
-            "hosts": plan.schedule.servers,
-        },
+        "pool": _devices(plan),
         "groups": _groups(plan),
         "predicted": {
             "provenance": "modelled",
@@ -35,22 +32,47 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "tpot_s": plan.tpot_s,
             "qps": plan.schedule.qps,
             "qps_per_chip": plan.schedule.qps_per_chip,
+            "cost_per_1000": _times(1000, plan.per_request(Rate.PER_COST)),
+            "energy_j": plan.per_request(Rate.PER_WATT),
         },
         "simulated": dict(plan.simulated),
         "definitions": dict(DEFINITIONS),
     }
 
 
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
+def _devices(plan: Plan) -> dict[str, dict[str, int]]:
+    """Devices of the plan by name: accelerators, and nodes of retrieval."""
+    found: dict[str, dict[str, int]] = {"accelerators": {}, "retrieval": {}}
+    for entry in _groups(plan):
+        if "device" in entry:
+            on = found["accelerators"]
+            on[entry["device"]] = on.get(entry["device"], 0) + entry["accelerators"]
+        for stage in entry["stages"]:
+            if "hosts" in stage:
+                found["retrieval"][stage["device"]] = stage["hosts"]
+    return found
+
+
 def _groups(plan: Plan) -> list[dict[str, Any]]:
     choices, stages = plan.schedule.choices, plan.problem.stages
     found: list[dict[str, Any]] = []
-    for group in (*plan.schedule.placement, (len(stages) - 1,)):
-        on_chips = [choices[i].count for i in group if stages[i].kind is not StageKind.SERVER]
-        entry: dict[str, Any] = {"accelerators": on_chips[0] if on_chips else 0, "stages": []}
+    for group in plan.problem.groups_of(plan.schedule.placement):
+        on_chips = [choices[i] for i in group if stages[i].kind is not StageKind.SERVER]
+        entry: dict[str, Any] = {"accelerators": on_chips[0].count if on_chips else 0}
+        if on_chips:
+            entry["device"] = plan.problem.kinds[on_chips[0].kind].name
+        entry["stages"] = []
         for i in group:
             stage: dict[str, Any] = {"name": choices[i].stage, "batch": choices[i].batch}
+            if choices[i].stage in plan.timeouts_s:
+                stage["timeout_s"] = plan.timeouts_s[choices[i].stage]
             if stages[i].kind is StageKind.SERVER:
                 stage["hosts"] = choices[i].count
+                stage["device"] = plan.pool.nodes[choices[i].kind].device.name
             entry["stages"].append(stage)
         found.append(entry)
     return found
@@ -72,11 +94,14 @@ class _Stage(BaseModel):
     name: str
     batch: Annotated[int, Field(ge=1)]
     hosts: Annotated[int, Field(ge=1)] | None = None
+    device: str | None = None
+    timeout_s: Annotated[float, Field(ge=0)] | None = None
 
 
 class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     accelerators: Annotated[int, Field(ge=0)]
+    device: str | None = None
     stages: Annotated[list[_Stage], Field(min_length=1)]
 
 
@@ -87,6 +112,8 @@ class _Predicted(BaseModel):
     tpot_s: Annotated[float, Field(gt=0)]
     qps: Annotated[float, Field(gt=0)]
     qps_per_chip: Annotated[float, Field(gt=0)]
+    cost_per_1000: Annotated[float, Field(ge=0)] | None = None
+    energy_j: Annotated[float, Field(ge=0)] | None = None
 
 
 class _PlanFile(BaseModel):
@@ -124,13 +151,34 @@ def read_plan(path: Path) -> StoredPlan:
         for number, group in enumerate(file.groups)
         for stage in group.stages
     }
-    predicted = file.predicted.model_dump(exclude={"provenance"})
+    predicted = file.predicted.model_dump(exclude={"provenance"}, exclude_none=True)
     chips = sum(group.accelerators for group in file.groups)
     return StoredPlan(file.schema_name, chips, predicted, stages)
 
 
-def frontier_rows(schedules: tuple[Schedule, ...]) -> list[dict[str, Any]]:
-    """One flat row per schedule, for CSV and JSON."""
+def device_of(plan: Plan) -> Callable[[StageChoice], str]:
+    """Names the device of a stage's choice."""
+    nodes = {s.name for s in plan.problem.stages if s.kind is StageKind.SERVER}
+
+    def name(choice: StageChoice) -> str:
+        if choice.stage in nodes:
+            return plan.pool.nodes[choice.kind].device.name
+        return plan.problem.kinds[choice.kind].name
+
+    return name
+
+
+def frontier_rows(
+    schedules: tuple[Schedule, ...],
+    kinds: Callable[[StageChoice], str] | None = None,
+    more: Callable[[Schedule], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """One flat row per schedule, for CSV and JSON.
+
+    Args:
+        kinds: names the device of a choice; None: there is one kind.
+        more: further columns of a schedule.
+    """
     rows = []
     for schedule in schedules:
         row: dict[str, Any] = {
@@ -139,12 +187,15 @@ def frontier_rows(schedules: tuple[Schedule, ...]) -> list[dict[str, Any]]:
             "qps": schedule.qps,
             "chips": schedule.chips,
             "servers": schedule.servers,
+            **(more(schedule) if more is not None else {}),
             "placement": "|".join(
                 "+".join(schedule.choices[i].stage for i in group) for group in schedule.placement
             ),
         }
         for choice in schedule.choices:
             row[f"{choice.stage}_count"] = choice.count
+            if kinds is not None:
+                row[f"{choice.stage}_device"] = kinds(choice)
             row[f"{choice.stage}_batch"] = choice.batch
         rows.append(row)
     return rows

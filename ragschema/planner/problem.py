@@ -248,6 +248,10 @@ class Problem:
                     hint="use powers of two, or one batch for all stages",
                 )
 
+    def groups_of(self, placement: Placement) -> Placement:
+        """The groups of a placement, and decode's own behind them."""
+        return (*placement, (len(self.stages) - 1,))
+
     @property
     def before_decode(self) -> tuple[StageTable, ...]:
         return self.stages[:-1]

@@ -10,7 +10,7 @@ still reach (``bounds``) is on or below the frontier already found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,20 @@ _PAIRS = 1 << 20
 _SCOUTS = 24
 
 
-def search(problem: Problem, progress: Callable[[float], None] | None = None) -> Frontier:
+def search(
+    problem: Problem,
+    progress: Callable[[float], None] | None = None,
+    known: Sequence[Schedule] = (),
+) -> Frontier:
     """The frontier over TTFT and each rate of all schedules of a problem.
 
     Args:
         progress: told the share of the work done, 0 .. 1.
+        known: schedules of this problem to begin with; they only save time.
     """
     frontier = frontier_for(problem)
+    for schedule in known:
+        frontier.offer(schedule)
     options = _OptionCache(problem)
     jobs = [(burst, placement) for burst in problem.bursts for placement in problem.placements]
     for at, limit in enumerate((_SCOUTS, None)):

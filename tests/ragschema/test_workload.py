@@ -10,7 +10,8 @@ import pytest
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.models import find_model
 from ragschema.planner.reproduce.rago import case1, case2, case4
-from ragschema.workload import bytes_of, json_schema, keys_at, load_schema, parse_schema
+from ragschema.userfile import keys_at
+from ragschema.workload import RagSchema, bytes_of, json_schema, load_schema, parse_schema
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "examples" / "schemas"
 
@@ -164,6 +165,6 @@ def test_an_unknown_model_names_the_known_ones() -> None:
 def test_editors_get_a_json_schema() -> None:
     published = json_schema()
     json.dumps(published)
-    assert set(keys_at(())) <= set(published["properties"])
-    assert keys_at(("database",))[0] == "vectors"
-    assert keys_at(("nothing",)) == []
+    assert set(keys_at(RagSchema, ())) <= set(published["properties"])
+    assert keys_at(RagSchema, ("database",))[0] == "vectors"
+    assert keys_at(RagSchema, ("nothing",)) == []

@@ -1,4 +1,4 @@
-"""How long a vector search takes on CPU servers that share a database evenly.
+"""How long tree and exact vector search take on servers that share a database evenly.
 
 Source: RAGO (arXiv 2503.14649), section 4: a core scans PQ codes at a fixed rate, all
 cores of a server share its memory bandwidth, one query runs on one core.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragschema.hardware.devices import Host
+from ragschema.hardware.devices import Accelerator, Host
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,19 @@ def search_s(database: Database, host: Host, servers: int, queries: int) -> floa
             waves = max(1.0, queries / host.cores)
             total += max(by_memory, mine * waves / host.scan_bytes_per_s)
     return total
+
+
+def exact_on_gpu_s(
+    database: Database, gpu: Accelerator, nodes: int, queries: int, dims: int
+) -> float | None:
+    """Seconds to compare a batch with all vectors; None: they do not fit.
+
+    One matrix product: vectors are read once per batch.
+    """
+    if database.stored_bytes > nodes * gpu.memory_bytes:
+        return None
+    vectors = database.vectors / nodes
+    return gpu.launch_s + max(
+        2.0 * queries * vectors * dims / (gpu.flops_per_s * gpu.compute_share),
+        vectors * database.bytes_per_vector / (gpu.memory_bytes_per_s * gpu.memory_share),
+    )

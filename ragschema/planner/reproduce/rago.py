@@ -14,7 +14,7 @@ from ragschema.planner.problem import Placement, Problem, Sharing, StageKind, St
 from ragschema.planner.reproduce.figure import Figure
 from ragschema.planner.schedule import Frontier, Schedule
 from ragschema.planner.search import search
-from ragschema.pool import Pool
+from ragschema.pool import Pool, tied_pool
 from ragschema.workload import (
     DatabaseConfig,
     EncoderConfig,
@@ -52,7 +52,7 @@ def rago_pool() -> Pool:
     assert isinstance(chip, Accelerator), "a device of ours"
     assert isinstance(host, Host), "a device of ours"
     calibration = find_calibration("rago")
-    return Pool(calibration.over(chip), calibration.over(host), 64, 128)
+    return tied_pool(calibration.over(chip), calibration.over(host), 64, 128)
 
 
 def case1(model: str, queries: int = 1) -> RagSchema:

@@ -42,7 +42,7 @@ def test_a_device_of_ones_own(tmp_path: Path) -> None:
         (", source: measured}", "}", "figures.flops_per_s.source", "ragschema/hardware"),
         ("kind: accelerator", "kind: gpu", "kind", "ragschema/hardware"),
         ("name: my-chip", "name: My Chip", "name", "ragschema/hardware"),
-        ("name: my-chip", "nom: my-chip", "name", "ragschema/hardware"),
+        ("name: my-chip", "nom: my-chip", "nom", "use one of name"),
         (
             "  flops_per_s: {value: 1.0e+12, source: measured}\n",
             "",

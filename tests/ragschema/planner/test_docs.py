@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli.app import run
-from ragschema.workload import keys_at
+from ragschema.userfile import keys_at
+from ragschema.workload import RagSchema
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "planner.md").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def test_the_first_command_runs(
 
 
 def test_every_key_of_a_schema_is_listed() -> None:
-    for part in keys_at(()):
+    for part in keys_at(RagSchema, ()):
         assert f"`{part}" in TEXT, part
-        for key in keys_at((part,)):
+        for key in keys_at(RagSchema, (part,)):
             assert re.search(rf"`(?:{part})?\.{key}`", TEXT), f"{part}.{key}"

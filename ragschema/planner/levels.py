@@ -1,0 +1,40 @@
+"""The frontier with TPOT as an axis beside TTFT and the rates.
+
+TPOT takes few values: one per row and batch of the decode table. For each of them, lowest
+first, the search runs with slower decode batches left out, starting from what lower values
+gave; every schedule that is undominated with TPOT counted is on one of these frontiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ragschema.planner.problem import Problem
+from ragschema.planner.schedule import Schedule
+from ragschema.planner.search import search
+
+
+def search_levels(
+    problem: Problem, progress: Callable[[float], None] | None = None
+) -> tuple[Schedule, ...]:
+    """Schedules of which none is as good in TTFT, in every rate and in TPOT; not filtered.
+
+    Some that are beaten in all of them may be among those returned.
+    """
+    decode = problem.decode
+    levels = np.unique(decode.latency_s[np.isfinite(decode.latency_s)])
+    found: dict[Schedule, None] = {}
+    known: tuple[Schedule, ...] = ()
+    for done, level in enumerate(levels.tolist()):
+        latency = np.where(decode.latency_s <= level, decode.latency_s, np.inf)
+        limited = replace(decode, latency_s=latency)
+        known = search(
+            replace(problem, stages=(*problem.before_decode, limited)), known=known
+        ).points
+        found |= dict.fromkeys(known)
+        if progress is not None:
+            progress((done + 1) / len(levels))
+    return tuple(found)

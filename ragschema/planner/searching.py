@@ -1,0 +1,88 @@
+"""The retrieval stage of a workload: which cost model speaks for which node and index."""
+
+from __future__ import annotations
+
+import math
+
+from ragschema.errors import InvalidInput
+from ragschema.hardware.devices import Accelerator, Fpga, Host
+from ragschema.planner.cost.ivfpq import IvfPq, ivfpq_s
+from ragschema.planner.cost.network import Network, fan_out_s
+from ragschema.planner.cost.retrieval import Database, exact_on_gpu_s, search_s
+from ragschema.pool import NetworkConfig
+from ragschema.workload import DatabaseConfig, RagSchema
+
+#: Of a result on the wire: an id and a distance.
+_RESULT_BYTES = 12.0
+
+
+class Retrieval:
+    """Seconds of a schema's retrievals on nodes of one kind.
+
+    Raises:
+        InvalidInput: there is no cost model for the index on such nodes.
+    """
+
+    def __init__(
+        self,
+        schema: RagSchema,
+        node: Host | Fpga | Accelerator,
+        network: NetworkConfig | None,
+    ) -> None:
+        assert schema.database is not None, "asked only with a database"
+        self._database = schema.database
+        self._vectors = _vectors(schema, schema.database)
+        self._queries = schema.retrieval.queries
+        self._node = node
+        self._network = None if network is None else Network(network.hop_s, network.bytes_per_s)
+        index = self._database.index
+        if (index == "tree" and not isinstance(node, Host)) or (
+            index == "exact" and isinstance(node, Fpga)
+        ):
+            raise InvalidInput(
+                f"there is no model of a search with index {index} on {node.name!r}",
+                field="database.index",
+                hint="use ivfpq, or hosts",
+            )
+
+    def seconds(self, nodes: int, batch: int) -> float | None:
+        """Of a batch of requests; None: the database does not fit the nodes."""
+        queries = batch * self._queries
+        search = self._search_s(nodes, queries)
+        if search is None or self._network is None:
+            return search
+        nbytes = queries * (4.0 * self._database.dims + _RESULT_BYTES * self._database.results)
+        # The coordinator is one of those that a message passes.
+        return search + fan_out_s(self._network, nodes + 1, nbytes)
+
+    def _search_s(self, nodes: int, queries: int) -> float | None:
+        config, node = self._database, self._node
+        if config.index == "ivfpq":
+            index = IvfPq(
+                self._vectors,
+                config.dims,
+                config.bytes_per_vector,
+                config.nlist,
+                config.scanned_share,
+                config.results,
+            )
+            return ivfpq_s(index, node, nodes, queries)
+        exact = config.index == "exact"
+        database = Database(
+            self._vectors,
+            config.bytes_per_vector,
+            1.0 if exact else config.scanned_share,
+            None if exact else config.fanout,
+        )
+        if isinstance(node, Accelerator):
+            return exact_on_gpu_s(database, node, nodes, queries, config.dims)
+        assert isinstance(node, Host), "checked at the start"
+        return search_s(database, node, nodes, queries)
+
+
+def _vectors(schema: RagSchema, database: DatabaseConfig) -> float:
+    if database.vectors is not None:
+        return database.vectors
+    encoder = schema.encoder
+    assert encoder is not None, "the schema was checked"
+    return float(math.ceil(encoder.context / encoder.chunk))
