@@ -10,6 +10,8 @@ A query's distance to row x of list l, with PQ code y, is approximated by
   a table per query and list, ``B_l = 0``.
 * mode B (ip, cosine): ``T_j[c] = -q_j . cb_j[c]``; one table per query,
   ``B_l = -q . c_l``.
+* mode B (l2): ``T_j[c] = -2 (q - s)_j . cb_j[c]``; one table per query, and a
+  16-bit bias per code that no query changes (``fixedpoint_rows``).
 
 Where codes are of the vectors themselves and not of residuals, mode A has one
 table per query too, with ``r = q``, and ``B_l = 0`` in both modes.
@@ -20,6 +22,7 @@ query to unsigned integers of ``table_bits`` and summed with saturation.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +41,19 @@ MAX_ABS = 1e15
 #: float32 lanes of the exact distance.
 LANES = 16
 _SCALE_LIMIT = 2.0**120
+
+
+class TableMode(enum.Enum):
+    """Which tables a query needs: one per probed list (A), or one in all (B)."""
+
+    PER_LIST = "A"
+    PER_QUERY = "B"
+
+
+def usual_mode(metric: Metric, residual: bool) -> TableMode:
+    """The mode without biases of codes, which every implementation has."""
+    per_list = metric is Metric.L2 and residual
+    return TableMode.PER_LIST if per_list else TableMode.PER_QUERY
 
 
 @dataclass(frozen=True)
@@ -137,25 +153,29 @@ def coarse_ip(query: F32, centroid: F32) -> float:
     return total
 
 
-def _ordered_sum(values: F32) -> float:
+def ordered_sum(values: F32) -> float:
+    """The values added in order, in float64."""
     total = 0.0
     for value in values.tolist():
         total += value
     return total
 
 
-def choose_scale(largest: float, span: float, reach: float, m: int, contract: Contract) -> float:
+def choose_scale(
+    largest: float, span: float, reach: float, m: int, contract: Contract, code_bias: float = 0.0
+) -> float:
     """Quanta per unit of distance, from the query, its lists and the codebooks alone.
 
-    The smallest of three limits, each left out where its divisor is zero:
+    The smallest of four limits, each left out where its divisor is zero:
 
     * ``table_max / largest``: the largest table entry fits;
     * ``(sum_max - 2 (m + 1)) / span``: no sum saturates;
     * ``2^22 / reach``: a quantum is at least two float32 steps of the largest
       distance, so different sums are different float32 distances and merging
-      shards by (distance, row id) is merging by (sum, row id).
+      shards by (distance, row id) is merging by (sum, row id);
+    * ``65 535 / code_bias``: the largest bias of a code's upper byte fits 16 bits.
 
-    With all three zero every distance is zero and the scale is 1.
+    With all of them zero every distance is zero and the scale is 1.
     """
     limits = [
         top / divisor
@@ -163,6 +183,7 @@ def choose_scale(largest: float, span: float, reach: float, m: int, contract: Co
             (float(contract.table_max), largest),
             (contract.span_limit(m), span),
             (2.0**22, reach),
+            (65_535.0, code_bias),
         )
         if divisor > 0.0
     ]
@@ -222,8 +243,8 @@ def _quantized(tables: list[F32], coarse: list[float], m: int, contract: Contrac
         return ScanTables(empty, np.zeros(0, dtype=np.int64), 0.0, np.float32(1.0))
     minima = [table.min(axis=1) for table in tables]
     lifted = [table - low[:, None] for table, low in zip(tables, minima, strict=True)]
-    floors = [_ordered_sum(low) for low in minima]
-    spreads = [_ordered_sum(table.max(axis=1)) for table in lifted]
+    floors = [ordered_sum(low) for low in minima]
+    spreads = [ordered_sum(table.max(axis=1)) for table in lifted]
     largest = max(float(table.max()) for table in lifted)
     # Else one table serves all lists.
     of_list = range(len(coarse)) if len(tables) == len(coarse) else [0] * len(coarse)

@@ -13,7 +13,6 @@ beats per cycle that memory delivers to each channel:
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,18 +20,12 @@ from typing import Final, Literal
 
 from ragschema.errors import InvalidInput
 from retrieval_node.backends.fpga.boards import Board
+from retrieval_node.fixedpoint import TableMode as TableMode
 
 PROVENANCE: Final = "modelled"
 BEAT_BYTES: Final = 64
 TABLE_CYCLES: Final = 256
 _WIDTHS = (8, 16, 32, 64)
-
-
-class TableMode(enum.Enum):
-    """Which tables a query needs: one per probed list (A), or one in all (B)."""
-
-    PER_LIST = "A"
-    PER_QUERY = "B"
 
 
 @dataclass(frozen=True)
