@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.common import emit, machine, note, options, typed_failures
+from bench.planner_growth import draw, growth
 from bench.planner_problems import random_problem
 from bench.rago_artifact import identical
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=500, help="random tables to enumerate")
     parser.add_argument("--seed", type=int, default=1, help="of the sampled schedules")
     parser.add_argument("--no-case4-integer", action="store_true", help="leave the longest out")
+    parser.add_argument("--plot", type=Path, help="draw how the time grows: .svg or .png")
     given = parser.parse_args()
     with typed_failures():
         result: dict[str, Any] = {
@@ -45,9 +48,12 @@ def main() -> None:
             "identical_by_case": small,
             **case2_result,
             **case4_extrapolated(given.seed),
+            **growth(note),
             **guide_times(given.no_case4_integer),
             "machine": machine(),
         }
+        if given.plot is not None:
+            draw(given.plot, result)
         emit(result, given)
 
 

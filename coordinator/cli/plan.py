@@ -62,6 +62,14 @@ Axes = Annotated[
         metavar="A,B[,C]",
     ),
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        help="Search so long at most, and say how far off it may be.",
+        metavar="SECONDS",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="Write the plan.", metavar="plan.yaml")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say what binds, what is idle, what more would bring.")
@@ -99,6 +107,7 @@ def make(
     counts: Counts = "pow2",
     sharing: Sharing = "hybrid",
     axes: Axes = None,
+    time_limit: TimeLimit = None,
     out: Out = None,
     explain: Explain = False,
     plot: Plot = None,
@@ -125,7 +134,7 @@ def make(
             field="schema" if schema is None else "pool",
             hint="ragrig plan examples/schemas/case4.yaml --pool examples/pools/rago.yaml",
         )
-    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_, axes)
+    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_, axes, time_limit)
     if not run_plan(schema, pool, choices):
         raise typer.Exit(1)
 

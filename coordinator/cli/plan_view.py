@@ -58,6 +58,13 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
         for name, value in figures.items()
     ]
     lines.append(Text(f"{'load':<14}{plan.simulated['load']:<10.0%}of qps, for the p99"))
+    if plan.gap.unfinished:
+        lines.append(
+            Text(
+                f"time ran out with {plan.gap.unfinished:.0%} of the search to go: no schedule is"
+                f" better by more than {plan.gap.rate:.2%} in rate, or {plan.gap.ttft:.2%} in TTFT"
+            )
+        )
     return Group(table, *lines, Text(""))
 
 

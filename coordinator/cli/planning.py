@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import enum
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class PlanChoices:
     plot: Path | None
     format: Format
     axes: str | None = None
+    time_limit_s: float | None = None
 
 
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
@@ -69,7 +71,8 @@ def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
     )
     schema, pool = load_schema(schema_path), load_pool(pool_path)
     with _progress("searching schedules") as told:
-        plan = make_plan(schema, pool, objective, space, told, _axes(choices.axes))
+        limit_s = math.inf if choices.time_limit_s is None else choices.time_limit_s
+        plan = make_plan(schema, pool, objective, space, told, _axes(choices.axes), limit_s)
     if isinstance(plan, Infeasible):
         _print_infeasible(plan, choices.format)
         return False

@@ -7,34 +7,43 @@ gave; every schedule that is undominated with TPOT counted is on one of these fr
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 
 from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.search import search
+from ragschema.planner.search import Gap, search_within
 
 
 def search_levels(
-    problem: Problem, progress: Callable[[float], None] | None = None
-) -> tuple[Schedule, ...]:
+    problem: Problem,
+    progress: Callable[[float], None] | None = None,
+    limit_s: float = math.inf,
+) -> tuple[tuple[Schedule, ...], Gap]:
     """Schedules of which none is as good in TTFT, in every rate and in TPOT; not filtered.
 
     Some that are beaten in all of them may be among those returned.
     """
     decode = problem.decode
     levels = np.unique(decode.latency_s[np.isfinite(decode.latency_s)])
+    deadline_s = time.monotonic() + limit_s
     found: dict[Schedule, None] = {}
+    gap = Gap()
     known: tuple[Schedule, ...] = ()
     for done, level in enumerate(levels.tolist()):
         latency = np.where(decode.latency_s <= level, decode.latency_s, np.inf)
         limited = replace(decode, latency_s=latency)
-        known = search(
-            replace(problem, stages=(*problem.before_decode, limited)), known=known
-        ).points
+        level_problem = replace(problem, stages=(*problem.before_decode, limited))
+        left_s = deadline_s - time.monotonic()
+        frontier, level_gap = search_within(level_problem, left_s, known=known)
+        known = frontier.points
+        # A gap of the strictest TPOT matters as much as one of the loosest.
+        gap = Gap(*(max(pair) for pair in zip(astuple(gap), astuple(level_gap), strict=True)))
         found |= dict.fromkeys(known)
         if progress is not None:
             progress((done + 1) / len(levels))
-    return tuple(found)
+    return tuple(found), gap

@@ -22,7 +22,7 @@ from ragschema.planner.axes import (
 from ragschema.planner.levels import search_levels
 from ragschema.planner.problem import Problem, StageKind, Weights
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.search import search
+from ragschema.planner.search import Gap, search, search_within
 from ragschema.planner.simulate import Limits, Policy, simulate
 from ragschema.planner.weighing import weight_of
 from ragschema.pool import Pool
@@ -60,6 +60,7 @@ class Plan:
         rates: that the search kept apart, the objective's first.
         frontier: all undominated schedules within the objectives, by TTFT.
         shown: of them, those that are undominated in the chosen axes.
+        gap: how far the frontier may be from the exact one; zeros unless time ran out.
         timeouts_s: by stage before decode, how long a batch waits to become full.
         simulated: the schedule under Poisson arrivals at the objectives' load.
     """
@@ -74,6 +75,7 @@ class Plan:
     rates: tuple[Rate, ...]
     frontier: tuple[Schedule, ...]
     shown: tuple[Schedule, ...]
+    gap: Gap
     timeouts_s: Mapping[str, float]
     simulated: Mapping[str, float]
 
@@ -127,11 +129,13 @@ def make_plan(
     space: SearchSpace | None = None,
     progress: Progress | None = None,
     axes: Sequence[Axis] | None = None,
+    limit_s: float = math.inf,
 ) -> Plan | Infeasible:
     """The best plan under the schema's objectives.
 
     Args:
         axes: of the frontier that is shown; None: TTFT and the objective's rate.
+        limit_s: of the search, which then says how far it may be from the best.
 
     Raises:
         InvalidInput: an objective needs a figure that the schema does not give, or a
@@ -149,10 +153,15 @@ def make_plan(
     limited = _limited(problem, wanted, schema.lengths.output)
     if limited is None:
         return _tpot_out_of_reach(problem, schema)
+    if not limit_s > 0:
+        raise InvalidInput(
+            f"{limit_s} s is no time to search", field="time_limit", hint="give seconds above 0"
+        )
     if Axis.TPOT in axes:
-        points = search_levels(limited, progress)
+        points, gap = search_levels(limited, progress, limit_s)
     else:
-        points = search(limited, progress).points
+        frontier, gap = search_within(limited, limit_s, progress)
+        points = frontier.points
     allowed = [s for s in points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
     if not allowed:
         return _explain(limited, schema, points)
@@ -164,7 +173,7 @@ def make_plan(
     tpot_s = tpot_of(limited, schema, schedule)
     return Plan(
         schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
-        tuple(shown), timeouts_s, simulated,
+        tuple(shown), gap, timeouts_s, simulated,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +35,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "cost_per_1000": _times(1000, plan.per_request(Rate.PER_COST)),
             "energy_j": plan.per_request(Rate.PER_WATT),
         },
+        "gap": asdict(plan.gap),
         "simulated": dict(plan.simulated),
         "definitions": dict(DEFINITIONS),
     }
@@ -124,6 +125,7 @@ class _PlanFile(BaseModel):
     pool: dict[str, Any]
     groups: Annotated[list[_Group], Field(min_length=1)]
     predicted: _Predicted
+    gap: dict[str, float]
     simulated: dict[str, float]
     definitions: dict[str, str]
 

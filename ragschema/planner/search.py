@@ -10,34 +10,36 @@ still reach (``bounds``) is on or below the frontier already found.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ragschema.planner.bounds import bounds_of, decode_rates
-from ragschema.planner.burst import pass_through
 from ragschema.planner.frontier import frontier_for
-from ragschema.planner.labels import (
-    Kinds,
-    Labels,
-    by_shape,
-    none,
-    spread,
-    start,
-    undominated_labels,
-)
-from ragschema.planner.options import GroupOptions, group_options
 from ragschema.planner.play import replayed
-from ragschema.planner.problem import F64, I64, Group, Placement, Problem, StageKind
-from ragschema.planner.schedule import Frontier, Schedule, StageChoice
-from ragschema.planner.weighing import Weighing, weights_of
+from ragschema.planner.problem import Placement, Problem
+from ragschema.planner.schedule import Frontier, Schedule
+from ragschema.planner.walk import OptionCache, OutOfTimeError, Walk
 
-#: Pairs of label and option that are looked at together; bounds memory.
-_PAIRS = 1 << 20
 #: Labels that a first, rough pass keeps per group; it only finds a good frontier early.
 _SCOUTS = 24
+
+_Job = tuple[int, Placement]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a frontier may be from the exact one; zeros: it is the exact one.
+
+    Attributes:
+        rate: no schedule has more than ``1 + rate`` times the highest first rate found.
+        ttft: no schedule has less than ``1 - ttft`` times the lowest TTFT found.
+        unfinished: share of the search that was left out.
+    """
+
+    rate: float = 0.0
+    ttft: float = 0.0
+    unfinished: float = 0.0
 
 
 def search(
@@ -51,230 +53,77 @@ def search(
         progress: told the share of the work done, 0 .. 1.
         known: schedules of this problem to begin with; they only save time.
     """
-    frontier = frontier_for(problem)
-    for schedule in known:
-        frontier.offer(schedule)
-    options = _OptionCache(problem)
-    jobs = [(burst, placement) for burst in problem.bursts for placement in problem.placements]
-    for at, limit in enumerate((_SCOUTS, None)):
-        for done, (burst, placement) in enumerate(jobs):
-            _Walk(problem, placement, burst, options, frontier).run(limit)
-            if progress is not None:
-                progress((at + (done + 1) / len(jobs)) / 2)
-    return replayed(problem, frontier)
+    return _Search(problem, progress, None, known).run()[0]
 
 
-class _OptionCache:
-    """Options are the same in every placement that has the group."""
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._known: dict[tuple[Group, int, bool], GroupOptions] = {}
-
-    def get(self, group: Group, burst: int, first: bool) -> GroupOptions:
-        key = (group, burst, first)
-        if key not in self._known:
-            self._known[key] = group_options(self._problem, group, burst, first)
-        return self._known[key]
+def search_within(
+    problem: Problem,
+    limit_s: float,
+    progress: Callable[[float], None] | None = None,
+    known: Sequence[Schedule] = (),
+) -> tuple[Frontier, Gap]:
+    """The best frontier that is found in so many seconds, and how far it may be off."""
+    return _Search(problem, progress, time.monotonic() + limit_s, known).run()
 
 
-class _Walk:
-    """One placement and burst."""
+class _Search:
+    """One search; with a deadline it ends early."""
 
     def __init__(
         self,
         problem: Problem,
-        placement: Placement,
-        burst: int,
-        options: _OptionCache,
-        frontier: Frontier,
+        progress: Callable[[float], None] | None,
+        deadline_s: float | None,
+        known: Sequence[Schedule],
     ) -> None:
         self._problem = problem
-        self._placement = placement
-        self._burst = burst
-        self._frontier = frontier
-        self._groups = [options.get(g, burst, i == 0) for i, g in enumerate(placement)]
-        self._kinds = Kinds(problem)
-        self._decode = decode_rates(problem, burst)
-        self._weighings = [Weighing(problem, weights) for weights in problem.weights]
-        self._bounds = bounds_of(problem, self._groups, self._decode, self._weighings)
+        self._progress = progress
+        self._deadline_s = deadline_s
+        self._frontier = frontier_for(problem)
+        for schedule in known:
+            self._frontier.offer(schedule)
+        self._options = OptionCache(problem)
 
-    def run(self, limit: int | None) -> None:
-        labels = start(self._burst)
-        if self._hopeless(labels):
-            return
-        for at, options in enumerate(self._groups):
-            labels = self._extend(labels, options, at)
-            labels = undominated_labels(labels, last=at == len(self._groups) - 1)
-            if limit is not None and len(labels) > limit:
-                labels = labels.take(spread(labels, limit))
-            if not len(labels):
-                return
-        self._close(labels)
+    def run(self) -> tuple[Frontier, Gap]:
+        jobs = [(b, p) for b in self._problem.bursts for p in self._problem.placements]
+        left: Sequence[_Job] = jobs
+        for at, limit in enumerate((_SCOUTS, None)):
+            left = self._pass(jobs, limit, at / 2)
+            if left:
+                # What the rough pass leaves out the exact one has not looked at either.
+                left = jobs if limit is not None else left
+                break
+        gap = self._gap(left, len(jobs))
+        return replayed(self._problem, self._frontier), gap
 
-    def _hopeless(self, labels: Labels) -> bool:
-        columns = labels.chips, labels.spent, labels.servers, labels.rate
-        return not self._promising(*columns, labels.finish.mean(axis=1), 0).any()
+    def _pass(self, jobs: Sequence[_Job], limit: int | None, before: float) -> Sequence[_Job]:
+        """Walks all jobs; returns those that the deadline has left undone."""
+        for done, job in enumerate(jobs):
+            try:
+                self._walk(job).run(limit)
+            except OutOfTimeError:
+                return jobs[done:]
+            if self._progress is not None:
+                self._progress(before + (done + 1) / len(jobs) / 2)
+        return ()
 
-    def _promising(
-        self, chips: I64, spent: I64, servers: I64, rate: F64, ttft_s: F64, at: int
-    ) -> NDArray[np.bool_]:
-        """Which partial schedules before group ``at`` may still add to the frontier."""
-        values = [
-            self._best_value(which, chips, spent, servers, rate, at)
-            for which in range(len(self._weighings))
-        ]
-        beaten = self._frontier.beats(ttft_s + self._bounds.latency_s[at][chips], *values)
-        keep: NDArray[np.bool_] = ~beaten & (values[0] > 0)
-        return keep
+    def _walk(self, job: _Job) -> Walk:
+        burst, placement = job
+        # However short the time, something is found where anything can be.
+        deadline_s = self._deadline_s if self._frontier.points else None
+        return Walk(self._problem, placement, burst, self._options, self._frontier, deadline_s)
 
-    def _best_value(
-        self, which: int, chips: I64, spent: I64, servers: I64, rate: F64, at: int
-    ) -> F64:
-        """The highest rate per weight that partial schedules may still reach."""
-        bounds, weighing = self._bounds, self._weighings[which]
-        lowest = bounds.weight_lo[which][at][chips]
-        if not weighing.plain:
-            # What is spent, and the cheapest of what must still come.
-            more = bounds.total_lo[at][chips] - chips
-            least = self._kinds.weight(spent, weighing.of_chips) + more * min(weighing.of_chips)
-            lowest = np.maximum(lowest, least + weighing.servers(servers, chips + more))
-        best: F64 = np.minimum(bounds.value[which][at][chips], rate / lowest)
-        return best
-
-    def _extend(self, labels: Labels, options: GroupOptions, at: int) -> Labels:
-        parts = []
-        step = max(1, _PAIRS // max(1, len(options)))
-        for first in range(0, len(labels), step):
-            some = np.arange(first, min(first + step, len(labels)))
-            parts += self._extend_some(labels, some, options, at)
-        if not parts:
-            return none(self._burst, labels)
-        chips, spent, servers, rate, finish, parent, option = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
+    def _gap(self, left: Sequence[_Job], jobs: int) -> Gap:
+        bounds = [best for job in left if (best := self._walk(job).at_best()) is not None]
+        if not bounds:
+            return Gap()
+        share = len(left) / jobs
+        points = self._frontier.points
+        if not points:
+            return Gap(math.inf, 1.0, share)
+        lowest, highest = min(p.ttft_s for p in points), max(p.value for p in points)
+        return Gap(
+            max(0.0, max(rate for _, rate in bounds) / highest - 1),
+            max(0.0, 1 - min(ttft_s for ttft_s, _ in bounds) / lowest),
+            share,
         )
-        return Labels(chips, spent, servers, rate, finish, parent, option, labels)
-
-    def _extend_some(
-        self, labels: Labels, some: NDArray[np.intp], options: GroupOptions, at: int
-    ) -> list[tuple[NDArray[Any], ...]]:
-        finish = labels.finish[some]
-        chips = labels.chips[some, None] + options.chips
-        added = self._kinds.packed(options.kind, options.chips)
-        spent = chips if added is options.chips else labels.spent[some, None] + added
-        fits = (chips <= self._problem.max_chips) & self._kinds.fits(spent)
-        chips = np.where(fits, chips, 0)
-        servers = np.maximum(labels.servers[some, None], options.servers)
-        rate = np.minimum(labels.rate[some, None], options.rate)
-        least_s = np.maximum(
-            finish.mean(axis=1)[:, None] + options.service_s,
-            finish[:, :1] + (options.service_s if options.delay else options.mean_s),
-        )
-        keep = fits & self._promising(chips, spent, servers, rate, least_s, at + 1)
-        who, what = np.nonzero(keep)
-        parts = []
-        for shape, (w, o) in by_shape(options, who, what):
-            arrivals = finish[w]
-            if options.delay:
-                done = pass_through(arrivals, options.service_s[o])
-            else:
-                done = options.shape(shape).finish(arrivals, options.w[o])
-            state = (chips[w, o], spent[w, o], servers[w, o], rate[w, o])
-            good = self._promising(*state, done.mean(axis=1), at + 1)
-            good &= self._servers_fit(state[0], state[2], at + 1)
-            columns = (*state, done, some[w], o)
-            parts.append(tuple(column[good] for column in columns))
-        return parts
-
-    def _servers_fit(self, chips: I64, servers: I64, at: int) -> NDArray[np.bool_]:
-        """The chips that these servers come with must leave room for what was spent."""
-        ranges = self._problem.server_totals
-        if not len(ranges):
-            return np.ones(len(chips), dtype=bool)
-        low, high = ranges[servers].T
-        least = self._bounds.total_lo[at][chips]
-        fits: NDArray[np.bool_] = (servers < 0) | ((least <= high) & (low <= high))
-        return fits
-
-    def _close(self, labels: Labels) -> None:
-        """Gives every label its decode chips and offers what is new."""
-        for kind, decode in enumerate(self._decode):
-            self._close_kind(labels, kind, decode)
-
-    def _close_kind(self, labels: Labels, kind: int, decode: F64) -> None:
-        counts = np.flatnonzero(decode)
-        total = labels.chips[:, None] + counts
-        rate = np.minimum(labels.rate[:, None], decode[counts])
-        ttft = np.broadcast_to(labels.finish.mean(axis=1)[:, None], total.shape)
-        spent = labels.spent[:, None] + self._kinds.packed(np.array(kind), counts)
-        allowed = self._totals_allowed(labels, total) & self._kinds.fits(spent)
-        inside = np.where(allowed, total, 0)
-        rows = labels.servers[:, None]
-        values = [
-            np.where(
-                allowed,
-                rate / (self._kinds.weight(spent, one.of_chips) + one.servers(rows, inside)),
-                0.0,
-            )
-            for one in self._weighings
-        ]
-        good = allowed & ~self._frontier.beats(ttft, *values)
-        found = np.argwhere(good)
-        order = np.lexsort((total[good], *(-v[good] for v in reversed(values)), ttft[good]))
-        if len(values) == 1:
-            order = order[_rising(values[0][good][order])]
-        for i, j in found[order].tolist():
-            self._frontier.offer(self._schedule(labels, i, kind, int(counts[j])))
-
-    def _totals_allowed(self, labels: Labels, total: I64) -> NDArray[np.bool_]:
-        ranges = self._problem.server_totals
-        if len(ranges):
-            low, high = ranges[labels.servers].T
-        else:
-            low = np.full(len(labels), self._problem.lowest_total)
-            high = np.full(len(labels), self._problem.max_chips)
-        allowed: NDArray[np.bool_] = (total >= low[:, None]) & (total <= high[:, None])
-        return allowed
-
-    def _schedule(self, labels: Labels, at: int, kind: int, decode_chips: int) -> Schedule:
-        ttft_s = float(labels.finish[at].mean())
-        rate = min(float(labels.rate[at]), float(self._decode[kind, decode_chips]))
-        spent = self._kinds.counts(int(labels.spent[at]))
-        spent[kind] += decode_chips
-        chips = int(labels.chips[at]) + decode_chips
-        row = int(labels.servers[at])
-        table = self._problem.server_stage
-        server = table.rows[row] if table is not None and row >= 0 else None
-        picked: dict[int, StageChoice] = {}
-        level: Labels | None = labels
-        for options in reversed(self._groups):
-            assert level is not None, "a level per group"
-            o = int(level.option[at])
-            for place, index in enumerate(options.group):
-                stage = self._problem.stages[index]
-                given = server if stage.kind is StageKind.SERVER else options.row(o)
-                assert given is not None, "a server stage has servers"
-                of_kind, count = given
-                batch = int(options.batches[o, place])
-                picked[index] = StageChoice(stage.name, count, batch, of_kind)
-            at, level = int(level.parent[at]), level.before
-        choices = (*(picked[i] for i in sorted(picked)), self._decode_choice(kind, decode_chips))
-        weights = weights_of(self._problem, spent, server)
-        servers = None if server is None else server[1]
-        return Schedule(choices, self._placement, chips, servers, ttft_s, rate, weights)
-
-    def _decode_choice(self, kind: int, chips: int) -> StageChoice:
-        """The smallest batch that reaches the best rate."""
-        decode = self._problem.decode
-        batches = np.array(decode.batches)
-        rates = np.where(
-            batches >= self._burst, batches / decode.latency_s[decode.row(chips, kind)], 0.0
-        )
-        return StageChoice(decode.name, chips, int(batches[int(rates.argmax())]), kind)
-
-
-def _rising(values: F64) -> NDArray[np.bool_]:
-    """Of values by ascending TTFT those above all before: only they can stay."""
-    rising = np.ones(len(values), dtype=bool)
-    rising[1:] = values[1:] > np.maximum.accumulate(values)[:-1]
-    return rising

@@ -16,6 +16,7 @@ from ragschema.planner.levels import search_levels
 from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.plan_file import device_of, plan_document
 from ragschema.planner.reproduce.rago import case1, rago_pool
+from ragschema.planner.search import Gap
 from ragschema.pool import Pool, load_pool
 from ragschema.workload import DatabaseConfig, ObjectivesConfig, RagSchema, load_schema
 
@@ -126,7 +127,8 @@ def test_frontiers_over_any_axes_are_those_of_enumeration(axes: tuple[Axis, ...]
 
 def test_levels_only_add_to_the_plain_frontier() -> None:
     problem = problem_of(case1("llama-3-8b"), rago_pool(), SearchSpace(max_batch=8))
-    found = search_levels(problem)
+    found, gap = search_levels(problem)
+    assert gap == Gap()
     tpot = {decode_step_s(problem, s) for s in found}
     assert len(tpot) > 3
     assert all(a != b for a, b in itertools.combinations(found, 2))

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.planner_problems import mixed_problem, random_problem
+from ragschema.planner.assemble import problem_of
 from ragschema.planner.exhaustive import exhaustive
 from ragschema.planner.play import candidate_of, play
 from ragschema.planner.problem import Problem, Sharing, StageKind
+from ragschema.planner.reproduce.rago import case4, rago_pool
 from ragschema.planner.schedule import Frontier
-from ragschema.planner.search import search
+from ragschema.planner.search import Gap, search, search_within
 from tests.ragschema.planner.making import table, two_stages
 
 
@@ -114,3 +116,24 @@ def test_progress_ends_at_one() -> None:
     search(two_stages(), told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_without_time_something_is_found_and_the_gap_is_true() -> None:
+    problem = problem_of(case4("llama-3-8b"), rago_pool())
+    exact = search(problem).points
+    for limit_s in (1e-6, 0.1):
+        frontier, gap = search_within(problem, limit_s)
+        assert frontier.points
+        best = frontier.points[-1].value
+        assert best <= exact[-1].value <= best * (1 + gap.rate) * (1 + 1e-12)
+        lowest = frontier.points[0].ttft_s
+        assert lowest >= exact[0].ttft_s >= lowest * (1 - gap.ttft) * (1 - 1e-12)
+        assert gap.unfinished > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_time_enough_there_is_no_gap(seed: int) -> None:
+    problem = random_problem(seed)
+    frontier, gap = search_within(problem, 60.0)
+    assert gap == Gap()
+    assert frontier.points == search(problem).points
