@@ -16,7 +16,8 @@ Every failure that a user or a peer may see is one of these::
     |-- DeadlineExceeded        the caller's deadline passed
     |-- Cancelled               the caller went away
     |-- Unavailable             a node needed for the answer is away
-    |   `-- InsufficientCoverage  too few shards answered
+    |   |-- InsufficientCoverage  too few shards answered
+    |   `-- DeviceFault         an accelerator hung, failed or answered nonsense
     |-- VersionMismatch         a peer speaks another protocol
     |-- CorruptData             stored bytes are not what was written
     |-- UpstreamError           a server behind us failed or broke its protocol
@@ -134,6 +135,10 @@ class Unavailable(RagrigError):
 
 class InsufficientCoverage(Unavailable):
     type_name = "insufficient_coverage"
+
+
+class DeviceFault(Unavailable):
+    type_name = "device_fault"
 
 
 class VersionMismatch(RagrigError):

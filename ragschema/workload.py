@@ -168,6 +168,18 @@ class RetrievalConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """What need not be computed again.
+
+    Attributes:
+        document_kv_hit: share of the retrieved passages' tokens whose KV is kept.
+    """
+
+    __pydantic_config__ = _STRICT
+    document_kv_hit: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+@dataclass(frozen=True)
 class ObjectivesConfig:
     """Service objectives; None: none.
 
@@ -199,7 +211,14 @@ class RagSchema:
     encoder: EncoderConfig | None = None
     rewriter: RewriterConfig | None = None
     reranker: RerankerConfig | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of a prompt, whose KV is there: of its passages, which are all but the question."""
+        passages = max(0, self.lengths.prompt - self.lengths.question)
+        return int(passages * self.cache.document_kv_hit)
 
 
 def load_schema(path: Path) -> RagSchema:

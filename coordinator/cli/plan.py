@@ -74,8 +74,15 @@ Out = Annotated[Path | None, typer.Option(help="Write the plan.", metavar="plan.
 Explain = Annotated[
     bool, typer.Option("--explain", help="Say what binds, what is idle, what more would bring.")
 ]
+Robust = Annotated[
+    bool,
+    typer.Option("--robustness", help="Show the plan at other loads, and with a device lost."),
+]
 As = Annotated[Format, typer.Option("--format", help="table, csv or json.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw the frontier: .png or .svg.", metavar="FILE")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Draw the frontier: .png, .svg, or an interactive .html.", metavar="FILE"),
+]
 Tables = Annotated[
     Path | None,
     typer.Option(help="Plan on latencies measured elsewhere.", metavar="FILE.csv"),
@@ -94,6 +101,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.command()(make)
+    app.command("what-if")(what_if)
     app.command()(compare)
     app.command()(reproduce)
     app.command("schema")(schema_)
@@ -112,6 +120,7 @@ def make(
     explain: Explain = False,
     plot: Plot = None,
     format_: As = Format.TABLE,
+    robustness: Robust = False,
     stage_tables: Tables = None,
     limits: LimitsFile = None,
 ) -> None:
@@ -134,9 +143,38 @@ def make(
             field="schema" if schema is None else "pool",
             hint="ragrig plan examples/schemas/case4.yaml --pool examples/pools/rago.yaml",
         )
-    choices = PlanChoices(objective, counts, sharing, out, explain, plot, format_, axes, time_limit)
+    choices = PlanChoices(
+        objective, counts, sharing, out, explain, plot, format_, axes, time_limit, robustness
+    )
     if not run_plan(schema, pool, choices):
         raise typer.Exit(1)
+
+
+def what_if(
+    schema: Annotated[Path, typer.Argument(help="A RAGSchema.", metavar="SCHEMA.yaml")],
+    pool: Annotated[Path, typer.Option("--pool", help="The hardware.", metavar="POOL.yaml")],
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            help="A key of the schema and values for it, or of the pool file with pool. before"
+            " it; may stand several times.",
+            metavar="KEY=A,B,C",
+        ),
+    ],
+    objective: Goal = "max-qps-per-chip",
+    counts: Counts = "pow2",
+    sharing: Sharing = "hybrid",
+    time_limit: TimeLimit = None,
+    format_: As = Format.TABLE,
+) -> None:
+    """Plan again with one key changed at a time: load, lengths, hit rate, prices, counts.
+
+    For instance --vary lengths.prompt=512,2048 --vary pool.accelerators.l4.price_per_h=0.4,0.8
+    """
+    from coordinator.cli.planning import PlanChoices, run_what_if
+
+    choices = PlanChoices(objective, counts, sharing, None, False, None, format_, None, time_limit)
+    run_what_if(schema, pool, vary, choices)
 
 
 def compare(

@@ -57,7 +57,9 @@ def draw_figures(title: str, figures: Sequence[PaperFigure], path: Path) -> None
 
 def _canvas(path: Path, height: float) -> tuple[Any, Any]:
     if path.suffix not in (".png", ".svg"):
-        raise InvalidInput(f"cannot draw {path.name}", field="plot", hint="name a .png or .svg")
+        raise InvalidInput(
+            f"cannot draw {path.name}", field="plot", hint="name a .png, .svg or .html"
+        )
     # Slow to import, and most plans are not drawn.
     from matplotlib.figure import Figure
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import enum
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from coordinator.cli.console import stderr, stdout
 from coordinator.cli.plan import Format
+from coordinator.cli.plan_tables import outcome_row, robustness_table, what_if_table
 from coordinator.cli.plan_view import (
     comparison_table,
     explanation,
@@ -29,7 +31,7 @@ from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Counts, Rate, SearchSpace
 from ragschema.planner.axes import Axis, Objective, decode_step_s
 from ragschema.planner.explain import loads, marginals, runner_up
-from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.plan import DEFINITIONS, Infeasible, Plan, make_plan
 from ragschema.planner.plan_file import (
     device_of,
     frontier_rows,
@@ -38,11 +40,14 @@ from ragschema.planner.plan_file import (
     write_plan,
 )
 from ragschema.planner.problem import Sharing
+from ragschema.planner.robust import losses, over_loads
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
 from ragschema.planner.stage_tables import problem_from_tables, read_limits
-from ragschema.pool import load_pool
-from ragschema.workload import load_schema
+from ragschema.planner.what_if import parse_vary, what_if
+from ragschema.pool import Pool, load_pool
+from ragschema.userfile import read_user_text
+from ragschema.workload import RagSchema, load_schema
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
@@ -60,25 +65,20 @@ class PlanChoices:
     format: Format
     axes: str | None = None
     time_limit_s: float | None = None
+    robustness: bool = False
 
 
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
     """Prints the plan; False: nothing meets the objectives."""
-    objective = _one_of(Objective, choices.objective, "objective")
-    space = SearchSpace(
-        counts=_one_of(Counts, choices.counts, "counts"),
-        sharing=_one_of(Sharing, choices.sharing, "sharing"),
-    )
+    space = _space(choices)
     schema, pool = load_schema(schema_path), load_pool(pool_path)
     with _progress("searching schedules") as told:
-        limit_s = math.inf if choices.time_limit_s is None else choices.time_limit_s
-        plan = make_plan(schema, pool, objective, space, told, _axes(choices.axes), limit_s)
+        plan = _made(schema, pool, choices, told)
     if isinstance(plan, Infeasible):
         _print_infeasible(plan, choices.format)
         return False
     if choices.out is not None:
         write_plan(plan, choices.out)
-    _draw(plan.shown, choices.plot)
     columns = _columns(plan)
     several = len(plan.problem.kinds) > 1 or len(plan.pool.nodes) > 1
     device = device_of(plan) if several else None
@@ -87,8 +87,15 @@ def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
         device,
         lambda s: {name: value(s) for name, value in columns.items()},
     )
+    _draw(plan.shown, rows, choices.plot, f"{schema.name}: {plan.objective}")
     if choices.format is Format.JSON:
-        print(json.dumps(plan_document(plan) | {"frontier": rows}, indent=1))
+        document = plan_document(plan) | {"frontier": rows}
+        if choices.robustness:
+            document["robustness"] = {
+                "loads": [asdict(at) for at in over_loads(plan)],
+                "losses": [asdict(loss) for loss in losses(plan)],
+            }
+        print(json.dumps(document, indent=1))
     elif choices.format is Format.CSV:
         _print_csv(rows)
     else:
@@ -100,7 +107,51 @@ def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
             with _progress("asking what more would bring"):
                 gains = marginals(plan, space)
             console.print(explanation(plan, loads(plan), runner_up(plan), gains))
+        if choices.robustness:
+            console.print(robustness_table(over_loads(plan), losses(plan)))
     return True
+
+
+def run_what_if(
+    schema_path: Path, pool_path: Path, varied: Sequence[str], choices: PlanChoices
+) -> None:
+    """Prints a plan per value of every varied key."""
+    changes = [parse_vary(text) for text in varied]
+    schema_text = read_user_text(schema_path, "schema", "see examples/schemas/")
+    pool_text = read_user_text(pool_path, "pool", "see examples/pools/")
+    total = 1 + sum(len(vary.values) for vary in changes)
+    with _progress("planning again and again") as told:
+        done = itertools.count(1)
+
+        def make(schema: RagSchema, pool: Pool) -> Plan | Infeasible:
+            plan = _made(schema, pool, choices, None)
+            told(next(done) / total)
+            return plan
+
+        outcomes = what_if(schema_text, pool_text, changes, make)
+    rows = [outcome_row(outcome) for outcome in outcomes]
+    if choices.format is Format.JSON:
+        print(json.dumps(rows, indent=1))
+    elif choices.format is Format.CSV:
+        _print_csv(rows)
+    else:
+        stdout().print(what_if_table(rows))
+
+
+def _space(choices: PlanChoices) -> SearchSpace:
+    return SearchSpace(
+        counts=_one_of(Counts, choices.counts, "counts"),
+        sharing=_one_of(Sharing, choices.sharing, "sharing"),
+    )
+
+
+def _made(
+    schema: RagSchema, pool: Pool, choices: PlanChoices, told: Callable[[float], None] | None
+) -> Plan | Infeasible:
+    objective = _one_of(Objective, choices.objective, "objective")
+    limit_s = math.inf if choices.time_limit_s is None else choices.time_limit_s
+    axes = _axes(choices.axes)
+    return make_plan(schema, pool, objective, _space(choices), told, axes, limit_s)
 
 
 def run_tables(tables: Path, limits: Path, format_: Format, plot: Path | None) -> None:
@@ -108,7 +159,7 @@ def run_tables(tables: Path, limits: Path, format_: Format, plot: Path | None) -
     problem = problem_from_tables(tables, read_limits(limits))
     with _progress("searching schedules") as told:
         points = search(problem, told).points
-    _draw(points, plot)
+    _draw(points, frontier_rows(points), plot, tables.name)
     if format_ is Format.JSON:
         print(json.dumps(frontier_rows(points), indent=1))
     elif format_ is Format.CSV:
@@ -220,8 +271,15 @@ def _print_infeasible(found: Infeasible, format_: Format) -> None:
     console.print(f"smallest change: {found.change}")
 
 
-def _draw(points: tuple[Schedule, ...], path: Path | None) -> None:
+def _draw(
+    points: tuple[Schedule, ...], rows: list[dict[str, Any]], path: Path | None, title: str
+) -> None:
     if path is None:
+        return
+    if path.suffix == ".html":
+        from coordinator.cli.plan_page import write_page
+
+        write_page(title, rows, DEFINITIONS, path)
         return
     from coordinator.cli.plan_plot import draw_frontier
 

@@ -205,9 +205,10 @@ class _Tables:
 
     def prefill(self) -> StageTable:
         config, prompt = self._schema.generator, self._schema.lengths.prompt
+        cached = min(self._schema.cached_tokens, prompt - 1)
         model, precision = find_model(config.model), _precision(config)
         return self._on_chips(
-            "prefill", lambda chip, n, b: prefill_s(model, chip, precision, n, b, prompt)
+            "prefill", lambda chip, n, b: prefill_s(model, chip, precision, n, b, prompt, cached)
         )
 
     def decode(self) -> StageTable:

@@ -25,6 +25,7 @@ retrieval: {per_sequence: 2, queries: 3}
 encoder: {parameters: 1.2e+8, context: 1000, chunk: 128, weights: bf16}
 rewriter: {model: llama-3-1b, weights: int8, kv: bf16, input: 32, output: 32}
 reranker: {parameters: 1.2e+8, passages: 16, passage: 100, weights: int8}
+cache: {document_kv_hit: 0.25}
 objectives: {ttft_s: 1.0, ttft_p99_s: 2.0, load: 0.7, tpot_s: 0.05, qps: 100}
 """
 
@@ -92,6 +93,8 @@ MUTATIONS = [
     ("passages: 16", "passages: 0", "reranker.passages"),
     ("passage: 100", "passage: -1", "reranker.passage"),
     ("reranker: {parameters: 1.2e+8, ", "reranker: {", "reranker.parameters"),
+    ("document_kv_hit: 0.25", "document_kv_hit: 1.25", "cache.document_kv_hit"),
+    ("document_kv_hit: 0.25", "kv_hit: 0.25", "cache.kv_hit"),
     ("ttft_s: 1.0", "ttft_s: 0", "objectives.ttft_s"),
     ("load: 0.7", "load: 1.2", "objectives.load"),
     ("tpot_s: 0.05", "tpot: 0.05", "objectives.tpot"),

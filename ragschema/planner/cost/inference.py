@@ -122,9 +122,11 @@ def prefill_s(
     chips: int,
     batch: int,
     tokens: int,
+    cached: int = 0,
 ) -> float | None:
     """Seconds to read a batch of prompts; None: it does not fit any split of the chips.
 
+    The KV of the first ``cached`` tokens is there already: they are attended to, not computed.
     A replica's sequences run as m micro-batches through its pipeline:
     ``(m + pp - 1) T(micro-batch) / pp``.
     """
@@ -134,7 +136,8 @@ def prefill_s(
         if not fits(model, chip, precision, split, mine, tokens):
             continue
         for parts in _micro_batches(mine, split.pipeline):
-            work = Work(math.ceil(mine / parts), tokens, (tokens + 1) / 2)
+            fresh = tokens - cached
+            work = Work(math.ceil(mine / parts), fresh, cached + (fresh + 1) / 2)
             once = pass_s(model, chip, precision, work, split)
             total = (parts + split.pipeline - 1) * once / split.pipeline
             best = total if best is None else min(best, total)

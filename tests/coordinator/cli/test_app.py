@@ -123,7 +123,7 @@ def test_every_option_of_every_command_has_help(capsys: pytest.CaptureFixture[st
     plain = {"demo", "up", "ingest", "ask", "search", "status", "doctor"}
     groups = {
         "index": {"import", "export", "knnlm", "tune"},
-        "plan": {"make", "compare", "reproduce", "schema"},
+        "plan": {"make", "compare", "reproduce", "schema", "what-if"},
     }
     assert set(commands) == {"", *plain, *groups}
     for group, names in groups.items():

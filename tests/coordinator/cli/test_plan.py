@@ -86,9 +86,14 @@ def test_nothing_feasible_says_what_to_change(
         (["plan", "none.yaml", "--pool", POOL], ["no schema file none.yaml"]),
         (["plan", SCHEMA, "--pool", POOL, "--objective", "best"], ["max-qps-per-chip"]),
         (["plan", SCHEMA, "--pool", POOL, "--counts", "some"], ["pow2, every"]),
+        (["plan", SCHEMA, "--pool", POOL, "--axes", "ttft"], ["two or three different axes"]),
+        (["plan", SCHEMA, "--pool", POOL, "--axes", "ttft,speed"], ["qps_per_chip, cost"]),
+        (["plan", SCHEMA, "--pool", POOL, "--time-limit", "0"], ["no time to search"]),
+        (["plan", SCHEMA, "--pool", POOL, "--objective", "min-energy"], ["xpu-c", "no watts"]),
+        (["plan", "what-if", SCHEMA, "--pool", POOL, "--vary", "x"], ["what to vary"]),
         (["plan", "--stage-tables", "x.csv"], ["go together"]),
         (["plan", "reproduce", "raga"], ["use rago"]),
-        (["plan", SCHEMA, "--pool", POOL, "--format", "csv", "--plot", "x.gif"], [".png or .svg"]),
+        (["plan", SCHEMA, "--pool", POOL, "--format", "csv", "--plot", "x.gif"], [".svg or .html"]),
     ],
 )
 def test_mistakes_name_the_fix(
@@ -109,3 +114,46 @@ def test_a_papers_figures_beside_ours(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_json_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "schema"]) == 0
     assert "generator" in json.loads(capsys.readouterr().out)["properties"]
+
+
+GPUS = ["--pool", str(ROOT / "examples" / "pools" / "gpus.yaml"), "--objective", "min-cost"]
+CHATBOT = str(ROOT / "examples" / "schemas" / "chatbot.yaml")
+
+
+def test_a_page_holds_the_frontier_and_needs_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "plan.html"
+    argv = ["plan", CHATBOT, *GPUS, "--axes", "ttft,tpot,cost", "--plot", str(path)]
+    assert run([*argv, "--format", "csv"]) == 0
+    page = path.read_text(encoding="utf-8")
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    data = json.loads(page.split("const data = ")[1].split(";\n")[0])
+    assert {"ttft_s", "tpot_s", "cost_per_1000"} <= set(data["axes"])
+    assert len(data["rows"]) > 3
+    assert data["rows"][0]["decode_device"] in ("h100-sxm", "l4")
+
+
+def test_what_if_shows_every_value(capsys: pytest.CaptureFixture[str]) -> None:
+    varied = ["--vary", "objectives.qps=20,1.0e+7", "--vary", "cache.document_kv_hit=0.5"]
+    assert run(["plan", "what-if", CHATBOT, *GPUS, *varied, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["value"] for row in rows] == ["", "20", "1.0e+7", "0.5"]
+    assert rows[1] == rows[0] | {"key": "objectives.qps", "value": "20"}
+    assert rows[2]["infeasible"].startswith("objectives.qps")
+    assert rows[3]["cost_per_1000"] < rows[0]["cost_per_1000"]
+    assert run(["plan", "what-if", CHATBOT, *GPUS, *varied]) == 0
+    assert "nothing feasible" in capsys.readouterr().out
+
+
+def test_robustness_is_shown_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", CHATBOT, *GPUS, "--robustness"]) == 0
+    assert "the plan at other loads" in capsys.readouterr().out
+    assert run(["plan", CHATBOT, *GPUS, "--robustness", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["robustness"]
+    assert found["losses"]
+    assert [at["load"] for at in found["loads"]][-1] == 1.2
+
+
+def test_time_that_runs_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    case4 = str(ROOT / "examples" / "schemas" / "case4.yaml")
+    assert run(["plan", case4, "--pool", POOL, "--time-limit", "0.1"]) == 0
+    assert "time ran out" in capsys.readouterr().out

@@ -106,3 +106,17 @@ def test_encoders_spread_over_chips() -> None:
     one = encode_s(120e6, XPU, 1.0, 1, 64, 128)
     assert encode_s(120e6, XPU, 1.0, 64, 64, 128) == pytest.approx(one / 64, rel=0.5)
     assert one == pytest.approx(2 * 120e6 * 64 * 128 / XPU.flops_per_s)
+
+
+def test_cached_tokens_are_attended_to_but_not_computed() -> None:
+    roomy = replace(CHIP, memory_bytes=1e11)
+    whole, half, none = (
+        prefill_s(BIG, roomy, BYTES, 1, 8, 1024, cached) for cached in (0, 512, 1023)
+    )
+    assert whole is not None
+    assert half is not None
+    assert none is not None
+    assert none < half < whole
+    fresh = prefill_s(BIG, roomy, BYTES, 1, 8, 512)
+    assert fresh is not None
+    assert half > fresh  # its tokens attend to more
