@@ -106,7 +106,6 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     from retrieval_node.backends.faiss_backend import FaissBackend
     from retrieval_node.backends.fpga.backend import FpgaBackend
     from retrieval_node.backends.fpga.devices import open_device
-    from retrieval_node.fixedpoint import Contract
     from retrieval_node.local import LocalSearcher
 
     stored, queries = _split(given)
@@ -118,8 +117,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         deep: dict[str, I64] = {}
         for name, backend in (
             ("float", FaissBackend()),
-            ("16bit", FpgaBackend(open_device("emulator", 1), Contract(16))),
-            ("8bit", FpgaBackend(open_device("emulator", 1), Contract(8))),
+            ("16bit", FpgaBackend(open_device("emulator", 1, 16))),
+            ("8bit", FpgaBackend(open_device("emulator", 1, 8))),
         ):
             searcher = LocalSearcher(directory, backend)
             found = searcher.search(searcher.batch(queries, _DEEP, given.nprobe))

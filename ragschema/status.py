@@ -31,6 +31,7 @@ _TABLE: tuple[tuple[type[e.RagrigError], WireStatus], ...] = (
     (e.DeadlineExceeded, WireStatus(504, grpc.StatusCode.DEADLINE_EXCEEDED)),
     (e.Cancelled, WireStatus(499, grpc.StatusCode.CANCELLED)),
     (e.InsufficientCoverage, WireStatus(503, grpc.StatusCode.UNAVAILABLE)),
+    (e.DeviceFault, WireStatus(503, grpc.StatusCode.UNAVAILABLE)),
     (e.Unavailable, WireStatus(503, grpc.StatusCode.UNAVAILABLE)),
     (e.VersionMismatch, WireStatus(502, grpc.StatusCode.FAILED_PRECONDITION)),
     (e.UpstreamError, WireStatus(502, grpc.StatusCode.UNAVAILABLE)),

@@ -264,3 +264,46 @@ def read_memory(data: U8, streams: int, ahead_bytes: int = ...) -> int:
 
     ``streams`` (1, 2, 4, 8) places are read in turn; each prefetches ``ahead_bytes``.
     """
+
+def card_tables(words: U16, m: int, width: int, entry_bits: int, out: U8) -> None:
+    """Tables as the accelerator reads them (fpga/regs.toml).
+
+    words: uint16 [t, m * 256], column by column; out: uint8, t tables of 256 rows
+    of ``width`` entries; entries past m are 0.
+    """
+
+def card_scan(
+    lists: U32,
+    nprobe: int,
+    tables: U8,
+    m: int,
+    width: int,
+    entry_bits: int,
+    code_words: U16 | None,
+    image: U8,
+    slots_per_beat: int,
+    ids: U32,
+    masks: U8 | None,
+    sum_max: int,
+    k: int,
+    version: int,
+    results: U8,
+    done: I64,
+    isa: Isa | None = ...,
+) -> int:
+    """One start of the accelerator on the CPU; returns the codes of the descriptors.
+
+    Args:
+        lists: uint32 [n * nprobe, 8], records of fpga/regs.toml. tables: as
+            ``card_tables`` makes them.
+        code_words: uint16 [n * 512], low byte's words first; None: no biases of codes.
+        image: grouped codes by code slot (layout.hpp; list l from slot
+            first_beat * slots_per_beat, a multiple of 64), m columns and, where
+            there are code_words, the low and the high byte of the codes' biases.
+        results: out, records of fpga/regs.toml; cycles are left 0.
+        done: out, int64 [1], queries whose record is written.
+
+    Raises:
+        ValueError: an argument that no accelerator can do.
+        IndexError: a list leads to memory that is not there.
+    """

@@ -19,6 +19,7 @@ namespace py = pybind11;
 
 void bind_core(py::module_& m);
 void bind_fast(py::module_& m);
+void bind_card(py::module_& m);
 void bind_contract(py::module_& m);
 void bind_exact(py::module_& m);
 

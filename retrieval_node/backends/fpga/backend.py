@@ -1,15 +1,16 @@
-"""The fpga backend: tables on the host, the scan on the device, floats on the host."""
+"""The fpga backend: tables on the host, the scan on the card, floats on the host."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ragschema.types import F32, I64, Metric
+from ragschema.errors import IncompatibleRequest, InvalidInput
 from retrieval_node.backends.base import (
     Candidates,
     ScanRequest,
@@ -17,23 +18,24 @@ from retrieval_node.backends.base import (
     merge_candidates,
     no_candidates,
 )
+from retrieval_node.backends.fpga import upload
 from retrieval_node.backends.fpga.device import Device
-from retrieval_node.backends.fpga.driver import (
-    PlacedMasks,
-    PlacedRows,
-    RawResult,
-    ScanUnit,
-    place,
-)
-from retrieval_node.backends.fpga.jobs import Piece, Quantized, flatten, jobs_of, live_masks
-from retrieval_node.fixedpoint import CODES, Contract
-from retrieval_node.native.loader import require_native
+from retrieval_node.backends.fpga.driver import CardDriver, DriverConfig
+from retrieval_node.backends.fpga.gate import Gate
+from retrieval_node.backends.fpga.masks import is_filtered, live_masks
+from retrieval_node.backends.fpga.records import Answer
+from retrieval_node.backends.fpga.registers import Flags
+from retrieval_node.backends.fpga.tables import TableMaker, flatten
+from retrieval_node.backends.fpga.ties import Settled, host_scan, settle
+from retrieval_node.backends.fpga.unit import Prepared, Run, ScanUnit, Target
+from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment
+from retrieval_node.fixedpoint import Contract, TableMode
 from retrieval_node.refine import refine
 from retrieval_node.segment import SegmentRows
 from retrieval_node.shard import LoadedShard, ShardSet
 from retrieval_node.shard_files import IvfIndex
 
-#: Tables or masks of the queries that share one start of the device.
+#: Tables or masks of the queries that share one start of the card.
 _PIECE_BYTES = 4 << 20
 _PIECE_QUERIES = 64
 
@@ -41,19 +43,37 @@ _PIECE_QUERIES = 64
 class FpgaBackend:
     """Implements ``base.Backend`` over any device.
 
+    Args:
+        contract: word widths; None: those of the card's build.
+        mode: of l2 with residual codes; the others have one mode.
+
     Raises:
         Unavailable: the compiled extension, which makes the tables, is not there.
+        VersionMismatch: the card's bitstream has other registers.
+        InvalidInput: the card's build has other word widths.
     """
 
     name = "fpga"
     pool = None
 
-    def __init__(self, device: Device, contract: Contract | None = None) -> None:
-        self._native = require_native()
-        self._device = device
-        self._contract = contract or Contract()
+    def __init__(
+        self,
+        device: Device,
+        contract: Contract | None = None,
+        mode: TableMode | None = None,
+        config: DriverConfig | None = None,
+    ) -> None:
+        self.driver = CardDriver(device, config)
+        build = self.driver.build
+        widths = Contract(build.table_bits, build.sum_bits)
+        if contract is not None and contract != widths:
+            raise InvalidInput(
+                f"{contract} is not what the card's build has, {widths}", field="contract"
+            )
+        self._tables = TableMaker(widths, mode)
         self._lock = threading.Lock()
-        self._placed: weakref.WeakKeyDictionary[SegmentRows, PlacedRows] = (
+        self._gate = Gate()
+        self._placed: weakref.WeakKeyDictionary[SegmentRows, PlacedSegment] = (
             weakref.WeakKeyDictionary()
         )
         self._alive: weakref.WeakKeyDictionary[LoadedShard, dict[SegmentRows, PlacedMasks]] = (
@@ -61,68 +81,79 @@ class FpgaBackend:
         )
         self._units: queue.SimpleQueue[ScanUnit] = queue.SimpleQueue()
         for unit in range(device.compute_units):
-            self._units.put(ScanUnit(device, unit))
+            self._units.put(ScanUnit(self.driver, unit))
 
     @property
     def device(self) -> str:
-        return self._device.name
+        return self.driver.device.name
 
     def load(self, shard_set: ShardSet) -> None:
-        """Copies codes and ids to the device.
+        """Copies codes and ids to the card.
 
         Raises:
+            IncompatibleRequest: codes longer than the build takes, or a mode it has not.
             CorruptData: stored bytes are not what was written.
-            Unavailable: the device's memory is full.
+            Unavailable: the card's memory is too small; nothing was uploaded.
         """
         index = shard_set.index
         if index is None:
             return
+        self._check_index(index)
+        encoder = self._tables.encoder(index)
         with self._lock:
+            segments = [s for shard in shard_set.shards.values() for s in _coded(shard)]
+            new = {
+                segment: upload.plan_segment(self.driver, segment, index.m, encoder)
+                for segment in segments
+                if segment not in self._placed
+            }
+            upload.check_room(self.driver, new.items())
+            for segment, placed in new.items():
+                upload.upload_segment(self.driver, segment, placed)
+                self._placed[segment] = placed
+                weakref.finalize(segment, upload.release, self.driver, placed).atexit = False
             for shard in shard_set.shards.values():
-                for segment in _coded(shard):
-                    self._place_rows(segment, index.m)
                 self._place_alive(shard_set, shard)
 
-    def _place_rows(self, segment: SegmentRows, m: int) -> None:
-        if segment in self._placed:
-            return
-        assert segment.codes is not None, "a coded segment"
-        segment.row_ids()  # verifies ids and their range: a device cannot
-        segment.file.ensure_array("codes")
-        addresses = [place(self._device, array).address for array in (segment.codes, segment.ids)]
-        self._placed[segment] = PlacedRows(
-            codes=addresses[0],
-            ids=addresses[1],
-            code_bytes=len(segment.codes),
-            rows=len(segment.ids),
-            row_start=segment.row_start,
-            m=m,
-        )
-        for address in addresses:
-            weakref.finalize(segment, self._device.free, address).atexit = False
+    def _check_index(self, index: IvfIndex) -> None:
+        build = self.driver.build
+        if build.m and index.m > build.m:
+            raise IncompatibleRequest(
+                f"codes of {index.m} bytes are longer than the card's {build.m}",
+                field="m",
+                hint="load a bitstream for longer codes, or train a smaller index",
+            )
+        if self._tables.encoder(index) is not None and Flags.BIASES not in build.features:
+            raise IncompatibleRequest(
+                "the card's build has no biases of codes, which l2 in mode B needs",
+                field="mode",
+                hint="use mode A",
+            )
 
     def _place_alive(self, shard_set: ShardSet, shard: LoadedShard) -> None:
         if shard in self._alive:
             return
         found: dict[SegmentRows, PlacedMasks] = {}
         for segment in _coded(shard):
-            found[segment] = PlacedMasks()
-            masks = live_masks(segment, shard_set.live)
-            if masks is not None:
-                address = place(self._device, masks).address
-                weakref.finalize(shard, self._device.free, address).atexit = False
-                found[segment] = PlacedMasks(address, len(masks))
+            masks = PlacedMasks(live_masks(segment, shard_set.live))
+            if Flags.MASKS in self.driver.build.features:
+                upload.upload_masks(self.driver, masks)
+            found[segment] = masks
+            weakref.finalize(shard, upload.release, self.driver, masks).atexit = False
         self._alive[shard] = found
 
     def search(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
-        unit = self._units.get()
-        try:
-            parts = []
-            for first, last in self._pieces(shard_set, request):
-                request.check()
-                parts.append(self._scan_piece(unit, shard_set, request.piece(first, last)))
-        finally:
-            self._units.put(unit)
+        """See ``base.Backend``.
+
+        Raises:
+            DeviceFault: the card hung, failed or answered nonsense. The next search
+                programs it anew and uploads everything again.
+            IncompatibleRequest: more results than the build can give.
+        """
+        self._check_request(request)
+        self._recover()
+        with self._gate.shared(), self._unit() as unit:
+            parts = list(self._scan(unit, shard_set, request))
         found = Candidates(
             distances=np.concatenate([p.distances for p in parts]),
             rows=np.concatenate([p.rows for p in parts]),
@@ -131,13 +162,97 @@ class FpgaBackend:
         )
         return refine(shard_set, request, found)
 
+    def _check_request(self, request: ScanRequest) -> None:
+        most = self.driver.build.k_max - 1  # one more settles ties
+        if request.candidates > most:
+            raise IncompatibleRequest(
+                f"{request.candidates} candidates are more than the card's {most}",
+                field="k",
+                hint="ask for fewer, or with a smaller refine factor",
+            )
+
+    @contextlib.contextmanager
+    def _unit(self) -> Iterator[ScanUnit]:
+        unit = self._units.get()
+        try:
+            yield unit
+        finally:
+            unit.abandon()  # nothing runs any more, except after an error
+            self._units.put(unit)
+
+    def _recover(self) -> None:
+        """Resets a broken card and uploads everything again, once nobody uses it."""
+        if not self.driver.broken:
+            return
+        with self._gate.alone(), self._lock:
+            if not self.driver.broken:
+                return
+            self.driver.reset()
+            for segment, placed in list(self._placed.items()):
+                upload.upload_segment(self.driver, segment, placed)
+            if Flags.MASKS in self.driver.build.features:
+                for found in list(self._alive.values()):
+                    for masks in found.values():
+                        upload.upload_masks(self.driver, masks)
+
+    def verify(self) -> None:
+        """Reads all segments back from the card and compares checksums.
+
+        Raises:
+            DeviceFault: naming the segment; the next search uploads everything again.
+        """
+        self._recover()
+        with self._gate.alone(), self._lock:
+            for segment, placed in list(self._placed.items()):
+                number = upload.damaged(placed)
+                if number is not None:
+                    raise self.driver.fault(
+                        f"buffer {number} of {segment.path.name} is not what was uploaded"
+                    )
+
+    def _scan(
+        self, unit: ScanUnit, shard_set: ShardSet, request: ScanRequest
+    ) -> Iterator[Candidates]:
+        """Piece by piece; the next start is made ready while one runs."""
+        index, k = shard_set.index, request.candidates
+        assert index is not None, "an exact collection has no PQ scan"
+        targets = list(self._targets(shard_set, request))
+        asked = min(k + self.driver.config.tie_slack, self.driver.build.k_max)
+        code_bytes = self.driver.build.code_bytes(index.m)
+        waiting: Run | None = None
+        found: list[Candidates] = []
+        for first, last in self._pieces(shard_set, request):
+            request.check()
+            piece = flatten(request.piece(first, last))
+            if not targets:
+                yield no_candidates(last - first, k)
+                continue
+            prepared = unit.prepare(piece, self._tables.make(index, piece), code_bytes)
+            for target in targets:
+                run = unit.fill(prepared, target, asked)
+                if waiting is not None:
+                    found.append(self._collect(unit, index, waiting, k))
+                    if waiting.prepared is not prepared:
+                        yield _merged(found, k)
+                        found = []
+                unit.start(run)
+                waiting = run
+        if waiting is not None:
+            found.append(self._collect(unit, index, waiting, k))
+            yield _merged(found, k)
+
+    def _targets(self, shard_set: ShardSet, request: ScanRequest) -> Iterator[Target]:
+        for number in request.shards:
+            shard = shard_set.shards[number]
+            for segment in _coded(shard):
+                yield Target(segment, self._placed[segment], self._alive[shard][segment])
+
     def _pieces(self, shard_set: ShardSet, request: ScanRequest) -> list[tuple[int, int]]:
         """Cuts a batch so that tables and masks stay within their work areas."""
         index = shard_set.index
         assert index is not None, "an exact collection has no PQ scan"
         n = len(request.queries)
-        tables = (request.lists >= 0).sum(axis=1) if _table_per_list(index) else np.ones(n, int)
-        cost = tables * index.m * CODES * 2
+        cost = self._tables.bytes_per_query(index, (request.lists >= 0).sum(axis=1))
         if request.filter_of is not None:
             segments = (s for shard in shard_set.shards.values() for s in _coded(shard))
             largest = max((len(segment.ids) // 8 for segment in segments), default=0)
@@ -150,60 +265,48 @@ class FpgaBackend:
             used += bytes_of_query
         return [*pieces, (first, n)]
 
-    def _scan_piece(self, unit: ScanUnit, shard_set: ShardSet, request: ScanRequest) -> Candidates:
-        piece = flatten(request)
-        quantized = self._fill_tables(unit, shard_set, piece)
-        found = [no_candidates(len(request.queries), request.candidates)]
-        for number in request.shards:
-            shard = shard_set.shards[number]
-            for segment in _coded(shard):
-                jobs, mask_bytes = jobs_of(unit, segment, quantized, piece)
-                raw = unit.run(
-                    self._placed[segment],
-                    self._alive[shard][segment],
-                    jobs,
-                    piece.starts,
-                    quantized.num_tables,
-                    mask_bytes,
-                    request.candidates,
-                    self._contract.sum_max,
-                )
-                found.append(_to_floats(raw, quantized))
-        return merge_candidates(found if len(found) == 1 else found[1:], request.candidates)
+    def _collect(self, unit: ScanUnit, index: IvfIndex, run: Run, k: int) -> Candidates:
+        """Waits for a start; its results as floats."""
+        answer = unit.finish(run)
+        settled = settle(answer, k)
+        by_host = settled.open_queries.tolist()
+        if self._needs_host(run):
+            by_host = list(range(len(settled.counts)))
+        for query in by_host:
+            self._scan_by_host(index, run, settled, query, k)
+        self.driver.counters.add(host_queries=len(by_host))
+        return _to_floats(settled, run, answer)
 
-    def _fill_tables(self, unit: ScanUnit, shard_set: ShardSet, piece: Piece) -> Quantized:
-        index = shard_set.index
-        assert index is not None, "an exact collection has no PQ scan"
-        n, lists = len(piece.request.queries), piece.lists
-        per_list = _table_per_list(index)
-        num_tables = len(lists) if per_list else n
-        tables = unit.tables.view(np.uint16, (num_tables, index.m * CODES))
-        biases, bases = np.empty(len(lists), np.int64), np.empty(n)
-        scales = np.empty(n, np.float32)
-        self._native.contract_tables(
-            index.handle, piece.request.queries, lists, piece.starts,
-            self._contract.table_bits, self._contract.sum_bits, tables, biases, bases, scales,
+    def _needs_host(self, run: Run) -> bool:
+        """Whether rows are masked and the build cannot do it."""
+        masked = run.target.masks.masks is not None or is_filtered(run.prepared.piece)
+        return masked and Flags.MASKS not in self.driver.build.features
+
+    def _scan_by_host(
+        self, index: IvfIndex, run: Run, settled: Settled, query: int, k: int
+    ) -> None:
+        prepared: Prepared = run.prepared
+        sums, rows = host_scan(
+            run.target.segment, prepared.piece, prepared.quantized, query, k,
+            self._tables.contract, self._tables.encoder(index),
         )  # fmt: skip
-        of_query = np.repeat(np.arange(n), np.diff(piece.starts))
-        table_of = np.arange(len(lists)) if per_list else of_query
-        return Quantized(biases, bases, scales, num_tables, table_of, index.m)
+        settled.counts[query] = len(sums)
+        settled.sums[query, : len(sums)] = sums
+        settled.rows[query, : len(rows)] = rows
 
     def close(self) -> None:
-        self._device.close()
+        self.driver.device.close()
 
 
 def _coded(shard: LoadedShard) -> Iterable[SegmentRows]:
     return (segment for segment in shard.segments if not segment.exact)
 
 
-def _table_per_list(index: IvfIndex) -> bool:
-    """Else one table serves all lists of a query."""
-    return index.metric is Metric.L2 and index.residual
+def _merged(found: list[Candidates], k: int) -> Candidates:
+    return merge_candidates(found, k)
 
 
-def _to_floats(raw: RawResult, quantized: Quantized) -> Candidates:
-    """``fixedpoint.to_distance`` for a whole piece."""
-    scale = quantized.scales.astype(np.float64)[:, None]
-    exact: F32 = (quantized.bases[:, None] + raw.sums / scale).astype(np.float32)
-    rows: I64 = raw.rows
-    return blank_tail(exact, rows, raw.counts, raw.codes_scanned)
+def _to_floats(settled: Settled, run: Run, answer: Answer) -> Candidates:
+    exact = run.prepared.quantized.to_floats(settled.sums)
+    rows = settled.rows + run.target.segment.row_start
+    return blank_tail(exact, rows, settled.counts.astype(np.int32), answer.codes)

@@ -1,74 +1,22 @@
-"""What the driver needs of a device: buffers, registers, start and wait.
+"""What the driver needs of a device: buffers, registers, a reset.
 
-Registers of a compute unit are 32 bits wide; a 64-bit argument takes two,
-the lower half first. Devices resolve memory only from addresses in registers.
+Registers of a compute unit are 32 bits wide; a 64-bit one takes two, the lower
+half first. Devices resolve memory only from addresses in registers. Names and
+offsets are those of ``fpga/regs.toml``.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ragschema.errors import VersionMismatch
 from ragschema.types import U8
+from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Flags
 
-CTRL: Final = 0x00
-ERROR: Final = 0x10
-CODES_LOW: Final = 0x14
-CODES_HIGH: Final = 0x18
-
-
-class Ctrl(enum.IntFlag):
-    """Bits of the control register; DONE clears when it is read."""
-
-    START = 1
-    DONE = 2
-    IDLE = 4
-
-
-class DeviceError(enum.IntEnum):
-    """Values of the error register after a run."""
-
-    NONE = 0
-    BAD_ADDRESS = 1
-    BAD_ARGUMENT = 2
-
-
-@dataclass(frozen=True)
-class Argument:
-    """A kernel argument in the register map; 64-bit when wide."""
-
-    offset: int
-    wide: bool
-
-
-#: Addresses are device addresses of buffers. Lane masks of jobs lie in ``masks``
-#: when mask_bytes is not 0, else in ``alive``, which stays on the device; jobs
-#: with offset -1 have none.
-ARGUMENTS: Final[Mapping[str, Argument]] = {
-    "codes": Argument(0x20, True),
-    "ids": Argument(0x28, True),
-    "alive": Argument(0x30, True),
-    "masks": Argument(0x38, True),
-    "tables": Argument(0x40, True),
-    "jobs": Argument(0x48, True),
-    "starts": Argument(0x50, True),
-    "sums": Argument(0x58, True),
-    "rows": Argument(0x60, True),
-    "counts": Argument(0x68, True),
-    "code_rows": Argument(0x70, True),
-    "mask_bytes": Argument(0x78, True),
-    "num_jobs": Argument(0x80, False),
-    "num_queries": Argument(0x84, False),
-    "num_tables": Argument(0x88, False),
-    "m": Argument(0x8C, False),
-    "k": Argument(0x90, False),
-    "sum_max": Argument(0x94, False),
-    "code_bytes": Argument(0x98, True),
-    "row_start": Argument(0xA0, True),
-    "alive_bytes": Argument(0xA8, True),
-}
+PAGE_BYTES: Final = 4096
+BEAT_BYTES: Final = 64
+_WORD: Final = 0xFFFFFFFF
 
 
 class Buffer(Protocol):
@@ -90,7 +38,7 @@ class Buffer(Protocol):
 
 
 class Device(Protocol):
-    """One card. Each compute unit runs one scan at a time."""
+    """One card. Each compute unit does one start at a time."""
 
     @property
     def name(self) -> str: ...
@@ -108,28 +56,81 @@ class Device(Protocol):
         """Raises Unavailable when the bank is full."""
 
     def free(self, address: int) -> None:
-        """Gives a buffer back by its address."""
+        """Gives a buffer back by its address; one that a reset took is no error."""
 
     def write_register(self, unit: int, offset: int, value: int) -> None: ...
 
     def read_register(self, unit: int, offset: int) -> int: ...
 
-    def wait(self, unit: int, timeout_s: float) -> None:
-        """Until the unit is done; raises Unavailable after the time."""
+    def reset(self) -> None:
+        """Programs the card anew. Nothing runs afterwards, and no buffer is left."""
 
     def close(self) -> None: ...
 
 
-def write_argument(device: Device, unit: int, name: str, value: int) -> None:
+@dataclass(frozen=True)
+class CardBuild:
+    """What the bitstream on a card can do, from its registers.
+
+    Attributes:
+        m: table columns and bytes per code; 0: any (an emulated card).
+        channels: that codes are read from.
+        table_bits, sum_bits: LW and SW.
+        k_max: results per query at most.
+        features: lane masks, biases of codes.
+    """
+
+    m: int
+    channels: int
+    table_bits: int
+    sum_bits: int
+    k_max: int
+    features: Flags
+
+    def code_bytes(self, m: int) -> int:
+        """Bytes from one code of m bytes to the next: the next power of two, or the build's."""
+        return self.m or max(8, 1 << (m - 1).bit_length())
+
+
+def write_argument(device: Device, unit: int, name: str, value: int, channel: int = 0) -> None:
     """Writes one named argument; wide ones into two registers."""
-    argument = ARGUMENTS[name]
-    device.write_register(unit, argument.offset, value & 0xFFFFFFFF)
-    if argument.wide:
-        device.write_register(unit, argument.offset + 4, value >> 32)
+    register = REGISTERS[name]
+    device.write_register(unit, register.at(channel), value & _WORD)
+    if register.wide:
+        device.write_register(unit, register.at(channel) + 4, value >> 32)
 
 
-def read_argument(registers: Mapping[int, int], name: str) -> int:
-    """The value of an argument as a device sees it in its registers."""
-    argument = ARGUMENTS[name]
-    low = registers.get(argument.offset, 0)
-    return low | (registers.get(argument.offset + 4, 0) << 32 if argument.wide else 0)
+def read_value(device: Device, unit: int, name: str) -> int:
+    """The value of a named register."""
+    register = REGISTERS[name]
+    low = device.read_register(unit, register.offset)
+    if not register.wide:
+        return low
+    return low | device.read_register(unit, register.offset + 4) << 32
+
+
+def read_build(device: Device, unit: int = 0) -> CardBuild:
+    """What a compute unit can do.
+
+    Raises:
+        VersionMismatch: the bitstream has other registers than this driver.
+    """
+    found = read_value(device, unit, "version")
+    if found >> 16 != VERSION >> 16:
+        raise VersionMismatch(
+            f"the bitstream on {device.name} has registers of version {version_text(found)},"
+            f" this driver is written for {version_text(VERSION)}",
+            hint="load a bitstream of the same release as ragrig",
+        )
+    return CardBuild(
+        m=read_value(device, unit, "build_m"),
+        channels=read_value(device, unit, "build_channels"),
+        table_bits=read_value(device, unit, "build_lw"),
+        sum_bits=read_value(device, unit, "build_sw"),
+        k_max=read_value(device, unit, "build_kmax"),
+        features=Flags(read_value(device, unit, "build_features")),
+    )
+
+
+def version_text(version: int) -> str:
+    return f"{version >> 16}.{version & 0xFFFF}"

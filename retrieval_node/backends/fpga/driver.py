@@ -1,193 +1,177 @@
-"""The driver: fills one compute unit's buffers, starts it, reads the answer."""
+"""The driver of one card: version check, memory, starts, polling, faults."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.errors import InternalError
-from ragschema.types import I32, I64
+from ragschema.errors import DeviceFault, InternalError, InvalidInput
+from retrieval_node.backends.fpga.counters import CardCounters
 from retrieval_node.backends.fpga.device import (
-    CODES_HIGH,
-    CODES_LOW,
-    CTRL,
-    ERROR,
     Buffer,
-    Ctrl,
     Device,
-    DeviceError,
+    read_build,
+    read_value,
     write_argument,
 )
+from retrieval_node.backends.fpga.registers import REGISTERS, Ctrl, Error
 
-_WAIT_S = 300.0
-
-
-def allocate(device: Device, nbytes: int) -> Buffer:
-    """A buffer in the bank with most room."""
-    bank = max(range(device.banks), key=device.free_bytes)
-    return device.allocate(nbytes, bank)
-
-
-def place(device: Device, array: NDArray[Any]) -> Buffer:
-    """A copy of an array in device memory."""
-    buffer = allocate(device, array.nbytes)
-    buffer.host[: array.nbytes] = array.reshape(-1).view(np.uint8)
-    buffer.to_device(array.nbytes)
-    return buffer
+_CTRL = REGISTERS["ctrl"].offset
+_READ_AFTER = ("cycles", "bytes_read", "stall_memory", "stall_table", "stall_topk", "stall_result")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 1e-3
 
 
 @dataclass(frozen=True)
-class PlacedRows:
-    """Device addresses of one segment; valid as long as the segment is loaded.
+class DriverConfig:
+    """How the driver treats its card.
 
     Attributes:
-        code_bytes: of the grouped codes.
-        row_start: added to ids.
+        timeout_s: a start that takes longer is a fault.
+        tie_slack: results asked for beyond k, to settle ties by row id.
     """
 
-    codes: int
-    ids: int
-    code_bytes: int
-    rows: int
-    row_start: int
-    m: int
+    timeout_s: float = 30.0
+    tie_slack: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0.0:
+            raise InvalidInput(f"{self.timeout_s} is not above 0", field="timeout_s")
+        if self.tie_slack < 1:
+            raise InvalidInput(f"{self.tie_slack} is less than 1", field="tie_slack")
 
 
-@dataclass(frozen=True)
-class PlacedMasks:
-    """Lane masks of the rows that are not deleted; address 0: none is deleted."""
+class CardDriver:
+    """One card and what it can do.
 
-    address: int = 0
-    nbytes: int = 0
+    Attributes:
+        generation: grows with every reset; memory of an older one is lost.
+        broken: a fault was seen, and no reset since.
 
+    Raises:
+        VersionMismatch: the bitstream has other registers.
+    """
 
-@dataclass(frozen=True)
-class RawResult:
-    """Integers as they leave the device: sums and rows int64 [n, k], counts int32 [n]."""
+    def __init__(self, device: Device, config: DriverConfig | None = None) -> None:
+        self.device = device
+        self.config = config or DriverConfig()
+        self.build = read_build(device)
+        self.counters = CardCounters()
+        self.generation = 0
+        self.broken = False
 
-    sums: I64
-    rows: I64
-    counts: I32
-    codes_scanned: int
+    def allocate(self, nbytes: int) -> Buffer:
+        """A buffer in the bank with most room; Unavailable when there is none."""
+        bank = max(range(self.device.banks), key=self.device.free_bytes)
+        return self.device.allocate(nbytes, bank)
+
+    def send(self, buffer: Buffer, nbytes: int) -> None:
+        buffer.to_device(nbytes)
+        self.counters.add(sent_bytes=nbytes)
+
+    def start(
+        self, unit: int, arguments: Mapping[str, int], channels: Mapping[str, Sequence[int]]
+    ) -> float:
+        """Writes the arguments and starts a unit; returns when it has to be done.
+
+        Args:
+            channels: per-channel arguments.
+        """
+        for name, value in arguments.items():
+            write_argument(self.device, unit, name, value)
+        for name, values in channels.items():
+            for channel, value in enumerate(values):
+                write_argument(self.device, unit, name, value, channel)
+        self.device.write_register(unit, _CTRL, int(Ctrl.START))
+        return time.monotonic() + self.config.timeout_s
+
+    def wait(self, unit: int, until_s: float) -> None:
+        """Polls until the unit is done.
+
+        Raises:
+            DeviceFault: it is not by then, or ended with an error.
+            InternalError: it refused its arguments.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while not self.device.read_register(unit, _CTRL) & Ctrl.DONE:
+            if time.monotonic() > until_s:
+                raise self.fault(f"unit {unit} is not done after {self.config.timeout_s:g} s")
+            time.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
+        code = read_value(self.device, unit, "error")
+        if code != Error.NONE:
+            self._raise_error(unit, code)
+        self.counters.add(
+            starts=1, **{name: read_value(self.device, unit, name) for name in _READ_AFTER}
+        )
+
+    def _raise_error(self, unit: int, code: int) -> None:
+        query = read_value(self.device, unit, "error_query")
+        known = code in Error.__members__.values()
+        name = Error(code).name.lower() if known else f"code {code}"
+        message = f"unit {unit} ended with {name} at query {query}"
+        if code == Error.BAD_ARGUMENT:
+            raise InternalError(f"device {self.device.name}: {message}")
+        raise self.fault(message)
+
+    def fault(self, message: str) -> DeviceFault:
+        """Notes a fault; the error to raise for it."""
+        self.broken = True
+        self.counters.add(faults=1)
+        return DeviceFault(
+            f"device {self.device.name}: {message}",
+            hint="the card is programmed anew before the next search",
+        )
+
+    def reset(self) -> None:
+        """Programs the card anew; everything in its memory is lost.
+
+        Raises:
+            VersionMismatch: as the constructor.
+        """
+        self.device.reset()
+        self.generation += 1
+        self.build = read_build(self.device)
+        self.broken = False
+        self.counters.add(resets=1)
 
 
 class WorkArea:
-    """A buffer of one compute unit that grows to what a call needs."""
+    """A buffer of one unit that grows to what a call needs."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, driver: CardDriver) -> None:
+        self._driver = driver
         self._buffer: Buffer | None = None
+        self._generation = driver.generation
 
     def view(self, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         """Host side of at least this size, seen as an array."""
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if self._generation != self._driver.generation:
+            self._buffer, self._generation = None, self._driver.generation
         if self._buffer is None or len(self._buffer.host) < nbytes:
             if self._buffer is not None:
-                self._device.free(self._buffer.address)
+                self._driver.device.free(self._buffer.address)
                 self._buffer = None
-            self._buffer = allocate(self._device, 1 << max(12, nbytes - 1).bit_length())
+            self._buffer = self._driver.allocate(1 << max(12, (nbytes - 1).bit_length()))
         return self._buffer.host[:nbytes].view(dtype).reshape(shape)
 
-    def send(self, nbytes: int) -> int:
-        """Syncs to the device; returns the address."""
+    def send(self, nbytes: int) -> None:
+        """Syncs to the device."""
         assert self._buffer is not None, "sent before it was filled"
-        self._buffer.to_device(nbytes)
-        return self._buffer.address
+        self._driver.send(self._buffer, nbytes)
 
     def fetch(self, nbytes: int) -> None:
+        """Syncs from the device."""
         assert self._buffer is not None, "fetched before it was placed"
         self._buffer.from_device(nbytes)
+        self._driver.counters.add(fetched_bytes=nbytes)
 
     @property
     def address(self) -> int:
         assert self._buffer is not None, "used before it was placed"
         return self._buffer.address
-
-
-class ScanUnit:
-    """One compute unit and its work areas; used by one thread at a time."""
-
-    def __init__(self, device: Device, unit: int) -> None:
-        self._device = device
-        self._unit = unit
-        self.tables = WorkArea(device)
-        self.masks = WorkArea(device)
-        self._jobs = WorkArea(device)
-        self._starts = WorkArea(device)
-        self._sums = WorkArea(device)
-        self._rows = WorkArea(device)
-        self._counts = WorkArea(device)
-
-    def run(
-        self,
-        placed: PlacedRows,
-        alive: PlacedMasks,
-        jobs: I64,
-        starts: I64,
-        num_tables: int,
-        mask_bytes: int,
-        k: int,
-        sum_max: int,
-    ) -> RawResult:
-        """Scans the jobs; tables and masks were filled in before.
-
-        Args:
-            alive: masks that jobs refer to where mask_bytes is 0.
-            jobs: int64 [j, 6], see ``contract_scan`` in native/_scan.pyi.
-        """
-        n = len(starts) - 1
-        sums = self._sums.view(np.int64, (n, k))
-        rows = self._rows.view(np.int64, (n, k))
-        counts = self._counts.view(np.int32, (n,))
-        self._start(
-            {
-                "codes": placed.codes,
-                "ids": placed.ids,
-                "alive": alive.address,
-                "masks": self.masks.send(mask_bytes) if mask_bytes else 0,
-                "tables": self.tables.send(num_tables * placed.m * 512),
-                "jobs": _send(self._jobs, jobs),
-                "starts": _send(self._starts, starts),
-                "sums": self._sums.address,
-                "rows": self._rows.address,
-                "counts": self._counts.address,
-                "code_rows": placed.rows,
-                "code_bytes": placed.code_bytes,
-                "row_start": placed.row_start,
-                "alive_bytes": alive.nbytes,
-                "mask_bytes": mask_bytes,
-                "num_jobs": len(jobs),
-                "num_queries": n,
-                "num_tables": num_tables,
-                "m": placed.m,
-                "k": k,
-                "sum_max": sum_max,
-            }
-        )
-        for area, array in ((self._sums, sums), (self._rows, rows), (self._counts, counts)):
-            area.fetch(array.nbytes)
-        return RawResult(sums.copy(), rows.copy(), counts.copy(), self._codes_scanned())
-
-    def _start(self, arguments: Mapping[str, int]) -> None:
-        for name, value in arguments.items():
-            write_argument(self._device, self._unit, name, value)
-        self._device.write_register(self._unit, CTRL, int(Ctrl.START))
-        self._device.wait(self._unit, _WAIT_S)
-        code = self._device.read_register(self._unit, ERROR)
-        if code != DeviceError.NONE:
-            raise InternalError(
-                f"device {self._device.name} refused the scan: {DeviceError(code).name.lower()}"
-            )
-
-    def _codes_scanned(self) -> int:
-        low = self._device.read_register(self._unit, CODES_LOW)
-        return low | (self._device.read_register(self._unit, CODES_HIGH) << 32)
-
-
-def _send(area: WorkArea, array: I64) -> int:
-    area.view(np.int64, array.shape)[...] = array
-    return area.send(array.nbytes)

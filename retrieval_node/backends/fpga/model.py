@@ -16,7 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
 from retrieval_node.backends.fpga.boards import Board
@@ -161,6 +164,25 @@ def query_cycles(
         settle=build.pipeline.settle_cycles,
         drain=k,
     )
+
+
+def batch_cycles(
+    build: Build, codes: NDArray[np.integer[Any]], k: int, mode: TableMode
+) -> NDArray[np.int64]:
+    """``query_cycles(...).total`` of every query of a batch: int64 [n].
+
+    Args:
+        codes: codes of each probed list, [n, nprobe]; a list without codes is
+            passed over and costs nothing, as the card does with padding.
+    """
+    probed = codes > 0
+    beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle)
+    floor = TABLE_CYCLES if mode is TableMode.PER_LIST else 0
+    scan = np.where(probed, np.maximum(beats, floor) + build.pipeline.gap_cycles, 0).sum(axis=1)
+    total: NDArray[np.int64] = scan.astype(np.int64) + build.pipeline.settle_cycles + k
+    hidden = slice(0, 1) if mode is TableMode.PER_QUERY else slice(None)
+    total[hidden] += TABLE_CYCLES
+    return total
 
 
 def estimate(

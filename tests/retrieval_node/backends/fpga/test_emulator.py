@@ -1,29 +1,85 @@
+"""The emulated card alone: memory, registers, starts; written to without the driver."""
+
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ragschema.errors import Unavailable
-from retrieval_node.backends.fpga.device import (
-    ARGUMENTS,
-    CODES_LOW,
-    CTRL,
-    ERROR,
-    Ctrl,
-    DeviceError,
-    write_argument,
-)
-from retrieval_node.backends.fpga.driver import WorkArea, place
+from retrieval_node.backends.fpga.device import read_build, read_value, write_argument
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
+from retrieval_node.backends.fpga.faults import Fault
+from retrieval_node.backends.fpga.records import NO_MASK, Answer, read_answer, result_bytes
+from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Error, Flags
+
+CTRL = REGISTERS["ctrl"].offset
+SUM_MAX = (1 << 24) - 1
 
 
 @pytest.fixture
-def device():  # type: ignore[no-untyped-def]
-    opened = EmulatedDevice(EmulatorConfig(compute_units=1, banks=2, bank_bytes=1 << 16))
+def device() -> Iterator[EmulatedDevice]:
+    opened = EmulatedDevice(EmulatorConfig(compute_units=1, banks=2, bank_bytes=1 << 17))
     yield opened
     opened.close()
+
+
+def place(device: EmulatedDevice, array: NDArray[Any]) -> int:
+    buffer = device.allocate(array.nbytes, 0)
+    buffer.host[: array.nbytes] = array.reshape(-1).view(np.uint8)
+    buffer.to_device(array.nbytes)
+    return buffer.address
+
+
+def arguments(device: EmulatedDevice) -> dict[str, int]:
+    """One query, one list of 3 codes of 8 bytes: the first bytes are 0, 1, 0."""
+    codes = np.zeros((64, 8), dtype=np.uint8)
+    codes[1, 0] = 1
+    tables = np.zeros((256, 8), dtype=np.uint16)
+    tables[:, 0] = np.arange(256)[::-1]
+    arrays: dict[str, NDArray[Any]] = {
+        "lists": np.array([[0, 3, 0, 10, NO_MASK, 0, 0, 0]], dtype=np.uint32),
+        "tables": tables,
+        "ids": np.array([7, 5, 6], dtype=np.uint32),
+        "results": np.zeros(result_bytes(2), dtype=np.uint8),
+        "codes": np.zeros((64, 8), dtype=np.uint8),
+    }
+    numbers = {"num_queries": 1, "nprobe": 1, "k": 2, "m": 1, "mode": 1, "code_bytes": 8}
+    given = {name: place(device, array) for name, array in arrays.items()} | numbers
+    given["codes"] = place(device, codes)
+    return given
+
+
+def put(device: EmulatedDevice, given: dict[str, int]) -> None:
+    for name, value in given.items():
+        for channel in range(4) if name == "codes" else (0,):
+            write_argument(device, 0, name, value, channel)
+
+
+def start(device: EmulatedDevice, **given: int) -> Error:
+    put(device, given)
+    device.write_register(0, CTRL, int(Ctrl.START))
+    wait(device)
+    return Error(read_value(device, 0, "error"))
+
+
+def wait(device: EmulatedDevice) -> None:
+    ends = time.monotonic() + 30
+    while not device.read_register(0, CTRL) & Ctrl.DONE:
+        assert time.monotonic() < ends
+        time.sleep(1e-4)
+
+
+def answer(device: EmulatedDevice, given: dict[str, int]) -> Answer:
+    buffer, _ = device.memory.find(given["results"])
+    buffer.from_device(result_bytes(given["k"]))
+    return read_answer(buffer.host[: result_bytes(given["k"])], 1, given["k"], SUM_MAX, 100)
 
 
 def test_host_and_device_bytes_differ_until_they_are_synced(device: EmulatedDevice) -> None:
@@ -43,106 +99,187 @@ def test_addresses_are_aligned_and_banks_are_limited(device: EmulatedDevice) -> 
     a, b = device.allocate(1, 0), device.allocate(5000, 1)
     assert a.address % 4096 == 0
     assert b.address % 4096 == 0
-    assert device.free_bytes(1) == (1 << 16) - 8192
+    assert device.free_bytes(1) == (1 << 17) - 8192
     with pytest.raises(Unavailable, match="bank 1"):
-        device.allocate(60_000, 1)
+        device.allocate(125_000, 1)
     device.free(b.address)
-    assert device.free_bytes(1) == 1 << 16
-    device.allocate(60_000, 1)
+    device.free(b.address)  # no error, as after a reset
+    assert device.free_bytes(1) == 1 << 17
+    device.allocate(125_000, 1)
 
 
-def _start(device: EmulatedDevice, **arguments: int) -> DeviceError:
-    for name in ARGUMENTS:
-        write_argument(device, 0, name, arguments.get(name, 0))
-    device.write_register(0, CTRL, int(Ctrl.START))
-    device.wait(0, 30.0)
-    return DeviceError(device.read_register(0, ERROR))
-
-
-def _arguments(device: EmulatedDevice) -> dict[str, int]:
-    codes = np.zeros(64, dtype=np.uint8)
-    codes[1] = 1
-    arrays = {
-        "codes": codes,
-        "ids": np.array([0, 1, 2], dtype=np.uint32),
-        "tables": np.arange(256, dtype=np.uint16)[::-1].copy(),
-        "jobs": np.array([[0, 3, 0, 0, 10, -1]], dtype=np.int64),
-        "starts": np.array([0, 1], dtype=np.int64),
-        "sums": np.zeros(2, dtype=np.int64),
-        "rows": np.zeros(2, dtype=np.int64),
-        "counts": np.zeros(1, dtype=np.int32),
-    }
-    numbers = {
-        "code_rows": 3, "num_jobs": 1, "num_queries": 1, "num_tables": 1, "m": 1, "k": 2,
-        "sum_max": (1 << 24) - 1, "code_bytes": 64, "row_start": 5,
-    }  # fmt: skip
-    return {name: place(device, array).address for name, array in arrays.items()} | numbers
+def test_the_build_is_in_the_registers_and_cannot_be_written(device: EmulatedDevice) -> None:
+    for name in ("version", "build_kmax", "build_features"):
+        write_argument(device, 0, name, 0)
+    assert read_value(device, 0, "version") == VERSION
+    assert read_build(device) == device.config.build
 
 
 def test_runs_a_scan_from_registers_alone(device: EmulatedDevice) -> None:
-    arguments = _arguments(device)
-    assert _start(device, **arguments) is DeviceError.NONE
-    sums = device._resolve(arguments["sums"], np.int64, (2,))
-    rows = device._resolve(arguments["rows"], np.int64, (2,))
-    assert sums.tolist() == [264, 265]
-    assert rows.tolist() == [6, 5]
+    """Channel 0 holds the codes; code i of a list of 3 lies in channel 0's slot i."""
+    given = arguments(device)
+    assert start(device, **given) is Error.NONE
+    found = answer(device, given)
+    assert found.sums.tolist() == [[264, 265]]
+    assert found.ids.tolist() == [[5, 7]]  # the second by its tag, not its id
+    assert found.counts.tolist() == [2]
+    assert found.codes == read_value(device, 0, "codes_scanned") == 3
+    assert read_value(device, 0, "cycles") == found.cycles[0] > 256
+    assert read_value(device, 0, "bytes_read") == 4 * 64
+    assert read_value(device, 0, "queries_done") == 1
 
 
-def test_a_polled_unit_runs_by_itself(device: EmulatedDevice) -> None:
-    """START returns at once; nobody has to wait for the work to be done."""
-    arguments = _arguments(device)
-    for name in ARGUMENTS:
-        write_argument(device, 0, name, arguments.get(name, 0))
+def test_entries_past_count_are_all_ones(device: EmulatedDevice) -> None:
+    given = arguments(device)
+    given |= {"k": 5, "results": place(device, np.zeros(result_bytes(5), np.uint8))}
+    assert start(device, **given) is Error.NONE
+    found = answer(device, given)
+    assert found.counts.tolist() == [3]
+    assert found.sums[0, 3:].tolist() == found.ids[0, 3:].tolist() == [0xFFFFFFFF] * 2
+
+
+def test_a_start_returns_at_once_and_is_neither_idle_nor_done_while_it_runs(
+    device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    real = device._scan.run
+
+    def slow(*args):  # type: ignore[no-untyped-def]
+        assert go.wait(30)
+        return real(*args)
+
+    monkeypatch.setattr(device._scan, "run", slow)
+    put(device, arguments(device))
+    assert device.read_register(0, CTRL) == Ctrl.IDLE
     device.write_register(0, CTRL, int(Ctrl.START))
-    ends = time.monotonic() + 30
-    while not (seen := device.read_register(0, CTRL)) & Ctrl.DONE:
-        assert seen == 0, "neither idle nor done while it runs"
-        assert time.monotonic() < ends
-    assert device.read_register(0, CODES_LOW) == 3
-    assert _start(device, **arguments) is DeviceError.NONE
+    assert device.read_register(0, CTRL) == 0
+    device.write_register(0, CTRL, int(Ctrl.START))  # ignored
+    go.set()
+    wait(device)
+    assert device.read_register(0, CTRL) == Ctrl.IDLE  # done clears when it is read
+    assert read_value(device, 0, "codes_scanned") == 3
+
+
+@pytest.mark.parametrize("name", ["lists", "tables", "ids", "codes"])
+def test_an_address_that_leads_nowhere_is_a_read_error(device: EmulatedDevice, name: str) -> None:
+    given = arguments(device)
+    for wrong in (64, given[name] + (1 << 30)):
+        assert start(device, **(given | {name: wrong})) is Error.AXI_READ
+    assert start(device, **given) is Error.NONE
+
+
+def test_memory_that_was_never_synced_is_no_memory(device: EmulatedDevice) -> None:
+    given = arguments(device)
+    for name in ("lists", "tables", "ids", "codes"):
+        fresh = device.allocate(8192, 0).address
+        assert start(device, **(given | {name: fresh})) is Error.AXI_READ
+
+
+def test_results_that_lead_nowhere_are_a_write_error(device: EmulatedDevice) -> None:
+    assert start(device, **(arguments(device) | {"results": 64})) is Error.AXI_WRITE
 
 
 @pytest.mark.parametrize(
-    "job",
+    "change",
+    [{"k": 0}, {"k": 1 << 20}, {"nprobe": 0}, {"num_queries": 0}, {"m": 9}, {"code_bytes": 12},
+     {"flags": 1 << 5}],
+)  # fmt: skip
+def test_an_argument_that_no_card_can_do(device: EmulatedDevice, change: dict[str, int]) -> None:
+    given = arguments(device)
+    assert start(device, **(given | change)) is Error.BAD_ARGUMENT
+    assert start(device, **(given | {"flags": 0})) is Error.NONE
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "error"),
     [
-        [64, 3, 0, 0, 10, -1],
-        [0, 4, 0, 0, 10, -1],
-        [0, 3, 1, 0, 10, -1],
-        [0, 3, 0, 1, 10, -1],
-        [0, 3, 0, 0, 1 << 24, -1],
-        [0, 3, 0, 0, 10, 0],
+        (0, 1, Error.BAD_ARGUMENT),
+        (0, 1024, Error.AXI_READ),
+        (1, 4, Error.AXI_READ),
+        (2, 1, Error.AXI_READ),
+        (3, 1 << 24, Error.BAD_ARGUMENT),
+        (5, 1, Error.AXI_READ),
+        (1, 5000, Error.AXI_READ),
     ],
-    ids=["codes", "rows", "first row", "table", "bias", "mask"],
+    ids=["unaligned", "far beat", "codes", "tag", "bias", "table", "many codes"],
 )
-def test_a_job_outside_its_arrays_is_an_error_code(device: EmulatedDevice, job: list[int]) -> None:
-    arguments = _arguments(device)
-    wrong = place(device, np.array([job], dtype=np.int64)).address
-    assert _start(device, **(arguments | {"jobs": wrong})) is DeviceError.BAD_ARGUMENT
-    assert _start(device, **arguments) is DeviceError.NONE
+def test_a_descriptor_that_cannot_be(
+    device: EmulatedDevice, word: int, value: int, error: Error
+) -> None:
+    given = arguments(device)
+    record = np.array([[0, 3, 0, 10, NO_MASK, 0, 0, 0]], dtype=np.uint32)
+    record[0, word] = value
+    assert start(device, **(given | {"lists": place(device, record)})) is error
+    assert start(device, **given) is Error.NONE
 
 
-def test_done_clears_when_it_is_read(device: EmulatedDevice) -> None:
+def test_a_mask_past_the_masks_is_a_read_error(device: EmulatedDevice) -> None:
+    given = arguments(device) | {"flags": int(Flags.MASKS)}
+    record = np.array([[0, 3, 0, 10, 0, 0, 0, 0]], dtype=np.uint32)
+    given |= {"lists": place(device, record)}
+    given |= {"masks": place(device, np.array([0b101], dtype=np.uint64))}
+    assert start(device, **given) is Error.NONE
+    assert answer(device, given).sums.tolist() == [[265, 265]]
+    record[0, 4] = 1
+    given |= {"lists": place(device, record)}
+    assert start(device, **given) is Error.AXI_READ
+
+
+@pytest.mark.parametrize("fault", [Fault.AXI_READ, Fault.AXI_WRITE])
+def test_a_memory_fault_on_demand_comes_once(device: EmulatedDevice, fault: Fault) -> None:
+    given = arguments(device)
+    device.faults.inject(fault, after=1)
+    assert start(device, **given) is Error.NONE
+    assert start(device, **given) is fault.error
+    assert read_value(device, 0, "queries_done") == 0
+    assert start(device, **given) is Error.NONE
+
+
+def test_a_hang_lasts_until_the_card_is_reset(device: EmulatedDevice) -> None:
+    given = arguments(device)
+    put(device, given)
+    device.faults.inject(Fault.HANG)
+    for _ in range(3):
+        device.write_register(0, CTRL, int(Ctrl.START))
+        assert device.read_register(0, CTRL) == 0
+    device.reset()
     assert device.read_register(0, CTRL) == Ctrl.IDLE
-    _start(device, **_arguments(device))
-    assert device.read_register(0, CTRL) == Ctrl.IDLE | Ctrl.DONE
-    assert device.read_register(0, CTRL) == Ctrl.IDLE
+    assert device.free_bytes(0) == 1 << 17
+    assert start(device, **given) is not Error.NONE  # no buffer is left
+    assert start(device, **arguments(device)) is Error.NONE
 
 
-@pytest.mark.parametrize("name", ["ids", "tables", "jobs", "sums"])
-def test_an_address_that_leads_nowhere_is_an_error_code(device: EmulatedDevice, name: str) -> None:
-    arguments = _arguments(device)
-    assert _start(device, **(arguments | {name: 64})) is DeviceError.BAD_ADDRESS
-    past = arguments[name] + 4090
-    assert _start(device, **(arguments | {name: past})) is DeviceError.BAD_ADDRESS
-    assert _start(device, **(arguments | {"k": 0})) is DeviceError.BAD_ARGUMENT
-    assert _start(device, **arguments) is DeviceError.NONE
+def test_a_changed_code_is_seen_by_the_next_start(device: EmulatedDevice) -> None:
+    """Regrouped codes are a copy; it must not outlive what it is a copy of."""
+    given = arguments(device)
+    assert start(device, **given) is Error.NONE
+    buffer, _ = device.memory.find(given["codes"])
+    buffer.flip(byte=2 * 8, bit=1)
+    assert start(device, **given) is Error.NONE
+    assert answer(device, given).sums.tolist() == [[263, 264]]
 
 
-def test_a_work_area_grows_and_gives_the_old_buffer_back(device: EmulatedDevice) -> None:
-    area = WorkArea(device)
-    area.view(np.int64, (10,))
-    first = area.send(80)
-    area.view(np.int64, (2000,))
-    assert area.send(16_000) != first
-    used = sum((1 << 16) - device.free_bytes(bank) for bank in range(2))
-    assert used == 16_384
+@pytest.mark.parametrize("name", ["lists", "tables", "ids", "codes"])
+def test_a_watchful_card_finds_a_missing_sync(name: str) -> None:
+    watchful = replace(EmulatorConfig(), watchful=True)
+    device = EmulatedDevice(watchful)
+    given = arguments(device)
+    assert start(device, **given) is Error.NONE
+    buffer, _ = device.memory.find(given[name])
+    buffer.host[0] ^= 1
+    assert start(device, **given) is Error.AXI_READ
+    buffer.to_device(1)
+    assert start(device, **given) in (Error.NONE, Error.BAD_ARGUMENT)
+    device.close()
+
+
+def test_a_watchful_card_shows_poison_until_results_are_synced() -> None:
+    device = EmulatedDevice(replace(EmulatorConfig(), watchful=True))
+    given = arguments(device)
+    assert start(device, **given) is Error.NONE
+    good = answer(device, given)
+    assert start(device, **given) is Error.NONE
+    buffer, _ = device.memory.find(given["results"])
+    assert set(buffer.host.tolist()) == {0xA5}
+    assert answer(device, given).sums.tolist() == good.sums.tolist()
+    device.close()

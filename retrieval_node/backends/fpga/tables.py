@@ -1,0 +1,145 @@
+"""The host's half of a scan: integer tables and biases of a piece of a batch."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragschema.types import F32, I64
+from retrieval_node.backends.base import ScanRequest
+from retrieval_node.fixedpoint import CODES, F64, U16, Contract, TableMode, usual_mode
+from retrieval_node.fixedpoint_rows import CodeBiases, has_code_biases, scan_tables_l2_rows
+from retrieval_node.native.loader import require_native
+from retrieval_node.shard_files import IvfIndex
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Queries that share one start of the card.
+
+    Attributes:
+        lists: int64, list ids of all queries, one after the other.
+        starts: int64 [n + 1], borders of the queries in ``lists``.
+    """
+
+    request: ScanRequest
+    lists: I64
+    starts: I64
+
+    @property
+    def of_query(self) -> I64:
+        """int64 [lists], the query that each list is probed for."""
+        n = len(self.request.queries)
+        return np.repeat(np.arange(n, dtype=np.int64), np.diff(self.starts))
+
+
+def flatten(request: ScanRequest) -> Piece:
+    """Drops the padding of the lists."""
+    wanted = request.lists >= 0
+    starts = np.zeros(len(wanted) + 1, dtype=np.int64)
+    np.cumsum(wanted.sum(axis=1), out=starts[1:])
+    return Piece(request, request.lists[wanted].astype(np.int64), starts)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Integer side of a piece.
+
+    Attributes:
+        mode: which of the tables belongs to which list.
+        tables: uint16 [t, m * 256], column by column.
+        biases: int64 [lists].
+        bases, scales: float64 [n], float32 [n].
+        table_of: int64 [lists].
+        code_words: uint16 [n, 512], or None where codes have no biases.
+    """
+
+    mode: TableMode
+    tables: U16
+    biases: I64
+    bases: F64
+    scales: F32
+    table_of: I64
+    code_words: U16 | None = None
+
+    def to_floats(self, sums: NDArray[np.integer[Any]]) -> F32:
+        """``fixedpoint.to_distance`` for sums [n, k]."""
+        scale = self.scales.astype(np.float64)[:, None]
+        exact: F32 = (self.bases[:, None] + sums / scale).astype(np.float32)
+        return exact
+
+
+class TableMaker:
+    """Makes tables for the indexes of loaded shards.
+
+    Args:
+        mode: None: the usual one of each index.
+    """
+
+    def __init__(self, contract: Contract, mode: TableMode | None) -> None:
+        self._native = require_native()
+        self.contract, self._mode = contract, mode
+        self._lock = threading.Lock()
+        self._encoders: weakref.WeakKeyDictionary[IvfIndex, CodeBiases] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def mode(self, index: IvfIndex) -> TableMode:
+        """How an index is scanned; what has one table anyway is always mode B."""
+        usual = usual_mode(index.metric, index.residual)
+        return usual if usual is TableMode.PER_QUERY else self._mode or usual
+
+    def encoder(self, index: IvfIndex) -> CodeBiases | None:
+        """Of the biases of codes, where the mode has them."""
+        if not has_code_biases(index.metric, index.residual, self.mode(index)):
+            return None
+        with self._lock:
+            if index not in self._encoders:
+                self._encoders[index] = CodeBiases.of(
+                    index.centroids, index.codebooks, index.shift, index.residual
+                )
+            return self._encoders[index]
+
+    def bytes_per_query(self, index: IvfIndex, lists: I64) -> I64:
+        """Bytes of 16-bit tables for queries with so many lists: int64 [n]."""
+        per_list = self.mode(index) is TableMode.PER_LIST
+        count = lists if per_list else np.ones_like(lists)
+        return count * index.m * CODES * 2
+
+    def make(self, index: IvfIndex, piece: Piece) -> Quantized:
+        """Tables of a piece."""
+        encoder = self.encoder(index)
+        if encoder is not None:
+            return self._make_rows(encoder, piece)
+        n, per_list = len(piece.request.queries), self.mode(index) is TableMode.PER_LIST
+        tables = np.empty((len(piece.lists) if per_list else n, index.m * CODES), np.uint16)
+        biases, bases = np.empty(len(piece.lists), np.int64), np.empty(n)
+        scales = np.empty(n, np.float32)
+        self._native.contract_tables(
+            index.handle, piece.request.queries, piece.lists, piece.starts,
+            self.contract.table_bits, self.contract.sum_bits, tables, biases, bases, scales,
+        )  # fmt: skip
+        table_of = np.arange(len(piece.lists)) if per_list else piece.of_query
+        return Quantized(self.mode(index), tables, biases, bases, scales, table_of)
+
+    def _make_rows(self, encoder: CodeBiases, piece: Piece) -> Quantized:
+        found = [
+            scan_tables_l2_rows(query, piece.lists[first:last], encoder, self.contract)
+            for query, first, last in zip(
+                piece.request.queries, piece.starts[:-1], piece.starts[1:], strict=True
+            )
+        ]
+        return Quantized(
+            TableMode.PER_QUERY,
+            np.concatenate([one.tables.reshape(1, -1) for one in found]),
+            np.concatenate([one.biases for one in found]),
+            np.array([one.base for one in found]),
+            np.array([one.scale for one in found], dtype=np.float32),
+            piece.of_query,
+            np.stack([one.code_words.reshape(-1) for one in found]),
+        )

@@ -1,0 +1,211 @@
+"""One compute unit: fills its buffers, starts it, reads the answer.
+
+There are two sets of buffers, so that the next start is made ready while one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ragschema.errors import DeviceFault
+from ragschema.types import I64, U8
+from retrieval_node.backends.fpga.driver import CardDriver, WorkArea
+from retrieval_node.backends.fpga.masks import is_filtered, live_words, no_words, piece_masks
+from retrieval_node.backends.fpga.records import (
+    LIST_WORDS,
+    U32,
+    Answer,
+    WrongAnswer,
+    read_answer,
+    result_bytes,
+)
+from retrieval_node.backends.fpga.registers import Flags, ListWord, Metric, Mode
+from retrieval_node.backends.fpga.tables import Piece, Quantized
+from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment, addresses
+from retrieval_node.fixedpoint import CODES, TableMode
+from retrieval_node.native.loader import require_native
+from retrieval_node.segment import SegmentRows
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Tables of a piece, on the card."""
+
+    piece: Piece
+    quantized: Quantized
+    tables: int
+    code_words: int
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is scanned: one segment and where it lies."""
+
+    segment: SegmentRows
+    placed: PlacedSegment
+    masks: PlacedMasks
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A start: what was asked, and where its results will be."""
+
+    prepared: Prepared
+    target: Target
+    k: int
+    results: WorkArea
+    arguments: dict[str, int]
+
+
+class _Slot:
+    """Work areas of one start."""
+
+    def __init__(self, driver: CardDriver) -> None:
+        self.tables = WorkArea(driver)
+        self.words = WorkArea(driver)
+        self.lists = WorkArea(driver)
+        self.masks = WorkArea(driver)
+        self.results = WorkArea(driver)
+
+
+class ScanUnit:
+    """Used by one thread at a time. At most one start runs; it is waited for before the next."""
+
+    def __init__(self, driver: CardDriver, number: int) -> None:
+        self._driver, self._number = driver, number
+        self._native = require_native()
+        self._slots = (_Slot(driver), _Slot(driver))
+        self._pieces = self._runs = 0
+        self._until_s: float | None = None
+
+    def prepare(self, piece: Piece, quantized: Quantized, code_bytes: int) -> Prepared:
+        """Sends a piece's tables; those of the piece before stay as they are."""
+        self._pieces += 1
+        slot, build = self._slots[self._pieces % 2], self._driver.build
+        m = quantized.tables.shape[1] // CODES
+        size = len(quantized.tables) * CODES * code_bytes * build.table_bits // 8
+        rows = slot.tables.view(np.uint8, (max(1, size),))
+        self._native.card_tables(quantized.tables, m, code_bytes, build.table_bits, rows)
+        slot.tables.send(len(rows))
+        words = 0
+        if quantized.code_words is not None:
+            slot.words.view(np.uint16, quantized.code_words.shape)[:] = quantized.code_words
+            slot.words.send(quantized.code_words.nbytes)
+            words = slot.words.address
+        return Prepared(piece, quantized, slot.tables.address, words)
+
+    def fill(self, prepared: Prepared, target: Target, k: int) -> Run:
+        """Sends descriptors and masks of one segment for a prepared piece."""
+        self._runs += 1
+        slot, piece = self._slots[self._runs % 2], prepared.piece
+        n, flags, masks = len(piece.request.queries), Flags(0), 0
+        words: U32 | I64 = no_words(len(piece.lists))
+        if is_filtered(piece):
+            filtered, words = piece_masks(target.segment, piece)
+            masks, flags = self._send_masks(slot, filtered), Flags.MASKS
+        elif target.masks.buffer is not None:
+            words = live_words(target.segment, piece.lists)
+            masks, flags = target.masks.buffer.address, Flags.MASKS
+        if prepared.code_words:
+            flags |= Flags.BIASES
+        nprobe = max(1, int(np.diff(piece.starts).max(initial=0)))
+        lists = slot.lists.view(np.uint32, (n * nprobe, LIST_WORDS))
+        _describe(lists, prepared, target, words, nprobe)
+        slot.lists.send(lists.nbytes)
+        slot.results.view(np.uint8, (n * result_bytes(k),))
+        assert target.placed.ids is not None, "an uploaded segment"
+        shape = target.placed.plan.shape
+        arguments = {
+            "num_queries": n, "nprobe": nprobe, "k": k, "m": shape.m,
+            "mode": _mode_of(prepared.quantized.mode), "metric": _metric_of(prepared),
+            "flags": int(flags), "code_bytes": shape.code_bytes, "lists": slot.lists.address,
+            "tables": prepared.tables, "results": slot.results.address,
+            "ids": target.placed.ids.address, "masks": masks, "bias_table": prepared.code_words,
+        }  # fmt: skip
+        return Run(prepared, target, k, slot.results, arguments)
+
+    def _send_masks(self, slot: _Slot, masks: U8) -> int:
+        slot.masks.view(np.uint8, masks.shape)[:] = masks
+        slot.masks.send(masks.nbytes)
+        return slot.masks.address
+
+    def start(self, run: Run) -> None:
+        """Returns at once; ``finish`` before the next."""
+        assert self._until_s is None, "a start is under way"
+        placed = run.target.placed
+        channels: dict[str, Sequence[int]] = {"codes": addresses(placed.codes)}
+        if placed.biases:
+            channels["biases"] = addresses(placed.biases)
+        self._until_s = self._driver.start(self._number, run.arguments, channels)
+
+    def finish(self, run: Run) -> Answer:
+        """Waits for the start and reads its results.
+
+        Raises:
+            DeviceFault: it hung, failed or answered nonsense.
+        """
+        self.settle()
+        n, rows = len(run.prepared.piece.request.queries), run.target.segment.row_count
+        size = n * result_bytes(run.k)
+        raw = run.results.view(np.uint8, (size,))
+        run.results.fetch(size)
+        sum_max = (1 << self._driver.build.sum_bits) - 1
+        try:
+            answer = read_answer(raw, n, run.k, sum_max, rows)
+        except WrongAnswer as error:
+            raise self._driver.fault(str(error)) from error
+        self._driver.counters.add(queries=n, codes=answer.codes)
+        return answer
+
+    def settle(self) -> None:
+        """Waits until nothing runs.
+
+        Raises:
+            DeviceFault: the start hung or failed.
+        """
+        until_s, self._until_s = self._until_s, None
+        if until_s is not None:
+            self._driver.wait(self._number, until_s)
+
+    def abandon(self) -> None:
+        """As ``settle``, where an error is on its way already: faults are noted, not raised."""
+        try:
+            self.settle()
+        except DeviceFault:
+            self._until_s = None
+
+
+def _mode_of(mode: TableMode) -> int:
+    return int(Mode.TABLE_PER_LIST if mode is TableMode.PER_LIST else Mode.TABLE_PER_QUERY)
+
+
+def _metric_of(prepared: Prepared) -> int:
+    quantized = prepared.quantized
+    squared = quantized.mode is TableMode.PER_LIST or quantized.code_words is not None
+    return int(Metric.L2 if squared else Metric.IP)
+
+
+def _describe(
+    lists: U32, prepared: Prepared, target: Target, words: U32 | I64, nprobe: int
+) -> None:
+    """Writes the descriptors, each query's lists by ascending bias: thresholds fall early."""
+    piece, quantized, segment = prepared.piece, prepared.quantized, target.segment
+    lists[:] = 0
+    if len(piece.lists) == 0:
+        return
+    of_query = piece.of_query
+    order = np.lexsort((quantized.biases, of_query))
+    place = of_query * nprobe + np.arange(len(order)) - piece.starts[of_query]
+    chosen = piece.lists[order]
+    first = segment.list_offsets[chosen]
+    made = np.zeros((len(order), LIST_WORDS), dtype=np.uint32)
+    made[:, ListWord.FIRST_BEAT] = target.placed.plan.first_beats[chosen]
+    made[:, ListWord.CODES] = segment.list_offsets[chosen + 1] - first
+    made[:, ListWord.FIRST_TAG] = first
+    made[:, ListWord.BIAS] = quantized.biases[order]
+    made[:, ListWord.MASK_WORD] = words[order]
+    made[:, ListWord.TABLE] = quantized.table_of[order]
+    lists[place] = made
