@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ragschema.planner.iterative import Iterative
 from ragschema.planner.problem import (
     ChipKind,
     Problem,
@@ -69,6 +70,22 @@ def mixed_problem(seed: int, rates: int = 1) -> Problem:
         chips_per_server=plain.chips_per_server if tied else None,
         weights=tuple(_weights(rng, f"rate-{i}", len(kinds), servers) for i in range(rates)),
     )
+
+
+def iterative_problem(seed: int) -> Problem:
+    """A random problem in which sequences retrieve again, through some of its stages."""
+    rng = np.random.default_rng((seed, 11))
+    plain = mixed_problem(seed) if rng.random() < 0.3 else random_problem(seed)
+    batches = tuple(1 << i for i in range(int(rng.integers(1, 4))))
+    stages = tuple(
+        replace(stage, later_s=rng.uniform(0.001, 0.3, (len(stage.counts), len(batches))))
+        if stage.kind is not StageKind.DECODE and rng.random() < 0.7
+        else stage
+        for stage in plain.stages
+    )
+    iterative = Iterative(int(rng.integers(1, 5)), batches)
+    longest_s = float(rng.choice([np.inf, 1.5, 0.6]))
+    return replace(plain, stages=stages, iterative=iterative, max_answer_s=longest_s)
 
 
 def _weights(rng: np.random.Generator, name: str, kinds: int, servers: int) -> Weights:

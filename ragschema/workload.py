@@ -160,11 +160,15 @@ class RetrievalConfig:
     Attributes:
         per_sequence: retrievals per answer; more than 1 happen during decode.
         queries: query vectors per retrieval.
+        reads: tokens that the model reads after each later retrieval, in place of as many
+            that it read before; None: the passages, which are the prompt without the
+            question; 0: nothing, as with kNN-LM.
     """
 
     __pydantic_config__ = _STRICT
     per_sequence: Count = 1
     queries: Count = 1
+    reads: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,13 @@ class RagSchema:
     reranker: RerankerConfig | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+
+    @property
+    def reread_tokens(self) -> int:
+        """What the model reads after each retrieval but the first."""
+        if self.retrieval.reads is not None:
+            return self.retrieval.reads
+        return max(0, self.lengths.prompt - self.lengths.question)
 
     @property
     def cached_tokens(self) -> int:

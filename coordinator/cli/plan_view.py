@@ -29,7 +29,7 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
     for column in ("stages", "on", "batch", "waits ms", "rate per s", "used"):
         table.add_column(column, justify="left" if column in ("stages", "on") else "right")
     choices = {c.stage: c for c in plan.schedule.choices}
-    device = device_of(plan)
+    device, waits_s = device_of(plan), plan.policy.timeout_s
     for load in groups:
         # Stages of a group share their chips: each device is named once.
         on = dict.fromkeys(f"{choices[s].count} {device(choices[s])}" for s in load.stages)
@@ -37,9 +37,7 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
             " + ".join(load.stages),
             ", ".join(on),
             ", ".join(str(choices[s].batch) for s in load.stages),
-            ", ".join(
-                f"{plan.timeouts_s[s] * 1e3:.3g}" for s in load.stages if s in plan.timeouts_s
-            ),
+            ", ".join(f"{waits_s[s] * 1e3:.3g}" for s in load.stages if s in waits_s),
             f"{load.rate_per_s:,.4g}",
             f"{load.utilisation:.0%}",
         )
@@ -58,6 +56,9 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
         for name, value in figures.items()
     ]
     lines.append(Text(f"{'load':<14}{plan.simulated['load']:<10.0%}of qps, for the p99"))
+    if plan.schedule.iterative_batch is not None:
+        again = plan.schedule.iterative_batch
+        lines.append(Text(f"{'iterative':<14}{again:<10}sequences retrieve together in decode"))
     if plan.gap.unfinished:
         lines.append(
             Text(

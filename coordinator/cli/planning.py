@@ -29,7 +29,7 @@ from coordinator.cli.plan_view import (
 )
 from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Counts, Rate, SearchSpace
-from ragschema.planner.axes import Axis, Objective, decode_step_s
+from ragschema.planner.axes import Axis, Objective
 from ragschema.planner.explain import loads, marginals, runner_up
 from ragschema.planner.plan import DEFINITIONS, Infeasible, Plan, make_plan
 from ragschema.planner.plan_file import (
@@ -39,6 +39,7 @@ from ragschema.planner.plan_file import (
     read_plan,
     write_plan,
 )
+from ragschema.planner.play import answer_s
 from ragschema.planner.problem import Sharing
 from ragschema.planner.robust import losses, over_loads
 from ragschema.planner.schedule import Schedule
@@ -229,7 +230,7 @@ def _columns(plan: Plan) -> dict[str, Callable[[Schedule], float]]:
     output = plan.schema.lengths.output
     columns: dict[str, Callable[[Schedule], float]] = {}
     if Axis.TPOT in plan.axes:
-        columns["tpot_s"] = lambda s: decode_step_s(plan.problem, s) / output
+        columns["tpot_s"] = lambda s: answer_s(plan.problem, s) / output
     for which, rate in enumerate(plan.rates):
         if rate is Rate.PER_COST:
             columns["cost_per_1000"] = _over(1000 / 3600, which)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator, Device
 from ragschema.models import find_model
 from ragschema.planner.cost.inference import Precision, decode_s, encode_s, prefill_s
+from ragschema.planner.iterative import Iterative
 from ragschema.planner.problem import (
     ChipKind,
     Problem,
@@ -40,11 +41,13 @@ class SearchSpace:
     Attributes:
         max_batch: largest batch before decode; powers of two up to it are tried.
         max_decode_batch: the same for decode.
+        max_iterative_batch: the same for sequences that retrieve together during decode.
     """
 
     counts: Counts = Counts.POWERS_OF_TWO
     max_batch: int = 128
     max_decode_batch: int = 1024
+    max_iterative_batch: int = 64
     sharing: Sharing = Sharing.ANY
 
 
@@ -94,6 +97,7 @@ def problem_of(
         sharing=space.sharing,
         kinds=tuple(ChipKind(c.device.name, c.count) for c in pool.chips),
         weights=tuple(weights_for(rate, pool, searched) for rate in rates),
+        iterative=build.iterative,
     )
 
 
@@ -139,6 +143,9 @@ class _Tables:
         self._batches = _powers_of_two(space.max_batch)
         self._decode_batches = _powers_of_two(space.max_decode_batch)
         self._every = space.counts is Counts.EVERY
+        again = schema.retrieval.per_sequence - 1
+        batches = _powers_of_two(space.max_iterative_batch)
+        self.iterative = Iterative(again, tuple(batches)) if again else None
 
     def rewriter(self) -> Iterable[StageTable]:
         config = self._schema.rewriter
@@ -178,14 +185,32 @@ class _Tables:
                 field="pool.retrieval",
                 hint="add retrieval: [{device: ..., count: ...}] to the pool file",
             )
-        rows: list[tuple[int, int, list[float | None]]] = []
-        for kind, nodes in enumerate(self._pool.nodes):
-            search = Retrieval(self._schema, nodes.device, self._pool.network)
-            rows += [
-                (kind, count, [search.seconds(count, b) for b in self._batches])
-                for count in range(1, self._most_nodes(nodes.count) + 1)
-            ]
-        return self._table("retrieval", StageKind.SERVER, rows, self._batches)
+        searches = [
+            Retrieval(self._schema, nodes.device, self._pool.network) for nodes in self._pool.nodes
+        ]
+        rows: list[tuple[int, int, list[float | None]]] = [
+            (kind, count, [search.seconds(count, b) for b in self._batches])
+            for kind, (search, nodes) in enumerate(zip(searches, self._pool.nodes, strict=True))
+            for count in range(1, self._most_nodes(nodes.count) + 1)
+        ]
+        table = self._table("retrieval", StageKind.SERVER, rows, self._batches)
+        return self._later(table, lambda kind, n, b: searches[kind].seconds(n, b))
+
+    def _later(
+        self, table: StageTable, latency_s: Callable[[int, int, int], float | None]
+    ) -> StageTable:
+        """The table with latencies of sequences that come back during decode.
+
+        Args:
+            latency_s: by kind, count and batch.
+        """
+        if self.iterative is None:
+            return table
+        later = [
+            [latency_s(kind, count, batch) for batch in self.iterative.batches]
+            for kind, count in table.rows
+        ]
+        return replace(table, later_s=np.array(_finite(later)))
 
     def _most_nodes(self, count: int) -> int:
         per_node = self._pool.chips_per_node
@@ -207,8 +232,20 @@ class _Tables:
         config, prompt = self._schema.generator, self._schema.lengths.prompt
         cached = min(self._schema.cached_tokens, prompt - 1)
         model, precision = find_model(config.model), _precision(config)
-        return self._on_chips(
+        table = self._on_chips(
             "prefill", lambda chip, n, b: prefill_s(model, chip, precision, n, b, prompt, cached)
+        )
+        reads = self._schema.reread_tokens
+        if not reads:
+            return table
+        # Half of the answer is written on average; what is read replaces as much.
+        context = max(reads, prompt + self._schema.lengths.output // 2)
+        chips = [c.device for c in self._pool.chips]
+        return self._later(
+            table,
+            lambda kind, n, b: prefill_s(
+                model, chips[kind], precision, n, b, context, context - reads
+            ),
         )
 
     def decode(self) -> StageTable:
@@ -260,7 +297,7 @@ class _Tables:
                 hint="use devices with more memory, more of them, or a smaller precision",
             )
         single = all(place == 0 for place, _, _ in kept)
-        latency = [[math.inf if v is None else v for v in values] for _, _, values in kept]
+        latency = _finite([values for _, _, values in kept])
         return StageTable(
             name,
             kind,
@@ -270,6 +307,10 @@ class _Tables:
             delay,
             None if single else tuple(place for place, _, _ in kept),
         )
+
+
+def _finite(rows: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[math.inf if value is None else value for value in row] for row in rows]
 
 
 def _precision(config: GeneratorConfig | RewriterConfig) -> Precision:

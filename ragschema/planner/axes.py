@@ -9,6 +9,7 @@ import numpy as np
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Rate
+from ragschema.planner.play import answer_s
 from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import TWINS, Schedule
 
@@ -77,13 +78,6 @@ def by_preference(
     return sorted(schedules, key=lambda s: (-s.values[which], s.ttft_s, s.chips))
 
 
-def decode_step_s(problem: Problem, schedule: Schedule) -> float:
-    """Seconds of the whole output of one request in the schedule's decode batch."""
-    choice, table = schedule.choices[-1], problem.decode
-    row, column = table.row(choice.count, choice.kind), table.batches.index(choice.batch)
-    return float(table.latency_s[row, column])
-
-
 def spread_over(
     problem: Problem, schedules: Sequence[Schedule], axes: Sequence[Axis], rates: Sequence[Rate]
 ) -> list[Schedule]:
@@ -107,5 +101,5 @@ def _at(problem: Problem, schedule: Schedule, axis: Axis, rates: Sequence[Rate])
     if axis is Axis.TTFT:
         return schedule.ttft_s
     if axis is Axis.TPOT:
-        return decode_step_s(problem, schedule)
+        return answer_s(problem, schedule)
     return -schedule.values[rates.index(Rate(axis))]

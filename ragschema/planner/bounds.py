@@ -39,8 +39,10 @@ class Bounds:
     weight_lo: tuple[tuple[F64, ...], ...]
 
 
-def decode_rates(problem: Problem, burst: int) -> F64:
+def decode_rates(problem: Problem, burst: int, iterative_batch: int | None = None) -> F64:
     """Best decode rate with a batch of at least the burst, by kind and number of chips.
+
+    With an iterative batch that takes no time of its own: no schedule does better.
 
     float64 [kinds, max_chips + 1]; 0: not possible.
     """
@@ -49,7 +51,11 @@ def decode_rates(problem: Problem, burst: int) -> F64:
     rates = np.zeros((len(problem.kinds), problem.max_chips + 1))
     fits = batches >= burst
     if fits.any():
-        per_count = (batches[fits] / decode.latency_s[:, fits]).max(axis=1)
+        some = batches[fits]
+        free = np.zeros(len(some))
+        answer_s = problem.answer_s(decode.latency_s[:, fits], some, free, iterative_batch)
+        answer_s = np.where(answer_s <= problem.max_answer_s, answer_s, np.inf)
+        per_count = (some / answer_s).max(axis=1)
         for (kind, count), rate in zip(decode.rows, per_count.tolist(), strict=True):
             if count <= min(problem.max_chips, problem.kinds[kind].limit):
                 rates[kind, count] = rate

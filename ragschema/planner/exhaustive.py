@@ -58,11 +58,13 @@ def _with_batches(
         for batches in itertools.product(*(stage.batches for stage in stages)):
             if problem.uniform_batch and len(set(batches)) > 1:
                 continue
-            for decode_batch in problem.decode.batches:
+            for decode_batch, iterative_batch in itertools.product(
+                problem.decode.batches, problem.iterative_batches
+            ):
                 if decode_batch >= max(batches):
                     yield Candidate(
                         placement, chips, batches, decode_chips, decode_batch, kinds,
-                        decode_kind, count, server_kind,
+                        decode_kind, count, server_kind, iterative_batch,
                     )  # fmt: skip
 
 

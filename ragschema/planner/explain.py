@@ -10,6 +10,7 @@ from ragschema.hardware.devices import Accelerator, Device, Host
 from ragschema.planner.assemble import Rate, SearchSpace
 from ragschema.planner.axes import Objective, by_preference
 from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.play import per_request_s
 from ragschema.planner.schedule import Schedule
 from ragschema.pool import Pool
 
@@ -38,15 +39,10 @@ class Marginal:
 
 def loads(plan: Plan) -> list[GroupLoad]:
     """Every group, decode last; the binding one has a utilisation of 1."""
-    stages, schedule = plan.problem.stages, plan.schedule
+    schedule = plan.schedule
     found = []
     for group in plan.problem.groups_of(schedule.placement):
-        per_request_s = 0.0
-        for i in group:
-            choice, stage = schedule.choices[i], stages[i]
-            at = stage.row(choice.count, choice.kind), stage.batches.index(choice.batch)
-            per_request_s += float(stage.latency_s[at]) / choice.batch
-        rate = 1.0 / per_request_s
+        rate = 1.0 / per_request_s(plan.problem, schedule, group)
         names = tuple(schedule.choices[i].stage for i in group)
         found.append(GroupLoad(names, rate, min(1.0, schedule.qps / rate)))
     return found

@@ -23,6 +23,7 @@ class Labels:
         servers: int64 [n], row of the server table, -1 while none was met.
         rate: float64 [n].
         finish: float64 [n, burst], not falling along the burst.
+        later_s: float64 [n], of an iterative batch in the groups so far.
         parent, option: int64 [n], where each came from.
         before: the labels that parents index; None at the start.
     """
@@ -32,6 +33,7 @@ class Labels:
     servers: I64
     rate: F64
     finish: F64
+    later_s: F64
     parent: I64
     option: I64
     before: Labels | None
@@ -42,7 +44,8 @@ class Labels:
     def take(self, keep: NDArray[np.intp] | NDArray[np.bool_]) -> Labels:
         return Labels(
             self.chips[keep], self.spent[keep], self.servers[keep], self.rate[keep],
-            self.finish[keep], self.parent[keep], self.option[keep], self.before,
+            self.finish[keep], self.later_s[keep], self.parent[keep], self.option[keep],
+            self.before,
         )  # fmt: skip
 
 
@@ -94,6 +97,8 @@ def undominated_labels(labels: Labels, last: bool) -> Labels:
         last: nothing waits for single requests any more: the mean decides.
     """
     finish = labels.finish.mean(axis=1, keepdims=True) if last else labels.finish
+    if labels.later_s.any():
+        finish = np.column_stack([finish, labels.later_s])
     return labels.take(undominated(labels.spent, labels.servers, labels.rate, finish))
 
 
@@ -123,9 +128,11 @@ def start(burst: int) -> Labels:
     zero = np.zeros(1, dtype=np.int64)
     # The largest rate that is a number: it is divided by weights that may be infinite.
     rate = np.full(1, np.finfo(np.float64).max)
-    return Labels(zero, zero, zero - 1, rate, np.zeros((1, burst)), zero, zero, None)
+    return Labels(zero, zero, zero - 1, rate, np.zeros((1, burst)), np.zeros(1), zero, zero, None)
 
 
 def none(burst: int, before: Labels) -> Labels:
     empty = np.zeros(0, dtype=np.int64)
-    return Labels(empty, empty, empty, np.zeros(0), np.zeros((0, burst)), empty, empty, before)
+    return Labels(
+        empty, empty, empty, np.zeros(0), np.zeros((0, burst)), np.zeros(0), empty, empty, before
+    )

@@ -33,7 +33,8 @@ class GroupOptions:
         w: float64 [n, s], seconds per request of each stage.
         service_s: float64 [n], from the group's first to its last step for one batch.
         mean_s: float64 [n], mean finish time of a burst that is there at time 0.
-        rate: float64 [n], requests per second.
+        rate: float64 [n], requests per second, with those that come back during decode.
+        later_s: float64 [n], of an iterative batch.
         delay: requests pass without queueing.
         shapes: int64 [k, s], the different batch sizes.
         shape_of: int64 [n], which of ``shapes`` an option has.
@@ -49,6 +50,7 @@ class GroupOptions:
     service_s: F64
     mean_s: F64
     rate: F64
+    later_s: F64
     delay: bool
     shapes: I64
     shape_of: I64
@@ -69,18 +71,21 @@ class GroupOptions:
         return self.timed[number]
 
 
-def group_options(problem: Problem, group: Group, burst: int, first: bool) -> GroupOptions:
+def group_options(
+    problem: Problem, group: Group, burst: int, first: bool, iterative_batch: int | None = None
+) -> GroupOptions:
     """Options of a group.
 
     Args:
         first: the burst arrives at this group all at once, at time 0.
+        iterative_batch: of sequences that come back during decode.
     """
     stages = [problem.stages[i] for i in group]
     delay = len(stages) == 1 and stages[0].delay
     tuples = _batch_tuples(problem, stages, burst)
     sizes = _sizes(stages)
     rows = np.arange(len(stages))
-    chips, kind, servers, latency = _allocations(stages)
+    chips, kind, servers, latency, later_s = _allocations(problem, stages, iterative_batch)
     free = problem.uniform_batch or delay
     useful = np.isfinite(latency) if free else _useful(latency, sizes)
     parts: list[_Part] = []
@@ -99,9 +104,10 @@ def group_options(problem: Problem, group: Group, burst: int, first: bool) -> Gr
                     np.repeat(servers[mine], len(chosen)),
                     np.tile(chosen, (len(mine), 1)),
                     times.reshape(-1, len(stages)),
+                    np.repeat(later_s[mine], len(chosen)),
                 )
             )
-    return _assemble(problem, group, burst, delay, parts)
+    return _assemble(problem, group, burst, delay, parts, iterative_batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +119,7 @@ class _Part:
     servers: I64
     rows: I64
     latency: F64
+    later_s: F64
 
 
 def _alike(useful: Mask) -> Iterator[tuple[Mask, Index]]:
@@ -138,21 +145,30 @@ def _batch_tuples(problem: Problem, stages: list[StageTable], burst: int) -> I64
     return np.array(list(itertools.product(*allowed)), dtype=np.int64).reshape(-1, len(stages))
 
 
-def _allocations(stages: list[StageTable]) -> tuple[I64, I64, I64, F64]:
-    """Chips, kinds and server rows int64 [n], latency float64 [n, s, batches padded with inf]."""
+def _allocations(
+    problem: Problem, stages: list[StageTable], iterative_batch: int | None
+) -> tuple[I64, I64, I64, F64, F64]:
+    """Chips, kinds and server rows int64 [n], latency float64 [n, s, batches padded with inf],
+    and later latency float64 [n]."""
     on_chips = [s for s in stages if s.kind is StageKind.CHIP]
     table = next((s for s in stages if s.kind is StageKind.SERVER), None)
     common = sorted(set.intersection(*(set(s.rows) for s in on_chips))) if on_chips else [(0, 0)]
     server_rows = np.arange(len(table.counts)) if table else np.array([-1])
     width = max(len(s.batches) for s in stages)
     latency = np.full((len(common), len(server_rows), len(stages), width), np.inf)
+    later_s = np.zeros((len(common), len(server_rows)))
     for i, stage in enumerate(stages):
+        again = np.array(
+            [problem.later_of(stage, row, iterative_batch) for row in range(len(stage.counts))]
+        )
         if stage.kind is StageKind.SERVER:
             latency[:, :, i, : len(stage.batches)] = stage.latency_s
+            later_s += again
         else:
             at = {row: i for i, row in enumerate(stage.rows)}
             rows = [at[row] for row in common]
             latency[:, :, i, : len(stage.batches)] = stage.latency_s[rows][:, None]
+            later_s += again[rows][:, None]
     which, servers = np.meshgrid(np.arange(len(common)), server_rows, indexing="ij")
     given = np.array(common, dtype=np.int64).reshape(-1, 2)[which.reshape(-1)]
     return (
@@ -160,6 +176,7 @@ def _allocations(stages: list[StageTable]) -> tuple[I64, I64, I64, F64]:
         given[:, 0],
         servers.reshape(-1).astype(np.int64),
         latency.reshape(-1, len(stages), width),
+        later_s.reshape(-1),
     )
 
 
@@ -208,18 +225,25 @@ def _assemble(
     burst: int,
     delay: bool,
     parts: list[_Part],
+    iterative_batch: int | None,
 ) -> GroupOptions:
     stages = [problem.stages[i] for i in group]
     width = len(stages)
     empty = np.zeros(0, np.int64)
     parts = parts or [
-        _Part(empty, empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)))
+        _Part(
+            empty, empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)), np.zeros(0)
+        )
     ]
     rows = np.concatenate([p.rows for p in parts])
     latency = np.concatenate([p.latency for p in parts])
     batches = _sizes(stages)[np.arange(width), rows]
     largest_after = np.maximum.accumulate(batches[:, ::-1], axis=1)[:, ::-1]
     w = latency / batches
+    later_s = np.concatenate([p.later_s for p in parts])
+    per_request_s = w.sum(axis=1)
+    if problem.iterative is not None and iterative_batch is not None:
+        per_request_s = per_request_s + later_s * problem.iterative.retrievals / iterative_batch
     distinct, shape_of = _distinct(rows, batches)
     return GroupOptions(
         group=group,
@@ -232,7 +256,8 @@ def _assemble(
         service_s=latency.sum(axis=1),
         # The mean of up(t + 1, M) over a burst is (burst + M) / 2.
         mean_s=(w * (burst + largest_after)).sum(axis=1) / 2,
-        rate=problem.worth(1.0 / w.sum(axis=1)),
+        rate=problem.worth(1.0 / per_request_s),
+        later_s=later_s,
         delay=delay,
         shapes=distinct,
         shape_of=shape_of,

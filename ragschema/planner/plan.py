@@ -14,12 +14,13 @@ from ragschema.planner.axes import (
     Objective,
     by_preference,
     check_axes,
-    decode_step_s,
     default_axes,
     rates_of,
     spread_over,
 )
+from ragschema.planner.decoding import Iteration
 from ragschema.planner.levels import search_levels
+from ragschema.planner.play import answer_s, later_s
 from ragschema.planner.problem import Problem, StageKind, Weights
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import Gap, search, search_within
@@ -61,7 +62,7 @@ class Plan:
         frontier: all undominated schedules within the objectives, by TTFT.
         shown: of them, those that are undominated in the chosen axes.
         gap: how far the frontier may be from the exact one; zeros unless time ran out.
-        timeouts_s: by stage before decode, how long a batch waits to become full.
+        policy: how long batches wait to become full, before and during decode.
         simulated: the schedule under Poisson arrivals at the objectives' load.
     """
 
@@ -76,7 +77,7 @@ class Plan:
     frontier: tuple[Schedule, ...]
     shown: tuple[Schedule, ...]
     gap: Gap
-    timeouts_s: Mapping[str, float]
+    policy: Policy
     simulated: Mapping[str, float]
 
     def per_request(self, rate: Rate) -> float | None:
@@ -157,6 +158,12 @@ def make_plan(
         raise InvalidInput(
             f"{limit_s} s is no time to search", field="time_limit", hint="give seconds above 0"
         )
+    if Axis.TPOT in axes and limited.iterative is not None:
+        raise InvalidInput(
+            "TPOT is no axis where answers retrieve again, since their stalls count in it",
+            field="axes",
+            hint="give objectives.tpot_s as a limit instead",
+        )
     if Axis.TPOT in axes:
         points, gap = search_levels(limited, progress, limit_s)
     else:
@@ -169,24 +176,24 @@ def make_plan(
     found = _verified(schema, limited, by_preference(allowed, objective, rates))
     if isinstance(found, Infeasible):
         return found
-    schedule, timeouts_s, simulated = found
+    schedule, policy, simulated = found
     tpot_s = tpot_of(limited, schema, schedule)
     return Plan(
         schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
-        tuple(shown), gap, timeouts_s, simulated,
+        tuple(shown), gap, policy, simulated,
     )  # fmt: skip
 
 
 def _verified(
     schema: RagSchema, problem: Problem, allowed: list[Schedule]
-) -> tuple[Schedule, Mapping[str, float], Mapping[str, float]] | Infeasible:
+) -> tuple[Schedule, Policy, Mapping[str, float]] | Infeasible:
     """The first schedule, best first, whose simulated p99 is within the objective."""
     lowest = math.inf
     for schedule in allowed:
-        timeouts_s, simulated = under_load(problem, schema, schedule)
+        policy, simulated = under_load(problem, schema, schedule)
         p99_s = simulated["ttft_s_p99"]
         if schema.objectives.ttft_p99_s is None or p99_s <= schema.objectives.ttft_p99_s:
-            return schedule, timeouts_s, simulated
+            return schedule, policy, simulated
         lowest = min(lowest, p99_s)
     return Infeasible(
         "objectives.ttft_p99_s",
@@ -197,8 +204,8 @@ def _verified(
 
 def under_load(
     problem: Problem, schema: RagSchema, schedule: Schedule
-) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Time-outs by stage, and percentiles under Poisson arrivals with them.
+) -> tuple[Policy, Mapping[str, float]]:
+    """How batches wait, and percentiles under Poisson arrivals with them.
 
     Of several multiples of the time that a stage's batch takes to fill the one with the
     lowest p99 TTFT. Taking at once what is queued is not always best: stages that share
@@ -213,18 +220,29 @@ def under_load(
         timeouts_s = {
             choice.stage: share * (choice.batch - 1) / rate for choice in schedule.choices[:-1]
         }
-        policy = Policy(timeouts_s)
+        policy = Policy(timeouts_s, iteration=_iteration(problem, schedule, share, rate))
         played = simulate(problem, schedule, arrivals_s, policy, schema.lengths.output)
-        tried.append((timeouts_s, played.report(limits)))
-        if all(choice.batch == 1 for choice in schedule.choices[:-1]):
+        tried.append((policy, played.report(limits)))
+        largest = max(c.batch for c in schedule.choices[:-1])
+        if max(largest, schedule.iterative_batch or 1) == 1:
             break
-    timeouts_s, report = min(tried, key=lambda one: one[1]["ttft_s_p99"])
-    return timeouts_s, {"load": wanted.load, "arrivals_per_s": rate, **report}
+    policy, report = min(tried, key=lambda one: (one[1]["ttft_s_p99"], one[1]["tpot_s_p99"]))
+    return policy, {"load": wanted.load, "arrivals_per_s": rate, **report}
+
+
+def _iteration(problem: Problem, schedule: Schedule, share: float, rate: float) -> Iteration | None:
+    """How sequences retrieve again, waiting for a part of the time their batch takes to fill."""
+    again = schedule.iterative_batch
+    if problem.iterative is None or again is None:
+        return None
+    retrievals = problem.iterative.retrievals
+    fill_s = (again - 1) / (retrievals * rate)
+    return Iteration(retrievals, again, later_s(problem, schedule), share * fill_s)
 
 
 def tpot_of(problem: Problem, schema: RagSchema, schedule: Schedule) -> float:
     """Seconds per output token at the schedule's decode batch."""
-    return decode_step_s(problem, schedule) / schema.lengths.output
+    return answer_s(problem, schedule) / schema.lengths.output
 
 
 def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem | None:
@@ -236,7 +254,13 @@ def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem
         if not (latency < math.inf).any():
             return None
         decode = replace(decode, latency_s=latency)
-    return replace(problem, stages=(*problem.before_decode, decode), wanted_qps=wanted.qps)
+    longest_s = math.inf if wanted.tpot_s is None else wanted.tpot_s * output
+    return replace(
+        problem,
+        stages=(*problem.before_decode, decode),
+        wanted_qps=wanted.qps,
+        max_answer_s=longest_s,
+    )
 
 
 def _tpot_out_of_reach(problem: Problem, schema: RagSchema) -> Infeasible:
@@ -255,6 +279,14 @@ def _explain(problem: Problem, schema: RagSchema, within_rate: Sequence[Schedule
     per_chip = (Weights(Rate.PER_CHIP),)
     free = search(replace(problem, wanted_qps=None, weights=per_chip)).points
     if not free:
+        stalled = search(
+            replace(problem, wanted_qps=None, weights=per_chip, max_answer_s=math.inf)
+        ).points
+        if stalled:
+            lowest = min(tpot_of(problem, schema, s) for s in stalled)
+            return Infeasible(
+                "objectives.tpot_s", lowest, f"allow a TPOT of {lowest:.3g} s, stalls included"
+            )
         return Infeasible(
             "max_accelerators",
             None,

@@ -35,6 +35,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "cost_per_1000": _times(1000, plan.per_request(Rate.PER_COST)),
             "energy_j": plan.per_request(Rate.PER_WATT),
         },
+        "iterative_batch": plan.schedule.iterative_batch,
         "gap": asdict(plan.gap),
         "simulated": dict(plan.simulated),
         "definitions": dict(DEFINITIONS),
@@ -69,8 +70,8 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
         entry["stages"] = []
         for i in group:
             stage: dict[str, Any] = {"name": choices[i].stage, "batch": choices[i].batch}
-            if choices[i].stage in plan.timeouts_s:
-                stage["timeout_s"] = plan.timeouts_s[choices[i].stage]
+            if choices[i].stage in plan.policy.timeout_s:
+                stage["timeout_s"] = plan.policy.timeout_s[choices[i].stage]
             if stages[i].kind is StageKind.SERVER:
                 stage["hosts"] = choices[i].count
                 stage["device"] = plan.pool.nodes[choices[i].kind].device.name
@@ -125,6 +126,7 @@ class _PlanFile(BaseModel):
     pool: dict[str, Any]
     groups: Annotated[list[_Group], Field(min_length=1)]
     predicted: _Predicted
+    iterative_batch: Annotated[int, Field(ge=1)] | None = None
     gap: dict[str, float]
     simulated: dict[str, float]
     definitions: dict[str, str]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragschema.planner.frontier import frontier_of
-from ragschema.planner.problem import Placement, Problem, StageKind
+from ragschema.planner.problem import Group, Placement, Problem, StageKind
 from ragschema.planner.schedule import Frontier, Schedule, StageChoice
 from ragschema.planner.weighing import weights_of
 
@@ -35,6 +35,7 @@ class Candidate:
     decode_kind: int = 0
     servers: int | None = None
     server_kind: int = 0
+    iterative_batch: int | None = None
 
     def spent(self, kinds: int) -> list[int]:
         """Chips by kind."""
@@ -52,9 +53,11 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
     times: list[float] = [0.0] * max(candidate.batches)
     rates: list[float] = []
     choices: dict[int, StageChoice] = {}
+    later_s = 0.0
     kinds = candidate.kinds or (0,) * len(candidate.chips)
     for group, chips, kind in zip(candidate.placement, candidate.chips, kinds, strict=True):
         steps: list[tuple[int, float]] = []
+        group_later_s = 0.0
         for index in group:
             stage = problem.stages[index]
             on_servers = stage.kind is StageKind.SERVER
@@ -68,13 +71,16 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
                 return None
             steps.append((batch, latency_s))
             choices[index] = StageChoice(stage.name, count, batch, of_kind)
-        rates.append(1.0 / sum(latency_s / batch for batch, latency_s in steps))
+            group_later_s += problem.later_of(stage, at[0], candidate.iterative_batch)
+        per_request_s = sum(latency_s / batch for batch, latency_s in steps)
+        if problem.iterative is not None and candidate.iterative_batch is not None:
+            again = problem.iterative.retrievals / candidate.iterative_batch
+            per_request_s += again * group_later_s
+        later_s += group_later_s
+        rates.append(1.0 / per_request_s)
         delay = len(group) == 1 and problem.stages[group[0]].delay
         times = [t + steps[0][1] for t in times] if delay else play_group(times, steps)
-    decode = problem.decode
-    row = decode.row(candidate.decode_chips, candidate.decode_kind)
-    column = decode.batches.index(candidate.decode_batch)
-    rates.append(candidate.decode_batch / float(decode.latency_s[row, column]))
+    rates.append(_decode_rate(problem, candidate, later_s))
     qps = float(problem.worth(np.array(min(rates))))
     if qps == 0.0:
         return None
@@ -82,7 +88,10 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
         choices=(
             *(choices[i] for i in sorted(choices)),
             StageChoice(
-                decode.name, candidate.decode_chips, candidate.decode_batch, candidate.decode_kind
+                problem.decode.name,
+                candidate.decode_chips,
+                candidate.decode_batch,
+                candidate.decode_kind,
             ),
         ),
         placement=candidate.placement,
@@ -95,7 +104,22 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
             candidate.spent(len(problem.kinds)),
             None if servers is None else (candidate.server_kind, servers),
         ),
+        iterative_batch=candidate.iterative_batch,
     )
+
+
+def _decode_rate(problem: Problem, candidate: Candidate, later_s: float) -> float:
+    """Answers per second; 0 where one takes too long."""
+    decode, batch = problem.decode, candidate.decode_batch
+    row = decode.row(candidate.decode_chips, candidate.decode_kind)
+    latency_s = decode.latency_s[row, decode.batches.index(batch)]
+    answer_s = float(
+        problem.answer_s(
+            np.asarray(latency_s), np.asarray(batch), np.asarray(later_s),
+            candidate.iterative_batch,
+        )
+    )  # fmt: skip
+    return batch / answer_s if answer_s <= problem.max_answer_s else 0.0
 
 
 def servers_of(problem: Problem, candidate: Candidate, total: int) -> int | None:
@@ -164,4 +188,38 @@ def candidate_of(problem: Problem, schedule: Schedule) -> Candidate:
         server_kind=next(
             (c.kind for c, s in zip(before, problem.stages, strict=False) if s.kind is _SERVER), 0
         ),
+        iterative_batch=schedule.iterative_batch,
     )
+
+
+def later_s(problem: Problem, schedule: Schedule) -> float:
+    """Seconds of an iterative batch in all stages that it goes through."""
+    return sum(
+        problem.later_of(stage, stage.row(choice.count, choice.kind), schedule.iterative_batch)
+        for stage, choice in zip(problem.before_decode, schedule.choices, strict=False)
+    )
+
+
+def answer_s(problem: Problem, schedule: Schedule) -> float:
+    """Seconds from the first to the last token of an answer in a full decode batch."""
+    choice, table = schedule.choices[-1], problem.decode
+    column = table.batches.index(choice.batch)
+    decode_s = table.latency_s[table.row(choice.count, choice.kind), column]
+    later = np.asarray(later_s(problem, schedule))
+    again = schedule.iterative_batch
+    return float(problem.answer_s(decode_s, np.asarray(choice.batch), later, again))
+
+
+def per_request_s(problem: Problem, schedule: Schedule, group: Group) -> float:
+    """Seconds that a request takes of a group, with its share of iterative batches."""
+    if group == (len(problem.stages) - 1,):
+        return answer_s(problem, schedule) / schedule.choices[-1].batch
+    again = schedule.iterative_batch
+    total = 0.0
+    for i in group:
+        stage, choice = problem.stages[i], schedule.choices[i]
+        row = stage.row(choice.count, choice.kind)
+        total += float(stage.latency_s[row, stage.batches.index(choice.batch)]) / choice.batch
+        if problem.iterative is not None and again is not None:
+            total += problem.iterative.retrievals * problem.later_of(stage, row, again) / again
+    return total

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
+from ragschema.planner.iterative import Iterative
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -95,6 +96,8 @@ class StageTable:
         latency_s: float64 [counts, batches], of one batch; inf: not possible.
         delay: alone on its chips it admits a request at once (continuous batching), so
             that requests pass it without queueing; its rate still bounds the whole.
+        later_s: float64 [counts, iterative batches], of a batch of sequences that come back
+            during decode; None: they do not.
         kinds: per row the kind of its chips or servers, ascending; None: kind 0 throughout.
     """
 
@@ -105,6 +108,7 @@ class StageTable:
     latency_s: F64
     delay: bool = False
     kinds: tuple[int, ...] | None = None
+    later_s: F64 | None = None
 
     @cached_property
     def rows(self) -> tuple[tuple[int, int], ...]:
@@ -160,6 +164,8 @@ class Problem:
             so that the best QPS per chip is the fewest chips; None: the more the better.
         kinds: of chips; rows of stage tables name them by place. Empty: one kind.
         weights: one rate of the frontier each.
+        iterative: retrievals during decode; None: none.
+        max_answer_s: longest that decode may take for an answer, stalls included.
     """
 
     stages: tuple[StageTable, ...]
@@ -171,6 +177,8 @@ class Problem:
     wanted_qps: float | None = None
     kinds: tuple[ChipKind, ...] = ()
     weights: tuple[Weights, ...] = (Weights("chips"),)
+    iterative: Iterative | None = None
+    max_answer_s: float = np.inf
     placements: tuple[Placement, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -219,6 +227,14 @@ class Problem:
                     field=f"stages.{stage.name}",
                 )
         self._check_weights()
+        for stage in self.stages:
+            batches = len(self.iterative.batches) if self.iterative is not None else 0
+            if stage.later_s is not None and stage.later_s.shape != (len(stage.counts), batches):
+                raise InvalidInput(
+                    f"later latencies of shape {stage.later_s.shape} do not match"
+                    f" {len(stage.counts)} counts and {batches} iterative batches",
+                    field=f"stages.{stage.name}",
+                )
 
     def _check_weights(self) -> None:
         table = self.server_stage
@@ -251,6 +267,23 @@ class Problem:
     def groups_of(self, placement: Placement) -> Placement:
         """The groups of a placement, and decode's own behind them."""
         return (*placement, (len(self.stages) - 1,))
+
+    @property
+    def iterative_batches(self) -> tuple[int | None, ...]:
+        """What there is to choose from; None alone: nothing retrieves during decode."""
+        return (None,) if self.iterative is None else self.iterative.batches
+
+    def later_of(self, stage: StageTable, row: int, iterative_batch: int | None) -> float:
+        """Seconds of an iterative batch in a row of a stage; 0: it does not go there."""
+        if stage.later_s is None or self.iterative is None or iterative_batch is None:
+            return 0.0
+        return float(stage.later_s[row, self.iterative.batches.index(iterative_batch)])
+
+    def answer_s(self, decode_s: F64, batch: F64, later_s: F64, iterative_batch: int | None) -> F64:
+        """Seconds of an answer from its first to its last token, stalls included."""
+        if self.iterative is None or iterative_batch is None:
+            return decode_s
+        return self.iterative.answer_s(decode_s, batch, later_s, iterative_batch)
 
     @property
     def before_decode(self) -> tuple[StageTable, ...]:

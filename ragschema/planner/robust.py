@@ -10,7 +10,7 @@ from ragschema.planner.arrivals import poisson
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
 from ragschema.planner.plan import Plan
 from ragschema.planner.problem import Group, Problem, StageKind, StageTable
-from ragschema.planner.simulate import Limits, Policy, simulate
+from ragschema.planner.simulate import Limits, simulate
 
 #: Requests that each load is played with.
 _REQUESTS = 5_000
@@ -56,8 +56,9 @@ def over_loads(plan: Plan, loads: Sequence[float] = _LOADS) -> list[AtLoad]:
         rate = load * plan.schedule.qps
         arrivals_s = poisson(rate, _REQUESTS, seed=0)
         output = plan.schema.lengths.output
-        policy = Policy(plan.timeouts_s)
-        report = simulate(plan.problem, plan.schedule, arrivals_s, policy, output).report(limits)
+        report = simulate(plan.problem, plan.schedule, arrivals_s, plan.policy, output).report(
+            limits
+        )
         names = ("ttft_s_p50", "ttft_s_p99", "tpot_s_p99", "goodput_per_s")
         found.append(AtLoad(load, rate, *(report[name] for name in names)))
     return found
@@ -100,18 +101,26 @@ def _loss(plan: Plan, every: Problem, what: str, chips: dict[Group, int], server
         for i in group:
             stage, choice = every.stages[i], plan.schedule.choices[i]
             less = servers if stage.kind is StageKind.SERVER else chips.get(group, 0)
-            per_request_s += _per_request_s(stage, choice.kind, choice.count - less, choice.batch)
+            again = plan.schedule.iterative_batch
+            per_request_s += _per_request_s(
+                every, stage, (choice.kind, choice.count - less), choice.batch, again
+            )
         rates.append(1 / per_request_s)
     qps = min([plan.schedule.qps, *rates])
     return Loss(what, qps, qps / plan.schedule.qps)
 
 
-def _per_request_s(stage: StageTable, kind: int, count: int, batch: int) -> float:
-    """Best seconds per request on what is left; a count without a row takes the next lower."""
-    rows = [i for i, (k, n) in enumerate(stage.rows) if k == kind and n <= count]
+def _per_request_s(
+    problem: Problem, stage: StageTable, left: tuple[int, int], batch: int, again: int | None
+) -> float:
+    """Best seconds per request on what is left, of a kind so many; stalls are left out."""
+    rows = [i for i, (k, n) in enumerate(stage.rows) if k == left[0] and n <= left[1]]
     if not rows:
         return math.inf
-    return min(
+    later_s = 0.0
+    if problem.iterative is not None and again is not None:
+        later_s = problem.iterative.retrievals * problem.later_of(stage, rows[-1], again) / again
+    return later_s + min(
         float(latency_s) / size
         for size, latency_s in zip(stage.batches, stage.latency_s[rows[-1]], strict=True)
         if size <= batch

@@ -36,6 +36,7 @@ class Schedule:
         qps: requests per second, the smallest rate of all groups.
         weights: what chips and servers count in each rate of the frontier; empty: one
             rate, in which only the number of chips counts.
+        iterative_batch: sequences that retrieve together during decode; None: none do.
     """
 
     choices: tuple[StageChoice, ...]
@@ -45,6 +46,7 @@ class Schedule:
     ttft_s: float
     qps: float
     weights: tuple[float, ...] = ()
+    iterative_batch: int | None = None
 
     @property
     def qps_per_chip(self) -> float:

@@ -10,6 +10,7 @@ still reach (``bounds``) is on or below the frontier already found.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from ragschema.planner.walk import OptionCache, OutOfTimeError, Walk
 #: Labels that a first, rough pass keeps per group; it only finds a good frontier early.
 _SCOUTS = 24
 
-_Job = tuple[int, Placement]
+_Job = tuple[int, Placement, int | None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class _Search:
         self._options = OptionCache(problem)
 
     def run(self) -> tuple[Frontier, Gap]:
-        jobs = [(b, p) for b in self._problem.bursts for p in self._problem.placements]
+        problem = self._problem
+        jobs = list(
+            itertools.product(problem.bursts, problem.placements, problem.iterative_batches)
+        )
         left: Sequence[_Job] = jobs
         for at, limit in enumerate((_SCOUTS, None)):
             left = self._pass(jobs, limit, at / 2)
@@ -108,10 +112,12 @@ class _Search:
         return ()
 
     def _walk(self, job: _Job) -> Walk:
-        burst, placement = job
+        burst, placement, again = job
         # However short the time, something is found where anything can be.
         deadline_s = self._deadline_s if self._frontier.points else None
-        return Walk(self._problem, placement, burst, self._options, self._frontier, deadline_s)
+        return Walk(
+            self._problem, placement, burst, self._options, self._frontier, again, deadline_s
+        )
 
     def _gap(self, left: Sequence[_Job], jobs: int) -> Gap:
         bounds = [best for job in left if (best := self._walk(job).at_best()) is not None]

@@ -37,17 +37,19 @@ class OptionCache:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._known: dict[tuple[Group, int, bool], GroupOptions] = {}
+        self._known: dict[tuple[Group, int, bool, int | None], GroupOptions] = {}
 
-    def get(self, group: Group, burst: int, first: bool) -> GroupOptions:
-        key = (group, burst, first)
+    def get(
+        self, group: Group, burst: int, first: bool, iterative_batch: int | None
+    ) -> GroupOptions:
+        key = (group, burst, first, iterative_batch)
         if key not in self._known:
-            self._known[key] = group_options(self._problem, group, burst, first)
+            self._known[key] = group_options(self._problem, *key)
         return self._known[key]
 
 
 class Walk:
-    """One placement and burst.
+    """One placement, burst and iterative batch.
 
     Args:
         deadline_s: on the monotonic clock, when ``run`` gives up; None: never.
@@ -60,6 +62,7 @@ class Walk:
         burst: int,
         options: OptionCache,
         frontier: Frontier,
+        iterative_batch: int | None = None,
         deadline_s: float | None = None,
     ) -> None:
         self._problem = problem
@@ -67,9 +70,12 @@ class Walk:
         self._burst = burst
         self._deadline_s = deadline_s
         self._frontier = frontier
-        self._groups = [options.get(g, burst, i == 0) for i, g in enumerate(placement)]
+        self._again = iterative_batch
+        self._groups = [
+            options.get(g, burst, i == 0, iterative_batch) for i, g in enumerate(placement)
+        ]
         self._kinds = Kinds(problem)
-        self._decode = decode_rates(problem, burst)
+        self._decode = decode_rates(problem, burst, iterative_batch)
         self._weighings = [Weighing(problem, weights) for weights in problem.weights]
         self._bounds = bounds_of(problem, self._groups, self._decode, self._weighings)
 
@@ -140,10 +146,10 @@ class Walk:
             parts += self._extend_some(labels, some, options, at)
         if not parts:
             return none(self._burst, labels)
-        chips, spent, servers, rate, finish, parent, option = (
+        chips, spent, servers, rate, finish, later_s, parent, option = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        return Labels(chips, spent, servers, rate, finish, parent, option, labels)
+        return Labels(chips, spent, servers, rate, finish, later_s, parent, option, labels)
 
     def _extend_some(
         self, labels: Labels, some: NDArray[np.intp], options: GroupOptions, at: int
@@ -172,7 +178,8 @@ class Walk:
             state = (chips[w, o], spent[w, o], servers[w, o], rate[w, o])
             good = self._promising(*state, done.mean(axis=1), at + 1)
             good &= self._servers_fit(state[0], state[2], at + 1)
-            columns = (*state, done, some[w], o)
+            later_s = labels.later_s[some[w]] + options.later_s[o]
+            columns = (*state, done, later_s, some[w], o)
             parts.append(tuple(column[good] for column in columns))
         return parts
 
@@ -193,8 +200,10 @@ class Walk:
 
     def _close_kind(self, labels: Labels, kind: int, decode: F64) -> None:
         counts = np.flatnonzero(decode)
+        if not len(counts):
+            return
         total = labels.chips[:, None] + counts
-        rate = np.minimum(labels.rate[:, None], decode[counts])
+        rate = np.minimum(labels.rate[:, None], self._decoded(labels, kind, counts, decode))
         ttft = np.broadcast_to(labels.finish.mean(axis=1)[:, None], total.shape)
         spent = labels.spent[:, None] + self._kinds.packed(np.array(kind), counts)
         allowed = self._totals_allowed(labels, total) & self._kinds.fits(spent)
@@ -208,13 +217,30 @@ class Walk:
             )
             for one in self._weighings
         ]
-        good = allowed & ~self._frontier.beats(ttft, *values)
+        good = (values[0] > 0) & ~self._frontier.beats(ttft, *values)
         found = np.argwhere(good)
         order = np.lexsort((total[good], *(-v[good] for v in reversed(values)), ttft[good]))
         if len(values) == 1:
             order = order[_rising(values[0][good][order])]
         for i, j in found[order].tolist():
             self._frontier.offer(self._schedule(labels, i, kind, int(counts[j])))
+
+    def _decoded(self, labels: Labels, kind: int, counts: I64, decode: F64) -> F64:
+        """Best decode rate of each label with each count: float64 [n or 1, counts]."""
+        if self._again is None:
+            return decode[None, counts]
+        rates = [self._answers(kind, int(count), labels.later_s).max(axis=1) for count in counts]
+        return self._problem.worth(np.stack(rates, axis=1))
+
+    def _answers(self, kind: int, chips: int, later_s: F64) -> F64:
+        """Answers per second by decode batch: float64 [n, batches]; 0: not possible."""
+        table = self._problem.decode
+        batches = np.array(table.batches)
+        decode_s = table.latency_s[table.row(chips, kind)]
+        answer_s = self._problem.answer_s(decode_s, batches, later_s[:, None], self._again)
+        fits = (batches >= self._burst) & (answer_s <= self._problem.max_answer_s)
+        rates: F64 = np.where(fits, batches / answer_s, 0.0)
+        return np.broadcast_to(rates, (len(later_s), len(batches)))
 
     def _totals_allowed(self, labels: Labels, total: I64) -> NDArray[np.bool_]:
         ranges = self._problem.server_totals
@@ -228,7 +254,10 @@ class Walk:
 
     def _schedule(self, labels: Labels, at: int, kind: int, decode_chips: int) -> Schedule:
         ttft_s = float(labels.finish[at].mean())
-        rate = min(float(labels.rate[at]), float(self._decode[kind, decode_chips]))
+        later_s = labels.later_s[at : at + 1]
+        answers = self._answers(kind, decode_chips, later_s)[0]
+        decode_rate = float(self._problem.worth(np.asarray(answers.max())))
+        rate = min(float(labels.rate[at]), decode_rate)
         spent = self._kinds.counts(int(labels.spent[at]))
         spent[kind] += decode_chips
         chips = int(labels.chips[at]) + decode_chips
@@ -248,19 +277,15 @@ class Walk:
                 batch = int(options.batches[o, place])
                 picked[index] = StageChoice(stage.name, count, batch, of_kind)
             at, level = int(level.parent[at]), level.before
-        choices = (*(picked[i] for i in sorted(picked)), self._decode_choice(kind, decode_chips))
+        # The smallest decode batch that reaches the best rate.
+        decode_batch = self._problem.decode.batches[int(answers.argmax())]
+        last = StageChoice(self._problem.decode.name, decode_chips, decode_batch, kind)
+        choices = (*(picked[i] for i in sorted(picked)), last)
         weights = weights_of(self._problem, spent, server)
         servers = None if server is None else server[1]
-        return Schedule(choices, self._placement, chips, servers, ttft_s, rate, weights)
-
-    def _decode_choice(self, kind: int, chips: int) -> StageChoice:
-        """The smallest batch that reaches the best rate."""
-        decode = self._problem.decode
-        batches = np.array(decode.batches)
-        rates = np.where(
-            batches >= self._burst, batches / decode.latency_s[decode.row(chips, kind)], 0.0
+        return Schedule(
+            choices, self._placement, chips, servers, ttft_s, rate, weights, self._again
         )
-        return StageChoice(decode.name, chips, int(batches[int(rates.argmax())]), kind)
 
 
 def _rising(values: F64) -> NDArray[np.bool_]:

@@ -10,11 +10,12 @@ import pytest
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Rate, SearchSpace, problem_of
-from ragschema.planner.axes import Axis, Objective, decode_step_s, spread_over
+from ragschema.planner.axes import Axis, Objective, spread_over
 from ragschema.planner.exhaustive import every_schedule
 from ragschema.planner.levels import search_levels
 from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.plan_file import device_of, plan_document
+from ragschema.planner.play import answer_s
 from ragschema.planner.reproduce.rago import case1, rago_pool
 from ragschema.planner.search import Gap
 from ragschema.pool import Pool, load_pool
@@ -113,7 +114,7 @@ def test_frontiers_over_any_axes_are_those_of_enumeration(axes: tuple[Axis, ...]
                 if axis is Axis.TTFT:
                     row.append(s.ttft_s)
                 elif axis is Axis.TPOT:
-                    row.append(decode_step_s(problem, s))
+                    row.append(answer_s(problem, s))
                 else:
                     row.append(s.values[problem_rates.index(Rate(axis))])
             rows.append(tuple(row))
@@ -129,7 +130,7 @@ def test_levels_only_add_to_the_plain_frontier() -> None:
     problem = problem_of(case1("llama-3-8b"), rago_pool(), SearchSpace(max_batch=8))
     found, gap = search_levels(problem)
     assert gap == Gap()
-    tpot = {decode_step_s(problem, s) for s in found}
+    tpot = {answer_s(problem, s) for s in found}
     assert len(tpot) > 3
     assert all(a != b for a, b in itertools.combinations(found, 2))
 
