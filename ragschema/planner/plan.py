@@ -251,7 +251,7 @@ def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem
     if wanted.tpot_s is not None:
         latency = decode.latency_s.copy()
         latency[latency / output > wanted.tpot_s] = math.inf
-        if not (latency < math.inf).any():
+        if not (latency < math.inf).any() and problem.iterative is None:
             return None
         decode = replace(decode, latency_s=latency)
     longest_s = math.inf if wanted.tpot_s is None else wanted.tpot_s * output

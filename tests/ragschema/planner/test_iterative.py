@@ -91,9 +91,10 @@ def test_a_tpot_objective_counts_the_stalls() -> None:
     assert strict.schedule.qps_per_chip <= free.schedule.qps_per_chip
 
 
-def test_a_tpot_out_of_reach_names_one_within() -> None:
+@pytest.mark.parametrize("tpot_s", [1e-7, 2e-4])
+def test_a_tpot_out_of_reach_names_one_within(tpot_s: float) -> None:
     schema = again(3).schema
-    tight = replace(schema, objectives=ObjectivesConfig(tpot_s=1e-3))
+    tight = replace(schema, objectives=ObjectivesConfig(tpot_s=tpot_s))
     found = make_plan(tight, rago_pool(), space=SMALL)
     assert isinstance(found, Infeasible)
     assert found.binding == "objectives.tpot_s"
