@@ -172,15 +172,17 @@ def contract_tables(
     starts: I64,
     table_bits: int,
     sum_bits: int,
-    tables: U16,
+    tables: U16 | U8,
     biases: I64,
     bases: F64,
     scales: F32,
+    width: int = ...,
 ) -> None:
     """Tables and biases of a batch (the host's half); see kernels of the same contract.
 
     lists[starts[q]:starts[q + 1]] are query q's. tables: out, uint16
-    [len(lists), m * 256] for l2, [n, m * 256] for ip.
+    [len(lists), m * 256] for l2, [n, m * 256] for ip. With a ``width``: uint8, the
+    same tables as rows of so many entries of ``table_bits``, as ``card_tables`` makes.
     """
 
 def contract_scan(

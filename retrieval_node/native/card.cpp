@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kStep = 8;
 using Words = uint16_t __attribute__((vector_size(2 * kStep), aligned(1), may_alias));
-using Bytes = uint8_t __attribute__((vector_size(kStep), aligned(1), may_alias));
+using Bytes = uint8_t __attribute__((vector_size(2 * kStep), aligned(1), may_alias));
 
 inline Words load(const void* from) { return *static_cast<const Words*>(from); }
 
@@ -45,21 +45,30 @@ void put(uint8_t* split, int column, int c, unsigned value) {
   split[column * kSplitColumn + kCodes + c] = static_cast<uint8_t>(value >> 8);
 }
 
+inline void load_square(const uint8_t* rows, int64_t stride, Words* words) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kStep; i++) words[i] = load(rows + i * stride);
+  transpose(words);
+}
+
 // Columns j .. j + 7 of 16-bit rows, split into bytes; or-ed into `any`.
 void split_columns(const uint8_t* rows, int j, const CardTable& shape, uint8_t* split,
                    Words& any) {
   const int64_t stride = 2 * shape.width;
-  for (int c = 0; c < kCodes; c += kStep) {
-    Words words[kStep];
-#pragma GCC unroll 8
-    for (int i = 0; i < kStep; i++) words[i] = load(rows + (c + i) * stride + 2 * j);
-    transpose(words);
+  for (int c = 0; c < kCodes; c += 2 * kStep) {
+    Words first[kStep], second[kStep];
+    load_square(rows + c * stride + 2 * j, stride, first);
+    load_square(rows + (c + kStep) * stride + 2 * j, stride, second);
 #pragma GCC unroll 8
     for (int i = 0; i < kStep; i++) {
-      any |= words[i];
+      any |= first[i] | second[i];
+      const Bytes a = reinterpret_cast<const Bytes&>(first[i]);
+      const Bytes b = reinterpret_cast<const Bytes&>(second[i]);
       uint8_t* to = split + (j + i) * kSplitColumn + c;
-      *reinterpret_cast<Bytes*>(to) = __builtin_convertvector(words[i] & 255, Bytes);
-      *reinterpret_cast<Bytes*>(to + kCodes) = __builtin_convertvector(words[i] >> 8, Bytes);
+      *reinterpret_cast<Bytes*>(to) = __builtin_shuffle(
+          a, b, Bytes{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
+      *reinterpret_cast<Bytes*>(to + kCodes) = __builtin_shuffle(
+          a, b, Bytes{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31});
     }
   }
 }
@@ -217,6 +226,8 @@ class Run {
 
 }  // namespace
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the card's words are little-endian");
+
 void card_rows(const uint16_t* columns, const CardTable& shape, uint8_t* out) {
   const int64_t stride = int64_t{shape.width} * shape.entry_bytes;
   if (shape.m < shape.width) std::memset(out, 0, static_cast<size_t>(shape.bytes()));
@@ -232,9 +243,9 @@ void card_rows(const uint16_t* columns, const CardTable& shape, uint8_t* out) {
       for (int i = 0; i < kStep; i++) {
         if (shape.entry_bytes == 2) {
           *reinterpret_cast<Words*>(to + i * stride) = words[i];
-        } else {
-          *reinterpret_cast<Bytes*>(to + i * stride) = __builtin_convertvector(words[i], Bytes);
+          continue;
         }
+        for (int t = 0; t < kStep; t++) to[i * stride + t] = static_cast<uint8_t>(words[i][t]);
       }
     }
   }

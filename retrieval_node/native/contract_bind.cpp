@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bind.hpp"
+#include "card.hpp"
 #include "contract_checks.hpp"
 #include "contract_device.hpp"
 #include "contract_search.hpp"
@@ -81,12 +82,25 @@ void check_flat_lists(const Index& index, const View<int64_t>& lists,
   if (!good) throw py::value_error("starts: they do not ascend from 0 to the number of lists");
 }
 
-// One query's table words, biases, base and scale.
+// One query's table words, biases, base and scale. With `shape` tables are rows as
+// a card reads them, at `rows`, instead of words at `tables`.
 struct TableOutputs {
-  uint16_t* tables;
-  int64_t* biases;
-  double* bases;
-  float* scales;
+  uint16_t* tables = nullptr;
+  uint8_t* rows = nullptr;
+  CardTable shape;
+  int64_t* biases = nullptr;
+  double* bases = nullptr;
+  float* scales = nullptr;
+
+  // Where words of table t go, or would go: `work` where they are turned into rows.
+  uint16_t* words(int64_t t, std::vector<uint16_t>& work) const {
+    if (rows == nullptr) return tables + t * shape.m * kCodes;
+    work.resize(static_cast<size_t>(shape.m) * kCodes);
+    return work.data();
+  }
+  void put(int64_t t, const uint16_t* words) const {
+    if (rows != nullptr) card_rows(words, shape, rows + t * shape.bytes());
+  }
 };
 
 void fill_query(const Index& index, const Contract& contract, const float* query, int64_t number,
@@ -98,18 +112,25 @@ void fill_query(const Index& index, const Contract& contract, const float* query
   out.bases[number] = made.scale().base;
   out.scales[number] = made.scale().scale;
   for (int64_t p = 0; p < count; p++) out.biases[first + p] = made.bias(p);
-  const int64_t size = index.m * kCodes, at = table_per_list(index) ? first : number;
-  if (count == 0 && !table_per_list(index)) std::fill_n(out.tables + at * size, size, uint16_t{0});
+  const int64_t at = table_per_list(index) ? first : number;
   std::vector<float> work;
+  std::vector<uint16_t> columns;
+  if (count == 0 && !table_per_list(index)) {
+    uint16_t* to = out.words(at, columns);
+    std::fill_n(to, index.m * kCodes, uint16_t{0});
+    out.put(at, to);
+  }
   for (int64_t t = 0; count > 0 && t < made.tables(); t++) {
-    made.words(t, work, out.tables + (at + t) * size);
+    uint16_t* to = out.words(at + t, columns);
+    made.words(t, work, to);
+    out.put(at + t, to);
   }
 }
 
 void tables(const Index& index, const py::object& queries, const py::object& lists,
             const py::object& starts, int table_bits, int sum_bits, const py::object& out_tables,
             const py::object& out_biases, const py::object& out_bases,
-            const py::object& out_scales) {
+            const py::object& out_scales, int width) {
   const Contract contract = contract_of(table_bits, sum_bits);
   check_contract_index(index);
   const View<float> asked = view<float>(queries, "queries", 2);
@@ -120,12 +141,17 @@ void tables(const Index& index, const py::object& queries, const py::object& lis
   if (borders.size() != n + 1) throw py::value_error("starts: one more than queries is needed");
   check_flat_lists(index, flat, borders);
   const int64_t num_tables = table_per_list(index) ? flat.size() : n;
-  const TableOutputs out{
-      output<uint16_t>(out_tables, "tables", num_tables * index.m * kCodes, 2),
-      output<int64_t>(out_biases, "biases", flat.size(), 1),
-      output<double>(out_bases, "bases", n, 1),
-      output<float>(out_scales, "scales", n, 1),
-  };
+  TableOutputs out;
+  out.shape = {static_cast<int>(index.m), width, table_bits / 8};
+  if (width == 0) {
+    out.tables = output<uint16_t>(out_tables, "tables", num_tables * index.m * kCodes, 2);
+  } else {
+    if (width < index.m) throw py::value_error("width: it is less than m");
+    out.rows = output<uint8_t>(out_tables, "tables", num_tables * out.shape.bytes(), 1);
+  }
+  out.biases = output<int64_t>(out_biases, "biases", flat.size(), 1);
+  out.bases = output<double>(out_bases, "bases", n, 1);
+  out.scales = output<float>(out_scales, "scales", n, 1);
   py::gil_scoped_release released;
   QueryTables made;
   for (int64_t q = 0; q < n; q++) {
@@ -237,7 +263,7 @@ void bind_contract(py::module_& m) {
         py::arg("cancel") = py::none());
   m.def("contract_tables", &tables, py::arg("index"), py::arg("queries"), py::arg("lists"),
         py::arg("starts"), py::arg("table_bits"), py::arg("sum_bits"), py::arg("tables"),
-        py::arg("biases"), py::arg("bases"), py::arg("scales"));
+        py::arg("biases"), py::arg("bases"), py::arg("scales"), py::arg("width") = 0);
   m.def("contract_scan", &device_scan, py::arg("jobs"), py::arg("starts"), py::arg("codes"),
         py::arg("ids"), py::arg("row_start"), py::arg("alive"), py::arg("tables"), py::arg("m"),
         py::arg("sum_max"), py::arg("sums"), py::arg("rows"), py::arg("counts"),

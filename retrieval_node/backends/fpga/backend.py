@@ -36,7 +36,7 @@ from retrieval_node.shard import LoadedShard, ShardSet
 from retrieval_node.shard_files import IvfIndex
 
 #: Tables or masks of the queries that share one start of the card.
-_PIECE_BYTES = 4 << 20
+_PIECE_BYTES = 16 << 20
 _PIECE_QUERIES = 64
 
 
@@ -227,7 +227,7 @@ class FpgaBackend:
             if not targets:
                 yield no_candidates(last - first, k)
                 continue
-            prepared = unit.prepare(piece, self._tables.make(index, piece), code_bytes)
+            prepared = unit.prepare(piece, self._tables, index, code_bytes)
             for target in targets:
                 run = unit.fill(prepared, target, asked)
                 if waiting is not None:
@@ -288,7 +288,7 @@ class FpgaBackend:
         prepared: Prepared = run.prepared
         sums, rows = host_scan(
             run.target.segment, prepared.piece, prepared.quantized, query, k,
-            self._tables.contract, self._tables.encoder(index),
+            self._tables.contract, self._tables.encoder(index), index.m,
         )  # fmt: skip
         settled.counts[query] = len(sums)
         settled.sums[query, : len(sums)] = sums

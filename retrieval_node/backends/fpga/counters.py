@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -66,8 +66,9 @@ class CardCounters:
     def add(self, **more: int) -> None:
         """Adds to the named totals."""
         with self._lock:
-            was = asdict(self._totals)
-            self._totals = CardTotals(**(was | {name: was[name] + n for name, n in more.items()}))
+            was = self._totals
+            sums = {name: getattr(was, name) + n for name, n in more.items()}
+            self._totals = replace(was, **sums)
 
     @property
     def totals(self) -> CardTotals:

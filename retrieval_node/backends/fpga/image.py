@@ -138,6 +138,13 @@ def _gather(channels: Sequence[U8], at: int, beats: int, slot_bytes: int, shape:
     return np.stack(parts, axis=1).reshape(-1, slot_bytes)
 
 
+def _aligned(nbytes: int) -> U8:
+    """Memory whose blocks of 64 codes do not straddle cache lines."""
+    memory = np.empty(nbytes + LANES, dtype=np.uint8)
+    start = -memory.ctypes.data % LANES
+    return memory[start : start + nbytes]
+
+
 class GroupedImage:
     """A card's codes regrouped for the compiled kernels, list by list as they are asked for.
 
@@ -151,7 +158,7 @@ class GroupedImage:
         self._columns = shape.m + (2 if shape.biased else 0)
         self._beats = len(codes[0]) // shape.beat_bytes
         slots = self._beats * shape.lanes
-        self.grouped: U8 = np.empty(-(-slots // LANES) * LANES * self._columns, dtype=np.uint8)
+        self.grouped: U8 = _aligned(-(-slots // LANES) * LANES * self._columns)
         self._rows: NDArray[np.uint32] = np.zeros(self._beats + 1, dtype=np.uint32)
 
     def need(self, first_beats: NDArray[np.uint32], rows: NDArray[np.uint32]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.types import F32, I64
+from ragschema.types import F32, I64, U8
 from retrieval_node.backends.base import ScanRequest
 from retrieval_node.fixedpoint import CODES, F64, U16, Contract, TableMode, usual_mode
 from retrieval_node.fixedpoint_rows import CodeBiases, has_code_biases, scan_tables_l2_rows
@@ -52,7 +52,8 @@ class Quantized:
 
     Attributes:
         mode: which of the tables belongs to which list.
-        tables: uint16 [t, m * 256], column by column.
+        tables: uint8 or uint16 [t, 256, code_bytes], as the card reads them; memory
+            of the caller, who may fill it anew.
         biases: int64 [lists].
         bases, scales: float64 [n], float32 [n].
         table_of: int64 [lists].
@@ -60,7 +61,7 @@ class Quantized:
     """
 
     mode: TableMode
-    tables: U16
+    tables: NDArray[np.unsignedinteger[Any]]
     biases: I64
     bases: F64
     scales: F32
@@ -111,32 +112,56 @@ class TableMaker:
         count = lists if per_list else np.ones_like(lists)
         return count * index.m * CODES * 2
 
-    def make(self, index: IvfIndex, piece: Piece) -> Quantized:
-        """Tables of a piece."""
+    def table_bytes(self, index: IvfIndex, piece: Piece, code_bytes: int) -> int:
+        """Bytes of a piece's tables on the card."""
+        per_list = self.mode(index) is TableMode.PER_LIST
+        count = len(piece.lists) if per_list else len(piece.request.queries)
+        return count * CODES * code_bytes * self.contract.table_bits // 8
+
+    def make(self, index: IvfIndex, piece: Piece, rows: U8, code_bytes: int) -> Quantized:
+        """Tables of a piece.
+
+        Args:
+            rows: out, uint8 [table_bytes].
+        """
+        kind: type[np.unsignedinteger[Any]] = (
+            np.uint8 if self.contract.table_bits == 8 else np.uint16
+        )
+        tables = rows.view(kind).reshape(-1, CODES, code_bytes)
         encoder = self.encoder(index)
         if encoder is not None:
-            return self._make_rows(encoder, piece)
+            return self._make_rows(encoder, piece, tables, rows)
         n, per_list = len(piece.request.queries), self.mode(index) is TableMode.PER_LIST
-        tables = np.empty((len(piece.lists) if per_list else n, index.m * CODES), np.uint16)
         biases, bases = np.empty(len(piece.lists), np.int64), np.empty(n)
         scales = np.empty(n, np.float32)
         self._native.contract_tables(
             index.handle, piece.request.queries, piece.lists, piece.starts,
-            self.contract.table_bits, self.contract.sum_bits, tables, biases, bases, scales,
+            self.contract.table_bits, self.contract.sum_bits, rows, biases, bases, scales,
+            width=code_bytes,
         )  # fmt: skip
         table_of = np.arange(len(piece.lists)) if per_list else piece.of_query
         return Quantized(self.mode(index), tables, biases, bases, scales, table_of)
 
-    def _make_rows(self, encoder: CodeBiases, piece: Piece) -> Quantized:
+    def _make_rows(
+        self,
+        encoder: CodeBiases,
+        piece: Piece,
+        tables: NDArray[np.unsignedinteger[Any]],
+        rows: U8,
+    ) -> Quantized:
         found = [
             scan_tables_l2_rows(query, piece.lists[first:last], encoder, self.contract)
             for query, first, last in zip(
                 piece.request.queries, piece.starts[:-1], piece.starts[1:], strict=True
             )
         ]
+        words = np.concatenate([one.tables.reshape(1, -1) for one in found])
+        self._native.card_tables(
+            words, words.shape[1] // CODES, tables.shape[2], self.contract.table_bits, rows
+        )
         return Quantized(
             TableMode.PER_QUERY,
-            np.concatenate([one.tables.reshape(1, -1) for one in found]),
+            tables,
             np.concatenate([one.biases for one in found]),
             np.array([one.base for one in found]),
             np.array([one.scale for one in found], dtype=np.float32),

@@ -66,7 +66,7 @@ def _column(values: U32, at: int) -> U32:
 
 def host_scan(
     segment: SegmentRows, piece: Piece, quantized: Quantized, query: int, k: int,
-    contract: Contract, encoder: CodeBiases | None,
+    contract: Contract, encoder: CodeBiases | None, m: int,
 ) -> tuple[I64, I64]:  # fmt: skip
     """Sums and rows (relative) of one query, by the reference itself.
 
@@ -79,7 +79,7 @@ def host_scan(
     for at in range(int(piece.starts[query]), int(piece.starts[query + 1])):
         number = int(piece.lists[at])
         own = ids[segment.list_offsets[number] : segment.list_offsets[number + 1]]
-        found = _list_sums(segment, quantized, at, number, query, encoder)
+        found = _list_sums(segment, quantized, at, number, query, encoder, m)
         keep = _passes(request.live, own + segment.row_start)
         if request.filter_of is not None and request.filter_of[query] >= 0:
             assert request.filters is not None, "checked with the request"
@@ -94,17 +94,17 @@ def host_scan(
 
 def _list_sums(
     segment: SegmentRows, quantized: Quantized, at: int, number: int, query: int,
-    encoder: CodeBiases | None,
+    encoder: CodeBiases | None, m: int,
 ) -> I64:  # fmt: skip
     """Sums of one list before saturation; entries are not negative, so once is enough."""
     assert segment.codes is not None, "a coded segment"
-    table = quantized.tables[quantized.table_of[at]].reshape(-1, CODES).astype(np.int64)
+    table = quantized.tables[quantized.table_of[at]].astype(np.int64)
     rows = int(segment.list_offsets[number + 1] - segment.list_offsets[number])
-    lanes, m = lane_offsets(segment.list_offsets), len(table)
+    lanes = lane_offsets(segment.list_offsets)
     if rows == 0:
         return np.zeros(0, np.int64)
     codes = ungroup_list(segment.codes[lanes[number] * m : lanes[number + 1] * m], rows, m)
-    total: I64 = table[np.arange(m)[None, :], codes].sum(axis=1) + quantized.biases[at]
+    total: I64 = table[codes, np.arange(m)[None, :]].sum(axis=1) + quantized.biases[at]
     if encoder is not None and quantized.code_words is not None:
         low, high = quantized.code_words[query].reshape(2, CODES).astype(np.int64)
         extra = encoder.encode(number, codes)

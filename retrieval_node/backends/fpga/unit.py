@@ -5,6 +5,7 @@ There are two sets of buffers, so that the next start is made ready while one ru
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from ragschema.errors import DeviceFault
 from ragschema.types import I64, U8
-from retrieval_node.backends.fpga.driver import CardDriver, WorkArea
+from retrieval_node.backends.fpga.driver import CardDriver, Started, WorkArea
 from retrieval_node.backends.fpga.masks import is_filtered, live_words, no_words, piece_masks
 from retrieval_node.backends.fpga.records import (
     LIST_WORDS,
@@ -23,11 +24,11 @@ from retrieval_node.backends.fpga.records import (
     result_bytes,
 )
 from retrieval_node.backends.fpga.registers import Flags, ListWord, Metric, Mode
-from retrieval_node.backends.fpga.tables import Piece, Quantized
+from retrieval_node.backends.fpga.tables import Piece, Quantized, TableMaker
 from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment, addresses
-from retrieval_node.fixedpoint import CODES, TableMode
-from retrieval_node.native.loader import require_native
+from retrieval_node.fixedpoint import TableMode
 from retrieval_node.segment import SegmentRows
+from retrieval_node.shard_files import IvfIndex
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +52,16 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A start: what was asked, and where its results will be."""
+    """A start: what was asked, and where its results will be.
+
+    Attributes:
+        codes: that it scans.
+    """
 
     prepared: Prepared
     target: Target
     k: int
+    codes: int
     results: WorkArea
     arguments: dict[str, int]
 
@@ -76,20 +82,19 @@ class ScanUnit:
 
     def __init__(self, driver: CardDriver, number: int) -> None:
         self._driver, self._number = driver, number
-        self._native = require_native()
         self._slots = (_Slot(driver), _Slot(driver))
         self._pieces = self._runs = 0
-        self._until_s: float | None = None
+        self._started: Started | None = None
 
-    def prepare(self, piece: Piece, quantized: Quantized, code_bytes: int) -> Prepared:
-        """Sends a piece's tables; those of the piece before stay as they are."""
+    def prepare(
+        self, piece: Piece, maker: TableMaker, index: IvfIndex, code_bytes: int
+    ) -> Prepared:
+        """Makes and sends a piece's tables; those of the piece before stay as they are."""
         self._pieces += 1
-        slot, build = self._slots[self._pieces % 2], self._driver.build
-        m = quantized.tables.shape[1] // CODES
-        size = len(quantized.tables) * CODES * code_bytes * build.table_bits // 8
-        rows = slot.tables.view(np.uint8, (max(1, size),))
-        self._native.card_tables(quantized.tables, m, code_bytes, build.table_bits, rows)
-        slot.tables.send(len(rows))
+        slot, size = self._slots[self._pieces % 2], maker.table_bytes(index, piece, code_bytes)
+        rows = slot.tables.view(np.uint8, (size,))
+        quantized = maker.make(index, piece, rows, code_bytes)
+        slot.tables.send(max(1, size))
         words = 0
         if quantized.code_words is not None:
             slot.words.view(np.uint16, quantized.code_words.shape)[:] = quantized.code_words
@@ -114,6 +119,7 @@ class ScanUnit:
         nprobe = max(1, int(np.diff(piece.starts).max(initial=0)))
         lists = slot.lists.view(np.uint32, (n * nprobe, LIST_WORDS))
         _describe(lists, prepared, target, words, nprobe)
+        codes = int(lists[:, ListWord.CODES].sum(dtype=np.int64))
         slot.lists.send(lists.nbytes)
         slot.results.view(np.uint8, (n * result_bytes(k),))
         assert target.placed.ids is not None, "an uploaded segment"
@@ -125,7 +131,7 @@ class ScanUnit:
             "tables": prepared.tables, "results": slot.results.address,
             "ids": target.placed.ids.address, "masks": masks, "bias_table": prepared.code_words,
         }  # fmt: skip
-        return Run(prepared, target, k, slot.results, arguments)
+        return Run(prepared, target, k, codes, slot.results, arguments)
 
     def _send_masks(self, slot: _Slot, masks: U8) -> int:
         slot.masks.view(np.uint8, masks.shape)[:] = masks
@@ -134,12 +140,12 @@ class ScanUnit:
 
     def start(self, run: Run) -> None:
         """Returns at once; ``finish`` before the next."""
-        assert self._until_s is None, "a start is under way"
+        assert self._started is None, "a start is under way"
         placed = run.target.placed
         channels: dict[str, Sequence[int]] = {"codes": addresses(placed.codes)}
         if placed.biases:
             channels["biases"] = addresses(placed.biases)
-        self._until_s = self._driver.start(self._number, run.arguments, channels)
+        self._started = self._driver.start(self._number, run.arguments, channels, run.codes)
 
     def finish(self, run: Run) -> Answer:
         """Waits for the start and reads its results.
@@ -166,16 +172,14 @@ class ScanUnit:
         Raises:
             DeviceFault: the start hung or failed.
         """
-        until_s, self._until_s = self._until_s, None
-        if until_s is not None:
-            self._driver.wait(self._number, until_s)
+        started, self._started = self._started, None
+        if started is not None:
+            self._driver.wait(self._number, started)
 
     def abandon(self) -> None:
         """As ``settle``, where an error is on its way already: faults are noted, not raised."""
-        try:
+        with contextlib.suppress(DeviceFault):
             self.settle()
-        except DeviceFault:
-            self._until_s = None
 
 
 def _mode_of(mode: TableMode) -> int:
