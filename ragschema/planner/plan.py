@@ -248,10 +248,10 @@ def tpot_of(problem: Problem, schema: RagSchema, schedule: Schedule) -> float:
 def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem | None:
     """The problem without decode batches that are too slow; None: all are."""
     decode = problem.decode
-    if wanted.tpot_s is not None:
+    if wanted.tpot_s is not None and problem.iterative is None:
         latency = decode.latency_s.copy()
         latency[latency / output > wanted.tpot_s] = math.inf
-        if not (latency < math.inf).any() and problem.iterative is None:
+        if not (latency < math.inf).any():
             return None
         decode = replace(decode, latency_s=latency)
     longest_s = math.inf if wanted.tpot_s is None else wanted.tpot_s * output
