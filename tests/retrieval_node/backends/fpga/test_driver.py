@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +30,15 @@ from retrieval_node.backends.fpga.device import Device
 from retrieval_node.backends.fpga.driver import DriverConfig
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
 from retrieval_node.backends.fpga.faults import Fault
+from retrieval_node.backends.fpga.pynq_device import PynqDevice
 from retrieval_node.backends.fpga.registers import Error, Flags
 from retrieval_node.fixedpoint import Contract, TableMode
+from tests.fake_pynq import bitstream, fake_pynq
 from tests.retrieval_node.backends.fpga.cards import Loaded, ask, expected, load
 from tests.retrieval_node.native.contract_reference import Shape
 
+#: The last where PYNQ itself is installed, which wants numpy below 2.
+KINDS = ["emulator", "pynq", *(["pynq-device"] if find_spec("pynq") else [])]
 SHAPE = Shape(Metric.L2, True, 8, 2, ((70, 0, 130, 9),))
 
 
@@ -43,12 +51,17 @@ class Card:
 
 
 def open_card(kind: str, config: EmulatorConfig) -> Card:
-    assert kind == "emulator"
     behind = EmulatedDevice(config)
+    if kind == "pynq":
+        return Card(PynqDevice("card.xclbin", fake_pynq(behind)), behind)
+    if kind == "pynq-device":
+        target = importlib.import_module("tests.pynq_card").CardDevice(behind)
+        folder = Path(tempfile.mkdtemp())
+        return Card(PynqDevice(bitstream(folder), target=target), behind)
     return Card(behind, behind)
 
 
-@pytest.fixture(params=["emulator"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
