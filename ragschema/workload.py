@@ -26,7 +26,9 @@ Count = Annotated[int, Field(ge=1, le=4096)]
 Amount = Annotated[float, Field(gt=0, le=1e15)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(gt=0, le=1)]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+#: In the catalogue, or the path of a checkpoint's configuration.
+ModelName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{0,63}|.{1,4000}\.json)$")]
 Width = Literal["int4", "int8", "fp8", "bf16", "fp16", "fp32"]
 
 
@@ -207,7 +209,7 @@ class RagSchema:
 
     __pydantic_config__ = _STRICT
     version: Literal[1]
-    name: ModelName
+    name: Name
     generator: GeneratorConfig
     lengths: LengthsConfig = field(default_factory=LengthsConfig)
     database: DatabaseConfig | None = None

@@ -213,7 +213,7 @@ def under_load(
     """
     wanted = schema.objectives
     rate = wanted.load * schedule.qps
-    arrivals_s = poisson(rate, _REQUESTS, seed=0)
+    arrivals_s = poisson(rate, requests_for(problem), seed=0)
     limits = Limits(wanted.ttft_s, wanted.tpot_s)
     tried = []
     for share in _FILL_SHARES:
@@ -228,6 +228,12 @@ def under_load(
             break
     policy, report = min(tried, key=lambda one: (one[1]["ttft_s_p99"], one[1]["tpot_s_p99"]))
     return policy, {"load": wanted.load, "arrivals_per_s": rate, **report}
+
+
+def requests_for(problem: Problem) -> int:
+    """Fewer where each retrieves many times."""
+    again = problem.iterative.retrievals if problem.iterative is not None else 0
+    return max(500, min(_REQUESTS, 100_000 // (again + 1)))
 
 
 def _iteration(problem: Problem, schedule: Schedule, share: float, rate: float) -> Iteration | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ragschema.planner.arrivals import poisson
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
-from ragschema.planner.plan import Plan
+from ragschema.planner.plan import Plan, requests_for
 from ragschema.planner.problem import Group, Problem, StageKind, StageTable
 from ragschema.planner.simulate import Limits, simulate
 
@@ -54,7 +54,7 @@ def over_loads(plan: Plan, loads: Sequence[float] = _LOADS) -> list[AtLoad]:
     found = []
     for load in loads:
         rate = load * plan.schedule.qps
-        arrivals_s = poisson(rate, _REQUESTS, seed=0)
+        arrivals_s = poisson(rate, min(_REQUESTS, requests_for(plan.problem)), seed=0)
         output = plan.schema.lengths.output
         report = simulate(plan.problem, plan.schedule, arrivals_s, plan.policy, output).report(
             limits

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ragschema.hardware.devices import Accelerator
-from ragschema.models import Transformer
+from ragschema.models import Mla, Transformer
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Work:
 
 def splits(chips: int, model: Transformer) -> Iterator[Split]:
     """All factorisations; a tensor-parallel part holds whole KV heads, a stage whole layers."""
-    for tensor in range(1, min(chips, model.kv_heads) + 1):
-        if chips % tensor or model.kv_heads % tensor:
+    for tensor in range(1, min(chips, model.tensor_limit) + 1):
+        if chips % tensor or model.tensor_limit % tensor:
             continue
         rest = chips // tensor
         for pipeline in range(1, min(rest, model.layers) + 1):
@@ -72,26 +72,68 @@ def pass_s(
     Layers that do not divide over the pipeline stages leave stages unequal; the longest
     one sets the pace, so the time of the layers grows by ``pp ceil(L / pp) / L``.
     """
-    peak = chip.flops_per_s * chip.compute_share * split.tensor
-    bandwidth = chip.memory_bytes_per_s * chip.memory_share * split.tensor
+    roof = _Roof(chip, precision, split.tensor)
     fresh = work.sequences * work.tokens
-    hidden, heads, kv = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
-
-    def matmul_s(inputs: int, outputs: int, rows: int) -> float:
-        weights = inputs * outputs
-        return max(2.0 * rows * weights / peak, weights * precision.weight_bytes / bandwidth)
-
-    kv_read_bytes = work.sequences * work.context * 2 * kv * precision.kv_bytes
-    layer_s = (
-        matmul_s(hidden, heads + 2 * kv, fresh)
-        + max(4.0 * fresh * work.context * heads / peak, kv_read_bytes / bandwidth)
-        + matmul_s(heads, hidden, fresh)
-        + matmul_s(hidden, 2 * model.ffn, fresh)
-        + matmul_s(model.ffn, hidden, fresh)
-        + 2 * all_reduce_s(fresh * hidden * precision.activation_bytes, split.tensor, chip)
+    reduce_s = 2 * all_reduce_s(
+        fresh * model.hidden * precision.activation_bytes, split.tensor, chip
     )
+    layer_s = _attention_s(model, roof, work, fresh) + _ffn_s(model, roof, fresh) + reduce_s
     uneven = split.pipeline * math.ceil(model.layers / split.pipeline)
-    return uneven * layer_s + matmul_s(hidden, model.vocabulary, work.sequences)
+    return uneven * layer_s + roof.matmul_s(model.hidden, model.vocabulary, work.sequences)
+
+
+class _Roof:
+    """What the chips of one tensor-parallel part reach together."""
+
+    def __init__(self, chip: Accelerator, precision: Precision, chips: int) -> None:
+        self.peak = chip.flops_per_s * chip.compute_share * chips
+        self.bandwidth = chip.memory_bytes_per_s * chip.memory_share * chips
+        self.precision = precision
+        self.chips = chips
+
+    def matmul_s(self, inputs: int, outputs: float, rows: float, copies: float = 1.0) -> float:
+        """Of rows with weights; ``copies`` such matrices are read, each row uses one."""
+        weights = inputs * outputs
+        weight_bytes = copies * weights * self.precision.weight_bytes
+        return max(2.0 * rows * weights / self.peak, weight_bytes / self.bandwidth)
+
+
+def _attention_s(model: Transformer, roof: _Roof, work: Work, fresh: int) -> float:
+    if model.mla is not None:
+        return _latent_s(model, model.mla, roof, work, fresh)
+    hidden, heads, kv = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
+    kv_read_bytes = work.sequences * work.context * 2 * kv * roof.precision.kv_bytes
+    return (
+        roof.matmul_s(hidden, heads + 2 * kv, fresh)
+        + max(4.0 * fresh * work.context * heads / roof.peak, kv_read_bytes / roof.bandwidth)
+        + roof.matmul_s(heads, hidden, fresh)
+    )
+
+
+def _latent_s(model: Transformer, mla: Mla, roof: _Roof, work: Work, fresh: int) -> float:
+    """Latent attention on the compressed rows themselves, which every chip of a part holds."""
+    row = mla.kv_rank + mla.rope_dim
+    read_bytes = work.sequences * work.context * row * roof.precision.kv_bytes * roof.chips
+    scores = 2.0 * fresh * work.context * model.heads * (row + mla.kv_rank)
+    projections_s = roof.matmul_s(1, model.attention_parameters, fresh)
+    return projections_s + max(scores / roof.peak, read_bytes / roof.bandwidth)
+
+
+def _ffn_s(model: Transformer, roof: _Roof, fresh: int) -> float:
+    """Of a layer, on average over dense ones and ones with experts."""
+    up = model.ffn_matrices - 1
+    dense_s = roof.matmul_s(model.hidden, up * model.ffn, fresh) + roof.matmul_s(
+        model.ffn, model.hidden, fresh
+    )
+    moe = model.moe
+    if moe is None:
+        return dense_s
+    rows, touched = fresh * (moe.per_token + moe.shared), moe.touched(fresh)
+    experts_s = roof.matmul_s(model.hidden, up * moe.ffn, rows, touched) + roof.matmul_s(
+        moe.ffn, model.hidden, rows, touched
+    )
+    dense = moe.dense_layers / model.layers
+    return dense * dense_s + (1 - dense) * experts_s
 
 
 def all_reduce_s(nbytes: float, chips: int, chip: Accelerator) -> float:
@@ -112,7 +154,9 @@ def fits(
     parts = split.tensor * split.pipeline
     weights = model.parameters * precision.weight_bytes
     cache = sequences * tokens * model.kv_values_per_token * precision.kv_bytes
-    return (weights + cache) / parts <= chip.memory_bytes
+    # Latent rows have no heads to divide: every tensor-parallel chip holds them whole.
+    holders = parts if model.mla is None else split.pipeline
+    return weights / parts + cache / holders <= chip.memory_bytes
 
 
 def prefill_s(

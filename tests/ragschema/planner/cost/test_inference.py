@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ragschema.hardware.devices import Accelerator
-from ragschema.models import Transformer, find_model
+from ragschema.models import Moe, Transformer, find_model
 from ragschema.planner.cost.inference import (
     Precision,
     Split,
@@ -120,3 +120,32 @@ def test_cached_tokens_are_attended_to_but_not_computed() -> None:
     fresh = prefill_s(BIG, roomy, BYTES, 1, 8, 512)
     assert fresh is not None
     assert half > fresh  # its tokens attend to more
+
+
+def test_a_token_of_a_mixture_reads_its_own_experts_only() -> None:
+    mixture = replace(TINY, moe=Moe(experts=4, per_token=1, ffn=16))
+    one, dense = Work(1, 1, 10.0), Split(1, 1, 1)
+    # With one token, one expert of the dense size is read.
+    assert pass_s(mixture, CHIP, BYTES, one, dense) == pytest.approx(
+        pass_s(TINY, CHIP, BYTES, one, dense)
+    )
+    many = Work(64, 1, 10.0)
+    assert pass_s(mixture, CHIP, BYTES, many, dense) > pass_s(TINY, CHIP, BYTES, many, dense)
+
+
+def test_a_sparse_model_decodes_faster_than_a_dense_one_of_its_size() -> None:
+    sparse, dense = find_model("qwen3-30b-a3b"), find_model("qwen3-32b")
+    quick, slow = (decode_s(m, XPU, BYTES, 1, 1, 512, 256) for m in (sparse, dense))
+    assert quick is not None
+    assert slow is not None
+    assert slow > 5 * quick
+
+
+def test_latent_rows_are_held_by_every_tensor_parallel_chip() -> None:
+    latent = find_model("deepseek-v3")
+    huge = replace(XPU, memory_bytes=latent.parameters / 8 + 2e9)
+    rows = int(2e9 / latent.kv_values_per_token / 2)
+    assert fits(latent, huge, BYTES, Split(1, 8, 1), 1, rows)
+    assert not fits(latent, huge, BYTES, Split(1, 8, 1), 1, rows * 2)
+    whole, half = (pass_s(latent, XPU, BYTES, Work(1, 1, 1e6), Split(1, n, 1)) for n in (1, 2))
+    assert half > whole / 2  # the context is read by both
