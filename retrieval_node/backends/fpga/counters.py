@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -61,18 +61,18 @@ class CardCounters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._totals = CardTotals()
+        self._sums = dict.fromkeys((field.name for field in fields(CardTotals)), 0)
 
     def add(self, **more: int) -> None:
         """Adds to the named totals."""
         with self._lock:
-            was = self._totals
-            sums = {name: getattr(was, name) + n for name, n in more.items()}
-            self._totals = replace(was, **sums)
+            for name, n in more.items():
+                self._sums[name] += n
 
     @property
     def totals(self) -> CardTotals:
-        return self._totals
+        with self._lock:
+            return CardTotals(**self._sums)
 
 
 class CardCollector(Collector):

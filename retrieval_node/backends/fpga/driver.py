@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class CardDriver:
         self.counters = CardCounters()
         self.generation = 0
         self.broken = False
+        self._written: dict[tuple[int, str, int], int] = {}
         #: Of starts before, for when to look first; a race of two units is harmless.
         self._s_per_code = 0.0
 
@@ -102,27 +104,34 @@ class CardDriver:
             codes: that it will scan.
         """
         for name, value in arguments.items():
-            write_argument(self.device, unit, name, value)
+            self._write(unit, name, value, 0)
         for name, values in channels.items():
             for channel, value in enumerate(values):
-                write_argument(self.device, unit, name, value, channel)
+                self._write(unit, name, value, channel)
         self.device.write_register(unit, _CTRL, int(Ctrl.START))
         now_s = time.monotonic()
         return Started(now_s, now_s + self.config.timeout_s, codes)
 
+    def _write(self, unit: int, name: str, value: int, channel: int) -> None:
+        """Writes an argument unless the register holds the value since the last start."""
+        key = (unit, name, channel)
+        if self._written.get(key) != value:
+            write_argument(self.device, unit, name, value, channel)
+            self._written[key] = value
+
     def wait(self, unit: int, started: Started) -> None:
-        """Polls until the unit is done; first when it is likely to be.
+        """Polls until the unit is done: at once, and then when it is likely to be.
 
         Raises:
             DeviceFault: it is not done in time, or ended with an error.
             InternalError: it refused its arguments.
         """
-        pause_s = _FIRST_PAUSE_S
-        likely_s = started.since_s + _FIRST_LOOK * self._s_per_code * started.codes
-        early_s = min(likely_s, started.until_s) - time.monotonic()
-        if early_s > pause_s:
-            time.sleep(early_s)
+        pause_s, first = _FIRST_PAUSE_S, True
         while not self.device.read_register(unit, _CTRL) & Ctrl.DONE:
+            if first:
+                self._sleep_until_likely(started)
+                first = False
+                continue
             if time.monotonic() > started.until_s:
                 raise self.fault(f"unit {unit} is not done after {self.config.timeout_s:g} s")
             time.sleep(pause_s)
@@ -137,6 +146,11 @@ class CardDriver:
         self.counters.add(
             starts=1, **{name: read_value(self.device, unit, name) for name in _READ_AFTER}
         )
+
+    def _sleep_until_likely(self, started: Started) -> None:
+        likely_s = started.since_s + _FIRST_LOOK * self._s_per_code * started.codes
+        left_s = min(likely_s, started.until_s) - time.monotonic()
+        time.sleep(max(_FIRST_PAUSE_S, left_s))
 
     def _raise_error(self, unit: int, code: int) -> None:
         query = read_value(self.device, unit, "error_query")
@@ -163,6 +177,7 @@ class CardDriver:
             VersionMismatch: as the constructor.
         """
         self.device.reset()
+        self._written.clear()
         self.generation += 1
         self.build = read_build(self.device)
         self.broken = False
@@ -179,7 +194,7 @@ class WorkArea:
 
     def view(self, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         """Host side of at least this size, seen as an array."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if self._generation != self._driver.generation:
             self._buffer, self._generation = None, self._driver.generation
         if self._buffer is None or len(self._buffer.host) < nbytes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator_memory import EmulatedBuffer, EmulatedMemory
@@ -18,6 +20,8 @@ from retrieval_node.backends.fpga.faults import Fault, FaultPlan
 from retrieval_node.backends.fpga.model import Build, Pipeline
 from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Flags
 
+#: After a start, for its host to look; then the card's own thread goes on.
+_HEAD_START_S = 100e-6
 _NAMES = {register.offset: name for name, register in REGISTERS.items()}
 
 
@@ -51,10 +55,57 @@ class EmulatorConfig:
         return Build(self.build.channels, min(64, max(8, width)), self.clock_hz, 1.0, Pipeline())
 
 
+class _Job:
+    """A start, done by the card's own thread or by who asks for it before that wakes.
+
+    A host that has nothing else to do and looks at once pays for no change of
+    thread; one that makes the next start ready meanwhile has it run beside itself.
+    """
+
+    def __init__(self, work: Callable[[], Outcome]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._taken, self._ended = threading.Event(), threading.Event()
+        self._outcome: Outcome | None = None
+        self._error: BaseException | None = None
+
+    def in_thread(self) -> None:
+        """In a thread of the card."""
+        if not self._taken.wait(_HEAD_START_S) and self.take():
+            self.run()
+
+    def take(self) -> bool:
+        """Whether the caller is the one to run it."""
+        with self._lock:
+            first = not self._taken.is_set()
+            self._taken.set()
+        return first
+
+    def run(self) -> None:
+        """By whoever took it."""
+        try:
+            self._outcome = self._work()
+        except BaseException as error:  # noqa: BLE001  raised where the host looks
+            self._error = error
+        self._ended.set()
+
+    def wait(self) -> None:
+        """Until it has ended, where somebody took it."""
+        self._ended.wait()
+
+    def outcome(self) -> Outcome | None:
+        """None while it runs."""
+        if not self._ended.is_set():
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+
 @dataclass
 class _Unit:
     registers: dict[int, int] = field(default_factory=dict)
-    running: concurrent.futures.Future[Outcome] | None = None
+    running: _Job | None = None
     hung: bool = False
     done: bool = False
 
@@ -115,15 +166,20 @@ class EmulatedDevice:
         if fault is Fault.HANG:
             state.hung = True
             return
-        state.running = self._threads.submit(self._scan.run, dict(state.registers), fault)
+        state.running = _Job(partial(self._scan.run, dict(state.registers), fault))
+        self._threads.submit(state.running.in_thread)
 
     def read_register(self, unit: int, offset: int) -> int:
         state = self._units[unit]
         if offset != REGISTERS["ctrl"].offset:
             return state.registers.get(offset, 0)
+        job = state.running
+        if job is not None and job.take():
+            job.run()
         with self._lock:
-            if state.running is not None and state.running.done():
-                state.registers.update(state.running.result().registers)
+            outcome = None if job is None else job.outcome()
+            if outcome is not None and state.running is job:
+                state.registers.update(outcome.registers)
                 state.running = None
                 state.done = True
             busy = state.running is not None or state.hung
@@ -136,8 +192,8 @@ class EmulatedDevice:
     def reset(self) -> None:
         """Programs the card anew; a start under way ends first, its results are lost."""
         for state in self._units:
-            if state.running is not None:
-                concurrent.futures.wait([state.running])
+            if state.running is not None and not state.running.take():
+                state.running.wait()
         with self._lock:
             self._power_up()
         self.memory.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from typing import Any, Final
 
@@ -136,7 +137,7 @@ class EmulatedMemory:
         Raises:
             NoSuchMemory: nothing of that size is there.
         """
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         buffer, start = self.find(address)
         if start + nbytes > (buffer.written if strict else len(buffer.device)):
             raise NoSuchMemory(f"{nbytes} bytes from address {address:#x}")

@@ -70,17 +70,18 @@ def read_answer(raw: U8, n: int, k: int, sum_max: int, rows: int) -> Answer:
     sums, ids = entries[:, :, EntryWord.SUM], entries[:, :, EntryWord.ID]
     counts = heads[:, ResultWord.COUNT].astype(np.int64)
     valid = np.arange(k)[None, :] < counts[:, None]
-    for what, wrong in (
-        ("version", heads[:, ResultWord.VERSION] >> 16 != VERSION >> 16),
-        ("query number", heads[:, ResultWord.QUERY] != np.arange(n)),
-        ("error code", heads[:, ResultWord.ERROR] != int(Error.NONE)),
-        ("count", counts > k),
-        ("order", (valid[:, 1:] & (sums[:, 1:] < sums[:, :-1])).any(axis=1)),
-        ("sum", (valid & (sums > sum_max)).any(axis=1)),
-        ("row id", (valid & (ids >= rows)).any(axis=1)),
-    ):
-        if wrong.any():
-            raise WrongAnswer(f"the {what} of query {int(np.argmax(wrong))} cannot be")
+    wrong = {
+        "version": heads[:, ResultWord.VERSION] >> 16 != VERSION >> 16,
+        "query number": heads[:, ResultWord.QUERY] != np.arange(n),
+        "error code": heads[:, ResultWord.ERROR] != int(Error.NONE),
+        "count": counts > k,
+        "order": (valid[:, 1:] & (sums[:, 1:] < sums[:, :-1])).any(axis=1),
+        "sum": (valid & (sums > sum_max)).any(axis=1),
+        "row id": (valid & (ids >= rows)).any(axis=1),
+    }
+    if np.stack(list(wrong.values())).any():
+        what = next(name for name, queries in wrong.items() if queries.any())
+        raise WrongAnswer(f"the {what} of query {int(np.argmax(wrong[what]))} cannot be")
     return Answer(sums, ids, counts, _wide(heads, ResultWord.CYCLES_LOW),
                   int(_wide(heads, ResultWord.CODES_LOW).sum()))  # fmt: skip
 

@@ -129,6 +129,18 @@ def test_runs_a_scan_from_registers_alone(device: EmulatedDevice) -> None:
     assert read_value(device, 0, "queries_done") == 1
 
 
+def test_a_defect_of_the_scan_is_raised_where_the_host_looks(
+    device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(device._scan, "run", broken)
+    device.write_register(0, CTRL, int(Ctrl.START))
+    with pytest.raises(ZeroDivisionError):
+        device.read_register(0, CTRL)
+
+
 def test_entries_past_count_are_all_ones(device: EmulatedDevice) -> None:
     given = arguments(device)
     given |= {"k": 5, "results": place(device, np.zeros(result_bytes(5), np.uint8))}
@@ -141,10 +153,12 @@ def test_entries_past_count_are_all_ones(device: EmulatedDevice) -> None:
 def test_a_start_returns_at_once_and_is_neither_idle_nor_done_while_it_runs(
     device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go = threading.Event()
+    """Nobody looks: the card's own thread runs it."""
+    began, go = threading.Event(), threading.Event()
     real = device._scan.run
 
     def slow(*args):  # type: ignore[no-untyped-def]
+        began.set()
         assert go.wait(30)
         return real(*args)
 
@@ -152,6 +166,7 @@ def test_a_start_returns_at_once_and_is_neither_idle_nor_done_while_it_runs(
     put(device, arguments(device))
     assert device.read_register(0, CTRL) == Ctrl.IDLE
     device.write_register(0, CTRL, int(Ctrl.START))
+    assert began.wait(30)
     assert device.read_register(0, CTRL) == 0
     device.write_register(0, CTRL, int(Ctrl.START))  # ignored
     go.set()
