@@ -29,6 +29,7 @@ class Bounds:
             partial schedule that has spent so many chips on the groups before.
         total_lo: int64 [groups + 1][max_chips + 1], fewest chips in all from there, at most
             ``max_chips``.
+        least: [groups + 1], fewest chips of the groups from there, decode included.
         weight_lo: per weighing float64 [groups + 1][max_chips + 1], lowest weight in all
             from there; inf: more chips are needed than there are.
     """
@@ -36,6 +37,7 @@ class Bounds:
     latency_s: tuple[F64, ...]
     value: tuple[tuple[F64, ...], ...]
     total_lo: tuple[I64, ...]
+    least: tuple[int, ...]
     weight_lo: tuple[tuple[F64, ...], ...]
 
 
@@ -103,6 +105,7 @@ def bounds_of(
             for weighing in weighings
         ),
         total_lo=tuple(np.minimum(t, problem.max_chips) for t in totals),
+        least=tuple(reversed(leasts)),
         weight_lo=tuple(
             tuple(np.append(weighing.least, np.inf)[np.minimum(t, size)] for t in totals)
             for weighing in weighings

@@ -102,17 +102,12 @@ def undominated_labels(labels: Labels, last: bool) -> Labels:
     return labels.take(undominated(labels.spent, labels.servers, labels.rate, finish))
 
 
-def by_shape(
-    options: GroupOptions, who: NDArray[np.intp], what: NDArray[np.intp]
-) -> list[tuple[int, tuple[NDArray[np.intp], NDArray[np.intp]]]]:
+def by_shape(options: GroupOptions, what: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
+    """The different shapes of some options, and where each stands among them."""
     shape = options.shape_of[what]
     order = np.argsort(shape, kind="stable")
     borders = np.flatnonzero(np.diff(shape[order])) + 1
-    return [
-        (int(shape[part[0]]), (who[part], what[part]))
-        for part in np.split(order, borders)
-        if len(part)
-    ]
+    return [(int(shape[part[0]]), part) for part in np.split(order, borders) if len(part)]
 
 
 def spread(labels: Labels, limit: int) -> NDArray[np.intp]:

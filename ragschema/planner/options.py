@@ -26,7 +26,7 @@ class GroupOptions:
     """All options of one group for one burst size; n of them, with s stages.
 
     Attributes:
-        chips: int64 [n]; 0 for a group of servers alone.
+        chips: int64 [n], ascending; 0 for a group of servers alone.
         kind: int64 [n], of the chips.
         servers: int64 [n], row of the server table, -1 without one.
         batches: int64 [n, s].
@@ -235,12 +235,15 @@ def _assemble(
             empty, empty, empty, np.zeros((0, width), np.int64), np.zeros((0, width)), np.zeros(0)
         )
     ]
-    rows = np.concatenate([p.rows for p in parts])
-    latency = np.concatenate([p.latency for p in parts])
+    chips = np.concatenate([p.chips for p in parts])
+    # Who has few chips left looks at the first options only.
+    order = np.argsort(chips, kind="stable")
+    rows = np.concatenate([p.rows for p in parts])[order]
+    latency = np.concatenate([p.latency for p in parts])[order]
     batches = _sizes(stages)[np.arange(width), rows]
     largest_after = np.maximum.accumulate(batches[:, ::-1], axis=1)[:, ::-1]
     w = latency / batches
-    later_s = np.concatenate([p.later_s for p in parts])
+    later_s = np.concatenate([p.later_s for p in parts])[order]
     per_request_s = w.sum(axis=1)
     if problem.iterative is not None and iterative_batch is not None:
         per_request_s = per_request_s + later_s * problem.iterative.retrievals / iterative_batch
@@ -248,9 +251,9 @@ def _assemble(
     return GroupOptions(
         group=group,
         burst=burst,
-        chips=np.concatenate([p.chips for p in parts]),
-        kind=np.concatenate([p.kind for p in parts]),
-        servers=np.concatenate([p.servers for p in parts]),
+        chips=chips[order],
+        kind=np.concatenate([p.kind for p in parts])[order],
+        servers=np.concatenate([p.servers for p in parts])[order],
         batches=batches,
         w=w,
         service_s=latency.sum(axis=1),

@@ -82,6 +82,14 @@ class Frontier:
         """By ascending TTFT, and so by ascending value."""
         return tuple(self._points)
 
+    def best_by(self, ttft_s: F64) -> F64:
+        """The highest first rate of points with at most these TTFTs; 0: there are none."""
+        if not self._points:
+            return np.zeros(np.shape(ttft_s))
+        at = np.searchsorted(np.array(self._ttft), ttft_s, side="right") - 1
+        best: F64 = np.where(at >= 0, np.array(self._rate)[np.maximum(at, 0)], 0.0)
+        return best
+
     def beats(self, ttft_s: F64, *values: F64) -> NDArray[np.bool_]:
         """Which candidates (lowest TTFT, highest values, one per rate) cannot add a point."""
         if not self._points:

@@ -138,12 +138,18 @@ class Walk:
 
     def _extend(self, labels: Labels, options: GroupOptions, at: int) -> Labels:
         parts = []
-        step = max(1, _PAIRS // max(1, len(options)))
-        for first in range(0, len(labels), step):
+        order = np.argsort(labels.chips, kind="stable")
+        room = self._problem.max_chips - self._bounds.least[at + 1] - labels.chips[order]
+        fitting = np.searchsorted(options.chips, room, side="right")
+        first = 0
+        while first < len(order) and fitting[first]:
             if self._deadline_s is not None and time.monotonic() > self._deadline_s:
                 raise OutOfTimeError
-            some = np.arange(first, min(first + step, len(labels)))
-            parts += self._extend_some(labels, some, options, at)
+            # Labels with more chips have room for fewer options, so this first one has most.
+            few = int(fitting[first])
+            last = first + max(1, _PAIRS // few)
+            parts += self._extend_some(labels, order[first:last], few, options, at)
+            first = last
         if not parts:
             return none(self._burst, labels)
         chips, spent, servers, rate, finish, later_s, parent, option = (
@@ -152,36 +158,86 @@ class Walk:
         return Labels(chips, spent, servers, rate, finish, later_s, parent, option, labels)
 
     def _extend_some(
-        self, labels: Labels, some: NDArray[np.intp], options: GroupOptions, at: int
+        self,
+        labels: Labels,
+        some: NDArray[np.intp],
+        few: int,
+        options: GroupOptions,
+        at: int,
     ) -> list[tuple[NDArray[Any], ...]]:
-        finish = labels.finish[some]
-        chips = labels.chips[some, None] + options.chips
-        added = self._kinds.packed(options.kind, options.chips)
-        spent = chips if added is options.chips else labels.spent[some, None] + added
-        fits = (chips <= self._problem.max_chips) & self._kinds.fits(spent)
-        chips = np.where(fits, chips, 0)
-        servers = np.maximum(labels.servers[some, None], options.servers)
-        rate = np.minimum(labels.rate[some, None], options.rate)
+        """Some labels with the first few options each: columns of new labels."""
+        who, what = self._worth_a_look(labels, some, few, options, at)
+        finish, mine = labels.finish[some], some[who]
+        chips = labels.chips[mine] + options.chips[what]
+        added = self._kinds.packed(options.kind[what], options.chips[what])
+        spent = labels.spent[mine] + added
+        servers = np.maximum(labels.servers[mine], options.servers[what])
+        rate = np.minimum(labels.rate[mine], options.rate[what])
+        service_s = options.service_s[what]
         least_s = np.maximum(
-            finish.mean(axis=1)[:, None] + options.service_s,
-            finish[:, :1] + (options.service_s if options.delay else options.mean_s),
+            finish.mean(axis=1)[who] + service_s,
+            finish[who, 0] + (service_s if options.delay else options.mean_s[what]),
         )
-        keep = fits & self._promising(chips, spent, servers, rate, least_s, at + 1)
-        who, what = np.nonzero(keep)
+        keep = np.flatnonzero(self._promising(chips, spent, servers, rate, least_s, at + 1))
+        state = chips[keep], spent[keep], servers[keep], rate[keep]
+        return self._finished(labels, some, finish, state, who[keep], what[keep], options, at)
+
+    def _finished(
+        self,
+        labels: Labels,
+        some: NDArray[np.intp],
+        finish: F64,
+        state: tuple[I64, I64, I64, F64],
+        who: NDArray[np.intp],
+        what: NDArray[np.intp],
+        options: GroupOptions,
+        at: int,
+    ) -> list[tuple[NDArray[Any], ...]]:
+        """Pairs of label and option with their finish times, as far as they are promising."""
         parts = []
-        for shape, (w, o) in by_shape(options, who, what):
-            arrivals = finish[w]
+        for shape, of in by_shape(options, what):
+            w, o = who[of], what[of]
             if options.delay:
-                done = pass_through(arrivals, options.service_s[o])
+                done = pass_through(finish[w], options.service_s[o])
             else:
-                done = options.shape(shape).finish(arrivals, options.w[o])
-            state = (chips[w, o], spent[w, o], servers[w, o], rate[w, o])
-            good = self._promising(*state, done.mean(axis=1), at + 1)
-            good &= self._servers_fit(state[0], state[2], at + 1)
+                done = options.shape(shape).finish(finish[w], options.w[o])
+            chips, spent, servers, rate = state[0][of], state[1][of], state[2][of], state[3][of]
+            good = self._promising(chips, spent, servers, rate, done.mean(axis=1), at + 1)
+            good &= self._servers_fit(chips, servers, at + 1)
             later_s = labels.later_s[some[w]] + options.later_s[o]
-            columns = (*state, done, later_s, some[w], o)
+            columns = (chips, spent, servers, rate, done, later_s, some[w], o)
             parts.append(tuple(column[good] for column in columns))
         return parts
+
+    def _worth_a_look(
+        self,
+        labels: Labels,
+        some: NDArray[np.intp],
+        few: int,
+        options: GroupOptions,
+        at: int,
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Pairs that a quick test leaves: places in ``some``, and options.
+
+        A pair is out when its chips do not fit, or when the frontier has as high a rate at
+        the least TTFT that the label can reach with any option.
+        """
+        more = options.chips[:few]
+        chips = labels.chips[some, None] + more
+        added = self._kinds.packed(options.kind[:few], more)
+        spent = chips if added is more else labels.spent[some, None] + added
+        keep = (chips <= self._problem.max_chips) & self._kinds.fits(spent)
+        first = self._weighings[0]
+        if len(self._weighings) == 1 and first.plain:
+            inside = np.minimum(chips, self._problem.max_chips)
+            rate = np.minimum(labels.rate[some, None], options.rate[:few])
+            value = self._bounds.value[0][at + 1][inside]
+            best = np.minimum(value, rate / self._bounds.weight_lo[0][at + 1][inside])
+            least_s = self._bounds.latency_s[at][labels.chips[some]]
+            known = self._frontier.best_by(labels.finish[some].mean(axis=1) + least_s)
+            keep &= best > known[:, None]
+        who, what = np.nonzero(keep)
+        return who, what
 
     def _servers_fit(self, chips: I64, servers: I64, at: int) -> NDArray[np.bool_]:
         """The chips that these servers come with must leave room for what was spent."""
