@@ -62,7 +62,10 @@ bench: $(NATIVE) ## Run every benchmark and print its JSON
 	$(BIN)/python -m bench.demo_quality --json
 	$(BIN)/python -m bench.overhead --json
 	$(BIN)/python -m bench.llm_engine --json
+	$(BIN)/python -m bench.llm_disagg --json
 	$(BIN)/python -m bench.fpga_vs_chamvs --json
+	$(BIN)/python -m bench.emulator --json
+	$(BIN)/python -m bench.chameleon_paper --json
 	$(BIN)/python -m bench.rago_paper --json
 	$(BIN)/python -m bench.planner_search --json
 

@@ -26,7 +26,7 @@ _CONTINUOUS = (
     ContinuousSetting("sdpa", 16, 2048, 128),
 )
 _LATER = {
-    "disagg_overhead_pct": "prefill and decode nodes do not exist yet",
+    "disagg_overhead_pct": "python -m bench.llm_disagg --json measures it, between processes",
     "embed_throughput_ratio": "the encoder is not compared yet",
 }
 

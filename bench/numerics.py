@@ -1,7 +1,9 @@
 """What the fixed-point contract costs in recall, against float tables.
 
-The same PQ codes and lists are scanned with 8-bit tables, 16-bit tables and,
-by faiss, with float tables; no refinement. Run ``python -m bench.numerics``.
+The same PQ codes and lists are scanned with 8-bit tables, 16-bit tables and, by
+faiss, with float tables; no refinement. Squared distances are also scanned with one
+table per query (mode B, ``.._one_table``) instead of one per list.
+Run ``python -m bench.numerics``.
 """
 
 from __future__ import annotations
@@ -103,9 +105,11 @@ def _collection(directory: Path, stored: F32, given: argparse.Namespace) -> None
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Recall@10 against exact search, and overlap with the float scan's top 100."""
+    from retrieval_node.backends.base import Backend
     from retrieval_node.backends.faiss_backend import FaissBackend
     from retrieval_node.backends.fpga.backend import FpgaBackend
     from retrieval_node.backends.fpga.devices import open_device
+    from retrieval_node.fixedpoint import TableMode
     from retrieval_node.local import LocalSearcher
 
     stored, queries = _split(given)
@@ -114,12 +118,15 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "numerics"
         _collection(directory, stored, given)
+        backends: dict[str, Backend] = {"float": FaissBackend()}
+        for bits in (16, 8):
+            backends[f"{bits}bit"] = FpgaBackend(open_device("emulator", 1, bits))
+            if given.metric is Metric.L2:
+                backends[f"{bits}bit_one_table"] = FpgaBackend(
+                    open_device("emulator", 1, bits), mode=TableMode.PER_QUERY
+                )
         deep: dict[str, I64] = {}
-        for name, backend in (
-            ("float", FaissBackend()),
-            ("16bit", FpgaBackend(open_device("emulator", 1, 16))),
-            ("8bit", FpgaBackend(open_device("emulator", 1, 8))),
-        ):
+        for name, backend in backends.items():
             searcher = LocalSearcher(directory, backend)
             found = searcher.search(searcher.batch(queries, _DEEP, given.nprobe))
             deep[name] = found.row_ids
@@ -127,7 +134,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             searcher.close()
         index = searcher.manifest.index
         assert index is not None, "the collection was built with one"
-    for name in ("16bit", "8bit"):
+    for name in [name for name in backends if name != "float"]:
         result[f"overlap_at_100_{name}"] = round(_shared(deep[name], deep["float"]), 5)
     return result | {
         "dim": stored.shape[1],

@@ -28,6 +28,7 @@ from retrieval_node.fixedpoint import TableMode as TableMode
 PROVENANCE: Final = "modelled"
 BEAT_BYTES: Final = 64
 TABLE_CYCLES: Final = 256
+ID_BYTES: Final = 4
 _WIDTHS = (8, 16, 32, 64)
 
 
@@ -207,3 +208,37 @@ def estimate(
         bandwidth_fraction=code_bytes / seconds / board.peak_bytes_per_s,
         energy_mj_bound=seconds * board.max_power_w * 1e3,
     )
+
+
+def estimate_search(
+    board: Board,
+    m: int,
+    vectors: int,
+    nlist: int,
+    nprobe: int,
+    k: int,
+    mode: TableMode,
+    batch: int = 1,
+) -> Estimate:
+    """A batch on a board that holds ``vectors`` codes in lists of equal length.
+
+    What a planner asks of the model: the build uses all channels of the board, at
+    its target clock.
+
+    Raises:
+        InvalidInput: the codes do not fit the board's memory, or a size is no size.
+    """
+    for name, value in (("vectors", vectors), ("nlist", nlist), ("batch", batch)):
+        if value < 1:
+            raise InvalidInput(f"{value} is less than 1", field=name)
+    if not 1 <= nprobe <= nlist:
+        raise InvalidInput(f"{nprobe} is not in 1..{nlist}", field="nprobe")
+    if vectors * (m + ID_BYTES) > board.capacity_bytes:
+        raise InvalidInput(
+            f"{vectors} codes of {m} bytes and their ids are more than the"
+            f" {board.capacity_bytes:g} bytes of {board.name}",
+            field="vectors",
+            hint="spread them over more cards",
+        )
+    lists = [-(-vectors // nlist)] * nprobe
+    return estimate(board, build_for(board, m), [lists] * batch, k, mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.fpga_vs_chamvs import COLLECTIONS, compare
@@ -14,8 +15,10 @@ from retrieval_node.backends.fpga.model import (
     Build,
     Pipeline,
     TableMode,
+    batch_cycles,
     build_for,
     estimate,
+    estimate_search,
     query_cycles,
 )
 
@@ -126,3 +129,39 @@ def test_an_unknown_board_lists_the_known_ones() -> None:
     with pytest.raises(InvalidInput) as caught:
         load_board("u9")
     assert "u250" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("mode", list(TableMode))
+def test_a_batch_at_once_gives_the_cycles_of_its_queries(mode: TableMode) -> None:
+    """Of lists that hold codes; what is passed over costs nothing there."""
+    codes = np.array([[8192, 17, 1], [160, 0, 4096], [0, 0, 0]], dtype=np.uint32)
+    want = [
+        query_cycles(BUILD, [n for n in lists if n], 10, mode, first=at == 0).total
+        for at, lists in enumerate(codes.tolist())
+    ]
+    assert batch_cycles(BUILD, codes, 10, mode).tolist() == want
+
+
+def test_a_search_is_a_batch_of_even_lists() -> None:
+    board = load_board("u250")
+    got = estimate_search(board, 16, 10**8, 16384, 32, 100, TableMode.PER_LIST, batch=3)
+    lists = [6104] * 32
+    assert got == estimate(board, build_for(board, 16), [lists] * 3, 100, TableMode.PER_LIST)
+    assert got.provenance == "modelled"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"vectors": 10**10}, "vectors"),
+        ({"vectors": 0}, "vectors"),
+        ({"nprobe": 17}, "nprobe"),
+        ({"batch": 0}, "batch"),
+        ({"m": 12}, "m"),
+    ],
+)
+def test_a_search_that_cannot_be_names_the_field(change: dict[str, int], field: str) -> None:
+    given = {"m": 16, "vectors": 1000, "nlist": 16, "nprobe": 4, "k": 1} | change
+    with pytest.raises(InvalidInput) as caught:
+        estimate_search(load_board("u55c"), **given, mode=TableMode.PER_QUERY)
+    assert caught.value.field == field
