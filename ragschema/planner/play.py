@@ -172,17 +172,19 @@ def replayed(problem: Problem, frontier: Frontier) -> Frontier:
 def candidate_of(problem: Problem, schedule: Schedule) -> Candidate:
     """What a schedule fixes."""
     before, decode = schedule.choices[:-1], schedule.choices[-1]
+    # A group starts with a server stage only where that stands alone; kinds of servers are
+    # no kinds of chips.
+    on_chips = [
+        None if problem.stages[group[0]].kind is _SERVER else before[group[0]]
+        for group in schedule.placement
+    ]
     return Candidate(
         placement=schedule.placement,
-        # A group starts with a server stage only where that stands alone.
-        chips=tuple(
-            0 if problem.stages[group[0]].kind is StageKind.SERVER else before[group[0]].count
-            for group in schedule.placement
-        ),
+        chips=tuple(0 if choice is None else choice.count for choice in on_chips),
         batches=tuple(choice.batch for choice in before),
         decode_chips=decode.count,
         decode_batch=decode.batch,
-        kinds=tuple(before[group[-1]].kind for group in schedule.placement),
+        kinds=tuple(0 if choice is None else choice.kind for choice in on_chips),
         decode_kind=decode.kind,
         servers=schedule.servers,
         server_kind=next(

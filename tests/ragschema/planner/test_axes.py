@@ -149,6 +149,15 @@ def test_one_kind_of_node_holds_the_database() -> None:
     assert set(document["pool"]["accelerators"]) <= {"h100-sxm", "l4"}
 
 
+@pytest.mark.parametrize("objective", [Objective.MIN_TTFT, Objective.MIN_COST])
+def test_more_kinds_of_nodes_than_of_accelerators(objective: Objective) -> None:
+    pool = gpus()
+    plan = planned(objective, replace(pool, chips=pool.chips[:1], max_chips=16), workload())
+    document = plan_document(plan)
+    assert list(document["pool"]["accelerators"]) == ["h100-sxm"]
+    assert list(document["pool"]["retrieval"]) == ["u55c"]  # the second kind
+
+
 def test_a_database_without_nodes_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         make_plan(workload(), gpus(nodes=()))
