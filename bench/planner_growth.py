@@ -16,7 +16,7 @@ from ragschema.hardware.devices import Accelerator, Host, find_device
 from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.cost.inference import encode_s
 from ragschema.planner.problem import Problem, StageKind, StageTable
-from ragschema.planner.reproduce.rago import case1, case2
+from ragschema.planner.reproduce.rago import case1, case2, rago_pool
 from ragschema.planner.search import search
 from ragschema.pool import ChipPool, NodePool, Pool, tied_pool
 
@@ -77,9 +77,10 @@ def _encoder(place: int, chip: Accelerator, like: StageTable) -> StageTable:
 
 
 def _papers() -> tuple[Accelerator, Host]:
-    calibration, host = find_calibration("rago"), find_device("rago-host")
-    assert isinstance(host, Host), "a device of ours"
-    return calibration.over(_chip("xpu-c")), calibration.over(host)
+    pool = rago_pool()
+    host = pool.nodes[0].device
+    assert isinstance(host, Host), "the paper searches on hosts"
+    return pool.chips[0].device, host
 
 
 def _chip(name: str) -> Accelerator:

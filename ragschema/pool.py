@@ -185,9 +185,12 @@ def _single(config: PoolConfig, fitted: Calibration | None, source: str) -> Pool
     host = find_device(config.host)
     if not isinstance(host, Host):
         raise InvalidInput(f"{source}: {host.name!r} is no host", field="host")
-    if fitted is not None:
-        chip, host = fitted.over(chip), fitted.over(host)
-    return tied_pool(chip, host, config.min_accelerators, config.max_accelerators)
+    return tied_pool(
+        _fitted(fitted, chip),
+        _fitted(fitted, host),
+        config.min_accelerators,
+        config.max_accelerators,
+    )
 
 
 def _listed(config: PoolConfig, fitted: Calibration | None, source: str) -> Pool:

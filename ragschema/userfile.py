@@ -39,6 +39,16 @@ def read_user_text(path: Path, field: str, hint: str) -> str:
         ) from error
 
 
+def write_user_text(path: Path, text: str, field: str) -> None:
+    """Raises InvalidInput, naming the option ``field``, when the file cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot write {path}: {error}", field=field, hint="name a file that can be written"
+        ) from error
+
+
 def checked_yaml(text: str, source: str, kind: type[_T], hint: str) -> _T:
     """A YAML text as a validated object.
 

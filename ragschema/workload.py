@@ -225,13 +225,17 @@ class RagSchema:
         """What the model reads after each retrieval but the first."""
         if self.retrieval.reads is not None:
             return self.retrieval.reads
+        return self.passage_tokens
+
+    @property
+    def passage_tokens(self) -> int:
+        """Of a prompt: all but the question."""
         return max(0, self.lengths.prompt - self.lengths.question)
 
     @property
     def cached_tokens(self) -> int:
-        """Of a prompt, whose KV is there: of its passages, which are all but the question."""
-        passages = max(0, self.lengths.prompt - self.lengths.question)
-        return int(passages * self.cache.document_kv_hit)
+        """Of a prompt's passages, whose KV is there."""
+        return int(self.passage_tokens * self.cache.document_kv_hit)
 
 
 def load_schema(path: Path) -> RagSchema:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragschema.errors import InvalidInput
+from ragschema.userfile import write_user_text
 
 #: Columns that are offered as axes, where every row has them.
 _AXES = ("ttft_s", "qps_per_chip", "tpot_s", "cost_per_1000", "energy_j", "qps", "chips")
@@ -34,12 +34,7 @@ def write_page(
     text = _PAGE.replace("@TITLE@", html.escape(title)).replace(
         "@DATA@", json.dumps(data).replace("</", "<\\/")
     )
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {path}: {error}", field="plot", hint="name a file that can be written"
-        ) from error
+    write_user_text(path, text, "plot")
 
 
 _PAGE = """<!doctype html>

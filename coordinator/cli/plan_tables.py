@@ -9,11 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import Infeasible
 from ragschema.planner.robust import AtLoad, Loss
 from ragschema.planner.what_if import Outcome
 
+#: Figures of a row, and their columns' heads.
 _HEADS: Final = {
     "ttft_s": "TTFT s",
     "ttft_s_p99": "p99 s",
@@ -28,22 +28,20 @@ _HEADS: Final = {
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
     """One flat row; figures that are not known, or of no plan, are None."""
     row: dict[str, Any] = {"key": outcome.key, "value": outcome.value}
-    names = ("ttft_s", "ttft_s_p99", "tpot_s", "qps", "qps_per_chip", "chips", "cost_per_1000")
     plan = outcome.plan
     if isinstance(plan, Infeasible):
-        return row | dict.fromkeys(names) | {"infeasible": f"{plan.binding}: {plan.change}"}
-    cost = plan.per_request(Rate.PER_COST)
+        return row | dict.fromkeys(_HEADS) | {"infeasible": f"{plan.binding}: {plan.change}"}
     values = (
         plan.schedule.ttft_s, plan.simulated["ttft_s_p99"], plan.tpot_s, plan.schedule.qps,
-        plan.schedule.qps_per_chip, plan.schedule.chips, None if cost is None else 1000 * cost,
+        plan.schedule.qps_per_chip, plan.schedule.chips, plan.cost_per_1000,
     )  # fmt: skip
-    return row | dict(zip(names, values, strict=True)) | {"infeasible": None}
+    return row | dict(zip(_HEADS, values, strict=True)) | {"infeasible": None}
 
 
 def what_if_table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row per plan; the first is the one with nothing changed."""
     table = Table(title="what if", title_justify="left")
-    columns = [name for name in rows[0] if name not in ("key", "value", "infeasible")]
+    columns = list(_HEADS)
     if all(row["cost_per_1000"] is None for row in rows):
         columns.remove("cost_per_1000")
     table.add_column("changed", overflow="fold", min_width=24)

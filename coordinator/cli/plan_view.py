@@ -48,8 +48,8 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
         "qps_per_chip": plan.schedule.qps_per_chip,
         "ttft_s_p99": plan.simulated["ttft_s_p99"],
     }
-    cost, energy_j = plan.per_request(Rate.PER_COST), plan.per_request(Rate.PER_WATT)
-    figures |= {"cost_per_1000": 1000 * cost} if cost else {}
+    cost_per_1000, energy_j = plan.cost_per_1000, plan.per_request(Rate.PER_WATT)
+    figures |= {"cost_per_1000": cost_per_1000} if cost_per_1000 else {}
     figures |= {"energy_j": energy_j} if energy_j else {}
     lines = [
         Text(f"{name:<14}{value:<10.4g}{DEFINITIONS[name]} (modelled)")

@@ -16,16 +16,19 @@ _COMPARED = 1 << 22
 
 def frontier_for(problem: Problem) -> Frontier:
     """An empty frontier over a problem's rates."""
-    rates = len(problem.weights)
-    return Frontier() if rates == 1 else WideFrontier(rates)
+    return _empty(len(problem.weights))
 
 
 def frontier_of(schedules: Iterable[Schedule], rates: int = 1) -> Frontier:
     """The frontier of a set of schedules."""
-    found = Frontier() if rates == 1 else WideFrontier(rates)
+    found = _empty(rates)
     for schedule in schedules:
         found.offer(schedule)
     return found
+
+
+def _empty(rates: int) -> Frontier:
+    return Frontier() if rates == 1 else WideFrontier(rates)
 
 
 class WideFrontier(Frontier):
@@ -33,7 +36,6 @@ class WideFrontier(Frontier):
 
     def __init__(self, rates: int) -> None:
         super().__init__()
-        self._rates = rates
         self._held: list[Schedule] = []
         # Rows of (TTFT, -rate, ...): smaller is better throughout.
         self._rows = np.zeros((0, 1 + rates))

@@ -20,8 +20,8 @@ from ragschema.planner.axes import (
 )
 from ragschema.planner.decoding import Iteration
 from ragschema.planner.levels import search_levels
-from ragschema.planner.play import answer_s, later_s
-from ragschema.planner.problem import Problem, StageKind, Weights
+from ragschema.planner.play import answer_s, candidate_of, later_s
+from ragschema.planner.problem import Problem, Weights
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import Gap, search, search_within
 from ragschema.planner.simulate import Limits, Policy, simulate
@@ -89,22 +89,17 @@ class Plan:
         per_s = self.total(weights) / (3600 if rate is Rate.PER_COST else 1)
         return per_s / self.schedule.qps
 
+    @property
+    def cost_per_1000(self) -> float | None:
+        """Currency for 1000 requests; None: a price is not known."""
+        cost = self.per_request(Rate.PER_COST)
+        return None if cost is None else 1000 * cost
+
     def total(self, weights: Weights) -> float:
         """The weight of all devices of the plan."""
-        spent = [0] * len(self.problem.kinds)
-        for group in self.problem.groups_of(self.schedule.placement):
-            own = [i for i in group if self.problem.stages[i].kind is not StageKind.SERVER]
-            if own:
-                spent[self.schedule.choices[own[0]].kind] += self.schedule.choices[own[0]].count
-        server = next(
-            (
-                (choice.kind, choice.count)
-                for choice, stage in zip(self.schedule.choices, self.problem.stages, strict=True)
-                if stage.kind is StageKind.SERVER
-            ),
-            None,
-        )
-        return weight_of(self.problem, weights, spent, server)
+        played = candidate_of(self.problem, self.schedule)
+        servers = None if played.servers is None else (played.server_kind, played.servers)
+        return weight_of(self.problem, weights, played.spent(len(self.problem.kinds)), servers)
 
 
 @dataclass(frozen=True)

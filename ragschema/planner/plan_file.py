@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.problem import StageKind
 from ragschema.planner.schedule import Schedule, StageChoice
-from ragschema.userfile import checked_yaml, read_user_text
+from ragschema.userfile import checked_yaml, read_user_text, write_user_text
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "tpot_s": plan.tpot_s,
             "qps": plan.schedule.qps,
             "qps_per_chip": plan.schedule.qps_per_chip,
-            "cost_per_1000": _times(1000, plan.per_request(Rate.PER_COST)),
+            "cost_per_1000": plan.cost_per_1000,
             "energy_j": plan.per_request(Rate.PER_WATT),
         },
         "iterative_batch": plan.schedule.iterative_batch,
@@ -40,10 +39,6 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "simulated": dict(plan.simulated),
         "definitions": dict(DEFINITIONS),
     }
-
-
-def _times(factor: float, value: float | None) -> float | None:
-    return None if value is None else factor * value
 
 
 def _devices(plan: Plan) -> dict[str, dict[str, int]]:
@@ -83,12 +78,7 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
 def write_plan(plan: Plan, path: Path) -> None:
     """Raises InvalidInput when the file cannot be written."""
     text = yaml.safe_dump(plan_document(plan), sort_keys=False, width=100)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {path}: {error}", field="out", hint="name a file that can be written"
-        ) from error
+    write_user_text(path, text, "out")
 
 
 class _Stage(BaseModel):

@@ -20,7 +20,7 @@ from ragschema.planner.frontier import frontier_for
 from ragschema.planner.play import replayed
 from ragschema.planner.problem import Placement, Problem
 from ragschema.planner.schedule import Frontier, Schedule
-from ragschema.planner.walk import OptionCache, OutOfTimeError, Walk
+from ragschema.planner.walk import OutOfTimeError, Shared, Walk
 
 #: Labels that a first, rough pass keeps per group; it only finds a good frontier early.
 _SCOUTS = 24
@@ -83,7 +83,7 @@ class _Search:
         self._frontier = frontier_for(problem)
         for schedule in known:
             self._frontier.offer(schedule)
-        self._options = OptionCache(problem)
+        self._shared = Shared(problem)
 
     def run(self) -> tuple[Frontier, Gap]:
         problem = self._problem
@@ -116,7 +116,7 @@ class _Search:
         # However short the time, something is found where anything can be.
         deadline_s = self._deadline_s if self._frontier.points else None
         return Walk(
-            self._problem, placement, burst, self._options, self._frontier, again, deadline_s
+            self._problem, placement, burst, self._shared, self._frontier, again, deadline_s
         )
 
     def _gap(self, left: Sequence[_Job], jobs: int) -> Gap:

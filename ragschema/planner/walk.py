@@ -32,14 +32,19 @@ class OutOfTimeError(Exception):
     """The deadline of a search has passed; caught inside the planner."""
 
 
-class OptionCache:
-    """Options are the same in every placement that has the group."""
+class Shared:
+    """What the walks of one search have in common.
+
+    Options are the same in every placement that has the group.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        self.kinds = Kinds(problem)
+        self.weighings = [Weighing(problem, weights) for weights in problem.weights]
         self._known: dict[tuple[Group, int, bool, int | None], GroupOptions] = {}
 
-    def get(
+    def options(
         self, group: Group, burst: int, first: bool, iterative_batch: int | None
     ) -> GroupOptions:
         key = (group, burst, first, iterative_batch)
@@ -60,7 +65,7 @@ class Walk:
         problem: Problem,
         placement: Placement,
         burst: int,
-        options: OptionCache,
+        shared: Shared,
         frontier: Frontier,
         iterative_batch: int | None = None,
         deadline_s: float | None = None,
@@ -72,11 +77,11 @@ class Walk:
         self._frontier = frontier
         self._again = iterative_batch
         self._groups = [
-            options.get(g, burst, i == 0, iterative_batch) for i, g in enumerate(placement)
+            shared.options(g, burst, i == 0, iterative_batch) for i, g in enumerate(placement)
         ]
-        self._kinds = Kinds(problem)
+        self._kinds = shared.kinds
         self._decode = decode_rates(problem, burst, iterative_batch)
-        self._weighings = [Weighing(problem, weights) for weights in problem.weights]
+        self._weighings = shared.weighings
         self._bounds = bounds_of(problem, self._groups, self._decode, self._weighings)
 
     def run(self, limit: int | None) -> None:
@@ -231,8 +236,8 @@ class Walk:
         if len(self._weighings) == 1 and first.plain:
             inside = np.minimum(chips, self._problem.max_chips)
             rate = np.minimum(labels.rate[some, None], options.rate[:few])
-            value = self._bounds.value[0][at + 1][inside]
-            best = np.minimum(value, rate / self._bounds.weight_lo[0][at + 1][inside])
+            # Where the weight follows from the chips, servers do not matter to it.
+            best = self._best_value(0, inside, spent, labels.servers[some, None], rate, at + 1)
             least_s = self._bounds.latency_s[at][labels.chips[some]]
             known = self._frontier.best_by(labels.finish[some].mean(axis=1) + least_s)
             keep &= best > known[:, None]

@@ -233,13 +233,13 @@ class FpgaBackend:
                 if waiting is not None:
                     found.append(self._collect(unit, index, waiting, k))
                     if waiting.prepared is not prepared:
-                        yield _merged(found, k)
+                        yield merge_candidates(found, k)
                         found = []
                 unit.start(run)
                 waiting = run
         if waiting is not None:
             found.append(self._collect(unit, index, waiting, k))
-            yield _merged(found, k)
+            yield merge_candidates(found, k)
 
     def _targets(self, shard_set: ShardSet, request: ScanRequest) -> Iterator[Target]:
         for number in request.shards:
@@ -300,10 +300,6 @@ class FpgaBackend:
 
 def _coded(shard: LoadedShard) -> Iterable[SegmentRows]:
     return (segment for segment in shard.segments if not segment.exact)
-
-
-def _merged(found: list[Candidates], k: int) -> Candidates:
-    return merge_candidates(found, k)
 
 
 def _to_floats(settled: Settled, run: Run, answer: Answer) -> Candidates:
