@@ -15,9 +15,10 @@ from ragschema.hardware.calibration import find_calibration
 from ragschema.hardware.devices import Accelerator, Host, find_device
 from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.cost.inference import encode_s
-from ragschema.planner.problem import Problem, StageKind, StageTable
+from ragschema.planner.problem import Problem
 from ragschema.planner.reproduce.rago import case1, case2, rago_pool
 from ragschema.planner.search import search
+from ragschema.planner.stages import StageKind, StageTable
 from ragschema.pool import ChipPool, NodePool, Pool, tied_pool
 
 _CHIPS = (128, 256, 512, 1024, 2048, 4096)

@@ -8,14 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragschema.planner.iterative import Iterative
-from ragschema.planner.problem import (
-    ChipKind,
-    Problem,
-    Sharing,
-    StageKind,
-    StageTable,
-    Weights,
-)
+from ragschema.planner.problem import ChipKind, Problem, Sharing, Weights
+from ragschema.planner.stages import StageKind, StageTable
 
 
 def random_problem(seed: int) -> Problem:

@@ -40,7 +40,8 @@ class DevicesConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Between the coordinator and retrieval nodes: LogGP's L + 2o, and 1 / G."""
+    """Between the coordinator and retrieval nodes, and from prefill to decode: LogGP's L + 2o,
+    and 1 / G."""
 
     __pydantic_config__ = _STRICT
     hop_s: _Positive
@@ -95,7 +96,7 @@ class Pool:
         nodes: of retrieval, each kind an alternative to the others; may be empty.
         min_chips, max_chips: of the whole deployment.
         chips_per_node: nodes come with accelerators, one to so many; None: they are free.
-        network: to the retrieval nodes; None: it takes no time.
+        network: to retrieval nodes, and from prefill to decode; None: it takes no time.
     """
 
     chips: tuple[ChipPool, ...]

@@ -66,11 +66,12 @@ def checked_yaml(text: str, source: str, kind: type[_T], hint: str) -> _T:
 def first_problem(error: ValidationError, source: str, kind: Any, hint: str) -> InvalidInput:
     """What to say of a validation error: unknown keys first, with the nearest known one.
 
-    A misspelt key is also a missing one; the first tells more.
+    A misspelt key is also a missing one; the first tells more. Parts in brackets are tags of
+    a union's members, and not in the file.
     """
     problems = error.errors(include_url=False)
     problem = next((p for p in problems if p["type"] in _UNKNOWN), problems[0])
-    place = tuple(problem["loc"])
+    place = tuple(p for p in problem["loc"] if not str(p).startswith("("))
     field = ".".join(str(part) for part in place)
     if problem["type"] in _UNKNOWN:
         known = keys_at(kind, place[:-1])

@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from ragschema.errors import InvalidInput
+from ragschema.lengths import LengthsConfig, Tokens
 from ragschema.plainyaml import load_plain_yaml
+from ragschema.traffic import ArrivalsConfig, ClassConfig, check_arrivals, check_classes
 from ragschema.userfile import checked_yaml, read_user_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
-Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 Amount = Annotated[float, Field(gt=0, le=1e15)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -35,22 +36,6 @@ Width = Literal["int4", "int8", "fp8", "bf16", "fp16", "fp32"]
 def bytes_of(width: Width) -> float:
     """Bytes per number."""
     return {"int4": 0.5, "int8": 1.0, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0, "fp32": 4.0}[width]
-
-
-@dataclass(frozen=True)
-class LengthsConfig:
-    """Tokens of a request.
-
-    Attributes:
-        question: what the user asks.
-        prompt: what the model reads, question and passages together.
-        output: what it writes.
-    """
-
-    __pydantic_config__ = _STRICT
-    question: Tokens = 32
-    prompt: Tokens = 512
-    output: Tokens = 256
 
 
 @dataclass(frozen=True)
@@ -191,7 +176,7 @@ class ObjectivesConfig:
 
     Attributes:
         ttft_s: of a burst at an empty system, on average.
-        ttft_p99_s: under Poisson arrivals at ``load`` of the plan's rate, by simulation.
+        ttft_p99_s: under the schema's arrivals at ``load`` of the plan's rate, by simulation.
         qps: to be served.
     """
 
@@ -205,7 +190,11 @@ class ObjectivesConfig:
 
 @dataclass(frozen=True)
 class RagSchema:
-    """A whole workload; a stage that is None is not there."""
+    """A whole workload; a stage that is None is not there.
+
+    Attributes:
+        classes: kinds of requests; empty: all are alike.
+    """
 
     __pydantic_config__ = _STRICT
     version: Literal[1]
@@ -219,23 +208,8 @@ class RagSchema:
     reranker: RerankerConfig | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
-
-    @property
-    def reread_tokens(self) -> int:
-        """What the model reads after each retrieval but the first."""
-        if self.retrieval.reads is not None:
-            return self.retrieval.reads
-        return self.passage_tokens
-
-    @property
-    def passage_tokens(self) -> int:
-        """Of a prompt: all but the question."""
-        return max(0, self.lengths.prompt - self.lengths.question)
-
-    @property
-    def cached_tokens(self) -> int:
-        """Of a prompt's passages, whose KV is there."""
-        return int(self.passage_tokens * self.cache.document_kv_hit)
+    classes: tuple[ClassConfig, ...] = ()
+    arrivals: ArrivalsConfig = field(default_factory=ArrivalsConfig)
 
 
 def load_schema(path: Path) -> RagSchema:
@@ -258,6 +232,8 @@ def parse_schema(text: str, source: str) -> RagSchema:
         )
     schema = checked_yaml(text, source, RagSchema, "docs/planner.md lists every key and its range")
     _check_whole(schema, source)
+    check_classes(schema.classes, source)
+    check_arrivals(schema.arrivals, source)
     return schema
 
 

@@ -54,6 +54,14 @@ Sharing = Annotated[
         metavar="HOW",
     ),
 ]
+Decode = Annotated[
+    str,
+    typer.Option(
+        help="Accelerators of decode: apart from the others, together with the stages before"
+        " it, or either.",
+        metavar="HOW",
+    ),
+]
 Axes = Annotated[
     str | None,
     typer.Option(
@@ -114,6 +122,7 @@ def make(
     objective: Goal = "max-qps-per-chip",
     counts: Counts = "pow2",
     sharing: Sharing = "hybrid",
+    decode: Decode = "apart",
     axes: Axes = None,
     time_limit: TimeLimit = None,
     out: Out = None,
@@ -144,8 +153,9 @@ def make(
             hint="ragrig plan examples/schemas/case4.yaml --pool examples/pools/rago.yaml",
         )
     choices = PlanChoices(
-        objective, counts, sharing, out, explain, plot, format_, axes, time_limit, robustness
-    )
+        objective, counts, sharing, out, explain, plot, format_, axes, time_limit, robustness,
+        decode,
+    )  # fmt: skip
     if not run_plan(schema, pool, choices):
         raise typer.Exit(1)
 
@@ -164,6 +174,7 @@ def what_if(
     objective: Goal = "max-qps-per-chip",
     counts: Counts = "pow2",
     sharing: Sharing = "hybrid",
+    decode: Decode = "apart",
     time_limit: TimeLimit = None,
     format_: As = Format.TABLE,
 ) -> None:
@@ -173,7 +184,9 @@ def what_if(
     """
     from coordinator.cli.planning import PlanChoices, run_what_if
 
-    choices = PlanChoices(objective, counts, sharing, None, False, None, format_, None, time_limit)
+    choices = PlanChoices(
+        objective, counts, sharing, None, False, None, format_, None, time_limit, decode=decode
+    )
     run_what_if(schema, pool, vary, choices)
 
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ragschema.planner.plan import Infeasible
+from ragschema.planner.infeasible import Infeasible
 from ragschema.planner.robust import AtLoad, Loss
 from ragschema.planner.what_if import Outcome
 

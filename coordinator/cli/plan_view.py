@@ -90,7 +90,7 @@ def frontier_table(
         table.add_column(column, justify="left" if column == _SHARES else "right")
     for point in shown:
         groups = " | ".join(
-            " + ".join(_short(point.choices[i], device) for i in group) for group in point.placement
+            " + ".join(_short(point.choices[i], device) for i in group) for group in point.groups
         )
         table.add_row(
             ">" if point == chosen else "",
@@ -99,7 +99,7 @@ def frontier_table(
             f"{point.qps:.4g}",
             str(point.chips),
             *(f"{value(point):.4g}" for value in more.values()),
-            f"{groups} | {_short(point.choices[-1], device)}",
+            groups,
         )
     return table
 

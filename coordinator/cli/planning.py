@@ -31,7 +31,8 @@ from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Counts, Rate, SearchSpace
 from ragschema.planner.axes import Axis, Objective
 from ragschema.planner.explain import loads, marginals, runner_up
-from ragschema.planner.plan import DEFINITIONS, Infeasible, Plan, make_plan
+from ragschema.planner.infeasible import Infeasible
+from ragschema.planner.plan import DEFINITIONS, Plan, make_plan
 from ragschema.planner.plan_file import (
     device_of,
     frontier_rows,
@@ -40,7 +41,7 @@ from ragschema.planner.plan_file import (
     write_plan,
 )
 from ragschema.planner.play import answer_s
-from ragschema.planner.problem import Sharing
+from ragschema.planner.problem import Decoding, Sharing
 from ragschema.planner.robust import losses, over_loads
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
@@ -67,6 +68,7 @@ class PlanChoices:
     axes: str | None = None
     time_limit_s: float | None = None
     robustness: bool = False
+    decode: str = "apart"
 
 
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
@@ -143,6 +145,7 @@ def _space(choices: PlanChoices) -> SearchSpace:
     return SearchSpace(
         counts=_one_of(Counts, choices.counts, "counts"),
         sharing=_one_of(Sharing, choices.sharing, "sharing"),
+        decoding=_one_of(Decoding, choices.decode, "decode"),
     )
 
 
@@ -227,7 +230,7 @@ def _axes(typed: str | None) -> tuple[Axis, ...] | None:
 
 def _columns(plan: Plan) -> dict[str, Callable[[Schedule], float]]:
     """What a plan's axes ask for beside TTFT and QPS per chip."""
-    output = plan.schema.lengths.output
+    output = plan.mix.output
     columns: dict[str, Callable[[Schedule], float]] = {}
     if Axis.TPOT in plan.axes:
         columns["tpot_s"] = lambda s: answer_s(plan.problem, s) / output

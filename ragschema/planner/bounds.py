@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragschema.planner.options import GroupOptions
-from ragschema.planner.problem import F64, I64, Problem
+from ragschema.planner.problem import Problem
+from ragschema.planner.stages import F64, I64
 from ragschema.planner.weighing import Weighing
 
 
@@ -62,6 +63,14 @@ def decode_rates(problem: Problem, burst: int, iterative_batch: int | None = Non
             if count <= min(problem.max_chips, problem.kinds[kind].limit):
                 rates[kind, count] = rate
     return problem.worth(rates)
+
+
+def no_decode_chips(problem: Problem) -> F64:
+    """The same where decode is on the chips of a group, whose rate has it counted already.
+
+    float64 [1, max_chips + 1], large numbers: infinite ones could not be divided.
+    """
+    return problem.worth(np.full((1, problem.max_chips + 1), np.finfo(np.float64).max))
 
 
 def bounds_of(

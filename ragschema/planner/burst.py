@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import F64
+from ragschema.planner.stages import F64
 
 Index = NDArray[np.intp]
 

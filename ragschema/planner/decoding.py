@@ -25,13 +25,14 @@ class Iteration:
     """Retrievals during decode, at random tokens of a sequence.
 
     Attributes:
-        retrievals: per sequence, besides the first one before decode.
+        retrievals: per sequence, besides the first one before decode; None: what each
+            request says.
         batch: sequences that retrieve together.
         latency_s: of a batch, retrieval and prefill of what was found together.
         timeout_s: how long the oldest one waits for a full batch; inf: for ever.
     """
 
-    retrievals: int
+    retrievals: int | None
     batch: int
     latency_s: float
     timeout_s: float = np.inf
@@ -42,7 +43,8 @@ class Decoding:
 
     Args:
         per_token_s: seconds per token with 1 .. slots sequences under way.
-        output: tokens per sequence.
+        output: tokens of each sequence.
+        again: retrievals of each sequence during decode.
 
     Raises:
         InvalidInput: an iterative batch larger than the slots never fills.
@@ -51,8 +53,8 @@ class Decoding:
     def __init__(
         self,
         per_token_s: list[float],
-        output: int,
-        requests: int,
+        output: Sequence[float],
+        again: Sequence[int],
         iteration: Iteration | None,
         rng: np.random.Generator,
     ) -> None:
@@ -63,11 +65,13 @@ class Decoding:
                 field="iteration.batch",
                 hint="give at most the decode batch",
             )
-        self.ended_s = [0.0] * requests
-        self.wait_s = [0.0] * requests
+        self.ended_s = [0.0] * len(output)
+        self.wait_s = [0.0] * len(output)
         self._per_token_s = per_token_s
         self._output = output
+        self._again = again
         self._iteration = iteration
+        self._halted = False
         self._rng = rng
         self._queue: deque[tuple[float, int]] = deque()
         self._held = 0
@@ -115,17 +119,30 @@ class Decoding:
             self._admit(now, request)
         return [*self._look_up(now), *self._next_tick(now)]
 
+    def halt(self, now: float) -> None:
+        """The chips work for other stages: no sequence advances."""
+        self._move(now)
+        self._halted = True
+        self._tick_id += 1  # what was planned does not happen then
+
+    def go_on(self, now: float) -> list[Event]:
+        """They are free again."""
+        self._move(now)
+        self._halted = False
+        return self._settle(now)
+
     def _move(self, now: float) -> None:
-        if self._stops:
+        if self._stops and not self._halted:
             self._clock += (now - self._read_at) / self._per_token_s[len(self._stops) - 1]
         self._read_at = now
 
     def _admit(self, now: float, request: int) -> None:
         self._held += 1
-        extra = self._iteration.retrievals if self._iteration else 0
-        cuts = np.sort(self._rng.uniform(0, self._output, extra)).tolist() if extra else []
+        extra = self._again[request] if self._iteration else 0
+        output = self._output[request]
+        cuts = np.sort(self._rng.uniform(0, output, extra)).tolist() if extra else []
         # Lengths of the pieces between retrievals, the next one last.
-        borders = [0.0, *cuts, float(self._output)]
+        borders = [0.0, *cuts, float(output)]
         pieces = [b - a for a, b in itertools.pairwise(borders)]
         self._remaining[request] = pieces[::-1]
         self._resume(now, request)
@@ -153,7 +170,7 @@ class Decoding:
     def _next_tick(self, now: float) -> list[Event]:
         """When the next sequence ends or stalls, if nothing changes before."""
         self._tick_id += 1
-        if not self._stops:
+        if not self._stops or self._halted:
             return []
         left = max(0.0, self._stops[0][0] - self._clock)
         return [(now + left * self._per_token_s[len(self._stops) - 1], self._tick_id * 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import F64
+from ragschema.planner.stages import F64
 
 I64 = NDArray[np.int64]
 Index = NDArray[np.intp]

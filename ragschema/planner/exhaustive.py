@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from ragschema.planner.frontier import frontier_for
 from ragschema.planner.play import Candidate, play
-from ragschema.planner.problem import Group, Placement, Problem, StageKind, StageTable
+from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.schedule import Frontier, Schedule
+from ragschema.planner.stages import StageKind
 
 
 def every_schedule(problem: Problem) -> Iterator[Schedule]:
@@ -50,10 +51,12 @@ def _with_batches(
     stages = problem.before_decode
     kinds, chips = tuple(kind for kind, _ in rows), tuple(count for _, count in rows)
     server_kind, count = servers or (0, None)
-    for decode_kind, decode_chips in problem.decode.rows:
-        if not problem.lowest_total <= sum(chips) + decode_chips <= problem.max_chips:
+    shared = problem.shares(placement)
+    for decode_kind, decode_chips in [rows[-1]] if shared else problem.decode.rows:
+        spent = rows if shared else (*rows, (decode_kind, decode_chips))
+        if not problem.lowest_total <= sum(count for _, count in spent) <= problem.max_chips:
             continue
-        if not _within_limits(problem, [*rows, (decode_kind, decode_chips)]):
+        if not _within_limits(problem, spent):
             continue
         for batches in itertools.product(*(stage.batches for stage in stages)):
             if problem.uniform_batch and len(set(batches)) > 1:
@@ -77,17 +80,14 @@ def _within_limits(problem: Problem, rows: Sequence[tuple[int, int]]) -> bool:
 
 def chip_rows(problem: Problem, group: Group) -> list[tuple[int, int]]:
     """Kinds and counts that every stage of a group has a row for; (0, 0) for servers alone."""
-    on_chips = [set(s.rows) for s in _stages(problem, group) if s.kind is StageKind.CHIP]
+    tables = problem.stages_in((group,))
+    on_chips = [set(tables[i].rows) for i in group if tables[i].kind is not StageKind.SERVER]
     return sorted(set.intersection(*on_chips)) if on_chips else [(0, 0)]
 
 
 def chip_counts(problem: Problem, group: Group) -> list[int]:
     """The same without kinds, where there is one kind."""
     return [count for _, count in chip_rows(problem, group)]
-
-
-def _stages(problem: Problem, group: Group) -> list[StageTable]:
-    return [problem.stages[i] for i in group]
 
 
 def count_candidates(problem: Problem) -> int:

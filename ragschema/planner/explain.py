@@ -9,7 +9,8 @@ from typing import Any
 from ragschema.hardware.devices import Accelerator, Device, Host
 from ragschema.planner.assemble import Rate, SearchSpace
 from ragschema.planner.axes import Objective, by_preference
-from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.infeasible import Infeasible
+from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.play import per_request_s
 from ragschema.planner.schedule import Schedule
 from ragschema.pool import Pool

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import F64, Problem
+from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import TWINS, Frontier, Schedule
+from ragschema.planner.stages import F64
 
 #: Comparisons of a candidate with a point that are made at once; bounds memory.
 _COMPARED = 1 << 22

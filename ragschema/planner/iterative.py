@@ -28,20 +28,20 @@ class Iterative:
     ours, held against the simulator.
 
     Attributes:
-        retrievals: R, per sequence.
+        retrievals: R, per sequence, on average.
         batches: sizes that the search may choose from, ascending.
     """
 
-    retrievals: int
+    retrievals: float
     batches: tuple[int, ...]
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in itertools.pairwise(self.batches))
-        if self.retrievals < 1 or not self.batches or self.batches[0] < 1 or not rising:
+        if not self.retrievals > 0 or not self.batches or self.batches[0] < 1 or not rising:
             raise InvalidInput(
                 f"{self.retrievals} retrievals in batches of {list(self.batches)}",
                 field="iterative",
-                hint="give at least one, and ascending batch sizes",
+                hint="give more than none, and ascending batch sizes",
             )
 
     def answer_s(self, decode_s: F64, batch: F64, later_s: F64, together: int) -> F64:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ragschema.planner.dominance import undominated
 from ragschema.planner.options import GroupOptions
-from ragschema.planner.problem import F64, I64, Problem
+from ragschema.planner.problem import Problem
+from ragschema.planner.stages import F64, I64
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.arrivals import poisson
+from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import Rate, SearchSpace, problem_of, weights_for
 from ragschema.planner.axes import (
     Axis,
@@ -19,11 +19,13 @@ from ragschema.planner.axes import (
     spread_over,
 )
 from ragschema.planner.decoding import Iteration
+from ragschema.planner.infeasible import Infeasible, explain_none, tpot_of, tpot_out_of_reach
 from ragschema.planner.levels import search_levels
-from ragschema.planner.play import answer_s, candidate_of, later_s
-from ragschema.planner.problem import Problem, Weights
+from ragschema.planner.mix import Mix, mix_of
+from ragschema.planner.play import candidate_of, later_s
+from ragschema.planner.problem import Decoding, Problem, Weights
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.search import Gap, search, search_within
+from ragschema.planner.search import Gap, search_within
 from ragschema.planner.simulate import Limits, Policy, simulate
 from ragschema.planner.weighing import weight_of
 from ragschema.pool import Pool
@@ -43,8 +45,8 @@ DEFINITIONS = {
     " decode that meets an idle system",
     "tpot_s": "seconds per output token of a request in a full decode batch",
     "qps": "requests per second that every stage sustains with full batches",
-    "ttft_s_p99": "99 % of requests have their first token by then, under Poisson arrivals at"
-    " the stated load, with the plan's time-outs",
+    "ttft_s_p99": "99 % of requests have their first token by then, under the schema's arrivals"
+    " at the stated load, with the plan's time-outs",
     "qps_per_chip": "qps over all accelerators of the plan; hosts are not counted",
     "cost_per_1000": "price of all devices of the plan over 1000 requests at its qps",
     "energy_j": "watts of all devices at full load over its qps, per request",
@@ -63,7 +65,8 @@ class Plan:
         shown: of them, those that are undominated in the chosen axes.
         gap: how far the frontier may be from the exact one; zeros unless time ran out.
         policy: how long batches wait to become full, before and during decode.
-        simulated: the schedule under Poisson arrivals at the objectives' load.
+        simulated: the schedule under the schema's arrivals at the objectives' load.
+        mix: of requests, which ``simulated`` draws from.
     """
 
     schema: RagSchema
@@ -79,6 +82,7 @@ class Plan:
     gap: Gap
     policy: Policy
     simulated: Mapping[str, float]
+    mix: Mix
 
     def per_request(self, rate: Rate) -> float | None:
         """What a request of the plan costs: currency, or joules; None: a figure is not known."""
@@ -100,22 +104,6 @@ class Plan:
         played = candidate_of(self.problem, self.schedule)
         servers = None if played.servers is None else (played.server_kind, played.servers)
         return weight_of(self.problem, weights, played.spent(len(self.problem.kinds)), servers)
-
-
-@dataclass(frozen=True)
-class Infeasible:
-    """Why there is no plan.
-
-    Attributes:
-        binding: the objective or resource that nothing meets.
-        reached: the best value that can be had for it, others being met; None: the pool
-            cannot run the workload at all.
-        change: the smallest change that makes a plan possible.
-    """
-
-    binding: str
-    reached: float | None
-    change: str
 
 
 def make_plan(
@@ -146,46 +134,53 @@ def make_plan(
     check_axes(axes)
     rates = rates_of(objective, axes)
     problem = problem_of(schema, pool, space or SearchSpace(), rates)
-    limited = _limited(problem, wanted, schema.lengths.output)
+    mix = mix_of(schema)
+    limited = _limited(problem, wanted, mix.output)
     if limited is None:
-        return _tpot_out_of_reach(problem, schema)
+        return tpot_out_of_reach(problem, mix)
+    points, gap = _searched(limited, axes, progress, limit_s)
+    allowed = [s for s in points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
+    if not allowed:
+        return explain_none(limited, schema, mix, points)
+    shown = spread_over(limited, allowed, axes, rates)
+    found = _verified(schema, mix, limited, by_preference(allowed, objective, rates))
+    if isinstance(found, Infeasible):
+        return found
+    schedule, policy, simulated = found
+    tpot_s = tpot_of(limited, mix, schedule)
+    return Plan(
+        schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
+        tuple(shown), gap, policy, simulated, mix,
+    )  # fmt: skip
+
+
+def _searched(
+    problem: Problem, axes: Sequence[Axis], progress: Progress | None, limit_s: float
+) -> tuple[Sequence[Schedule], Gap]:
     if not limit_s > 0:
         raise InvalidInput(
             f"{limit_s} s is no time to search", field="time_limit", hint="give seconds above 0"
         )
-    if Axis.TPOT in axes and limited.iterative is not None:
+    if Axis.TPOT not in axes:
+        frontier, gap = search_within(problem, limit_s, progress)
+        return frontier.points, gap
+    if problem.iterative is not None or problem.decoding is not Decoding.APART:
         raise InvalidInput(
-            "TPOT is no axis where answers retrieve again, since their stalls count in it",
+            "TPOT is no axis where answers retrieve again, or decode shares its accelerators:"
+            " it depends on more than decode there",
             field="axes",
             hint="give objectives.tpot_s as a limit instead",
         )
-    if Axis.TPOT in axes:
-        points, gap = search_levels(limited, progress, limit_s)
-    else:
-        frontier, gap = search_within(limited, limit_s, progress)
-        points = frontier.points
-    allowed = [s for s in points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
-    if not allowed:
-        return _explain(limited, schema, points)
-    shown = spread_over(limited, allowed, axes, rates)
-    found = _verified(schema, limited, by_preference(allowed, objective, rates))
-    if isinstance(found, Infeasible):
-        return found
-    schedule, policy, simulated = found
-    tpot_s = tpot_of(limited, schema, schedule)
-    return Plan(
-        schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
-        tuple(shown), gap, policy, simulated,
-    )  # fmt: skip
+    return search_levels(problem, progress, limit_s)
 
 
 def _verified(
-    schema: RagSchema, problem: Problem, allowed: list[Schedule]
+    schema: RagSchema, mix: Mix, problem: Problem, allowed: list[Schedule]
 ) -> tuple[Schedule, Policy, Mapping[str, float]] | Infeasible:
     """The first schedule, best first, whose simulated p99 is within the objective."""
     lowest = math.inf
     for schedule in allowed:
-        policy, simulated = under_load(problem, schema, schedule)
+        policy, simulated = under_load(problem, schema, mix, schedule)
         p99_s = simulated["ttft_s_p99"]
         if schema.objectives.ttft_p99_s is None or p99_s <= schema.objectives.ttft_p99_s:
             return schedule, policy, simulated
@@ -198,9 +193,9 @@ def _verified(
 
 
 def under_load(
-    problem: Problem, schema: RagSchema, schedule: Schedule
+    problem: Problem, schema: RagSchema, mix: Mix, schedule: Schedule
 ) -> tuple[Policy, Mapping[str, float]]:
-    """How batches wait, and percentiles under Poisson arrivals with them.
+    """How batches wait, and percentiles under the schema's arrivals with them.
 
     Of several multiples of the time that a stage's batch takes to fill the one with the
     lowest p99 TTFT. Taking at once what is queued is not always best: stages that share
@@ -208,7 +203,9 @@ def under_load(
     """
     wanted = schema.objectives
     rate = wanted.load * schedule.qps
-    arrivals_s = poisson(rate, requests_for(problem), seed=0)
+    count = requests_for(problem)
+    arrivals_s = arrivals_for(schema.arrivals, rate, count, seed=0)
+    requests = mix.sample(count, seed=0)
     limits = Limits(wanted.ttft_s, wanted.tpot_s)
     tried = []
     for share in _FILL_SHARES:
@@ -216,7 +213,7 @@ def under_load(
             choice.stage: share * (choice.batch - 1) / rate for choice in schedule.choices[:-1]
         }
         policy = Policy(timeouts_s, iteration=_iteration(problem, schedule, share, rate))
-        played = simulate(problem, schedule, arrivals_s, policy, schema.lengths.output)
+        played = simulate(problem, schedule, arrivals_s, policy, mix.output, requests=requests)
         tried.append((policy, played.report(limits)))
         largest = max(c.batch for c in schedule.choices[:-1])
         if max(largest, schedule.iterative_batch or 1) == 1:
@@ -228,7 +225,7 @@ def under_load(
 def requests_for(problem: Problem) -> int:
     """Fewer where each retrieves many times."""
     again = problem.iterative.retrievals if problem.iterative is not None else 0
-    return max(500, min(_REQUESTS, 100_000 // (again + 1)))
+    return max(500, min(_REQUESTS, int(100_000 // (again + 1))))
 
 
 def _iteration(problem: Problem, schedule: Schedule, share: float, rate: float) -> Iteration | None:
@@ -238,15 +235,12 @@ def _iteration(problem: Problem, schedule: Schedule, share: float, rate: float) 
         return None
     retrievals = problem.iterative.retrievals
     fill_s = (again - 1) / (retrievals * rate)
-    return Iteration(retrievals, again, later_s(problem, schedule), share * fill_s)
+    # Of classes that differ, each request says itself how often it comes back.
+    each = int(retrievals) if retrievals == int(retrievals) else None
+    return Iteration(each, again, later_s(problem, schedule), share * fill_s)
 
 
-def tpot_of(problem: Problem, schema: RagSchema, schedule: Schedule) -> float:
-    """Seconds per output token at the schedule's decode batch."""
-    return answer_s(problem, schedule) / schema.lengths.output
-
-
-def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem | None:
+def _limited(problem: Problem, wanted: ObjectivesConfig, output: float) -> Problem | None:
     """The problem without decode batches that are too slow; None: all are."""
     decode = problem.decode
     if wanted.tpot_s is not None and problem.iterative is None:
@@ -261,48 +255,4 @@ def _limited(problem: Problem, wanted: ObjectivesConfig, output: int) -> Problem
         stages=(*problem.before_decode, decode),
         wanted_qps=wanted.qps,
         max_answer_s=longest_s,
-    )
-
-
-def _tpot_out_of_reach(problem: Problem, schema: RagSchema) -> Infeasible:
-    lowest = float(problem.decode.latency_s.min()) / schema.lengths.output
-    return Infeasible(
-        "objectives.tpot_s", lowest, f"allow a TPOT of {lowest:.3g} s, or use faster chips"
-    )
-
-
-def _explain(problem: Problem, schema: RagSchema, within_rate: Sequence[Schedule]) -> Infeasible:
-    """Which objective binds: drops one after the other."""
-    wanted = schema.objectives
-    if within_rate:
-        lowest = min(s.ttft_s for s in within_rate)
-        return Infeasible("objectives.ttft_s", lowest, f"allow a TTFT of {lowest:.3g} s")
-    per_chip = (Weights(Rate.PER_CHIP),)
-    free = search(replace(problem, wanted_qps=None, weights=per_chip)).points
-    if not free:
-        stalled = search(
-            replace(problem, wanted_qps=None, weights=per_chip, max_answer_s=math.inf)
-        ).points
-        if stalled:
-            lowest = min(tpot_of(problem, schema, s) for s in stalled)
-            return Infeasible(
-                "objectives.tpot_s", lowest, f"allow a TPOT of {lowest:.3g} s, stalls included"
-            )
-        return Infeasible(
-            "max_accelerators",
-            None,
-            f"give more than {problem.max_chips} accelerators, or ones with more memory",
-        )
-    allowed = [s for s in free if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
-    if not allowed:
-        lowest = free[0].ttft_s
-        return Infeasible("objectives.ttft_s", lowest, f"allow a TTFT of {lowest:.3g} s")
-    assert wanted.qps is not None, "else there would be a plan"
-    most = allowed[-1].qps_per_chip
-    chips = math.ceil(wanted.qps / most)
-    reached = max(s.qps for s in allowed)
-    return Infeasible(
-        "objectives.qps",
-        reached,
-        f"ask for {reached:.4g} requests per second, or give about {chips} accelerators",
     )

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
-from ragschema.planner.problem import StageKind
 from ragschema.planner.schedule import Schedule, StageChoice
+from ragschema.planner.stages import StageKind
 from ragschema.userfile import checked_yaml, read_user_text, write_user_text
 
 

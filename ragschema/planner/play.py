@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragschema.planner.frontier import frontier_of
-from ragschema.planner.problem import Group, Placement, Problem, StageKind
+from ragschema.planner.memory import cache_bytes, room_bytes
+from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.schedule import Frontier, Schedule, StageChoice
+from ragschema.planner.stages import StageKind
 from ragschema.planner.weighing import weights_of
 
 _SERVER = StageKind.SERVER
@@ -20,7 +22,8 @@ class Candidate:
     """One combination of everything a schedule fixes.
 
     Attributes:
-        chips: per group of the placement; 0 for servers alone.
+        chips: per group of the placement; 0 for servers alone. Where decode is in the last
+            group, these are decode's too.
         batches: per stage before decode.
         kinds: of each group's chips; empty: kind 0.
         servers, server_kind: where they are not tied to chips.
@@ -42,24 +45,28 @@ class Candidate:
         spent = [0] * kinds
         for kind, chips in zip(self.kinds or (0,) * len(self.chips), self.chips, strict=True):
             spent[kind] += chips
-        spent[self.decode_kind] += self.decode_chips
+        if len(self.batches) not in self.placement[-1]:
+            spent[self.decode_kind] += self.decode_chips
         return spent
 
 
 def play(problem: Problem, candidate: Candidate) -> Schedule | None:
     """Times one candidate; None when a table says it is not possible."""
-    total = sum(candidate.chips) + candidate.decode_chips
+    total = sum(candidate.spent(len(problem.kinds)))
     servers = servers_of(problem, candidate, total)
+    stages = problem.stages_in(candidate.placement)
     times: list[float] = [0.0] * max(candidate.batches)
     rates: list[float] = []
     choices: dict[int, StageChoice] = {}
-    later_s = 0.0
+    later_s = shared_s = 0.0
     kinds = candidate.kinds or (0,) * len(candidate.chips)
     for group, chips, kind in zip(candidate.placement, candidate.chips, kinds, strict=True):
         steps: list[tuple[int, float]] = []
         group_later_s = 0.0
         for index in group:
-            stage = problem.stages[index]
+            stage = stages[index]
+            if stage.kind is StageKind.DECODE:
+                continue
             on_servers = stage.kind is StageKind.SERVER
             count, of_kind = (servers, candidate.server_kind) if on_servers else (chips, kind)
             if count is None:
@@ -77,23 +84,20 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
             again = problem.iterative.retrievals / candidate.iterative_batch
             per_request_s += again * group_later_s
         later_s += group_later_s
+        if len(stages) - 1 in group:
+            shared_s = per_request_s
+        if not _fits(problem, candidate, group, (kind, chips)):
+            return None
         rates.append(1.0 / per_request_s)
-        delay = len(group) == 1 and problem.stages[group[0]].delay
+        delay = len(group) == 1 and stages[group[0]].delay
         times = [t + steps[0][1] for t in times] if delay else play_group(times, steps)
-    rates.append(_decode_rate(problem, candidate, later_s))
+    rates.append(_decode_rate(problem, candidate, later_s, shared_s))
     qps = float(problem.worth(np.array(min(rates))))
     if qps == 0.0:
         return None
+    last = (candidate.decode_chips, candidate.decode_batch, candidate.decode_kind)
     return Schedule(
-        choices=(
-            *(choices[i] for i in sorted(choices)),
-            StageChoice(
-                problem.decode.name,
-                candidate.decode_chips,
-                candidate.decode_batch,
-                candidate.decode_kind,
-            ),
-        ),
+        choices=(*(choices[i] for i in sorted(choices)), StageChoice(stages[-1].name, *last)),
         placement=candidate.placement,
         chips=total,
         servers=servers,
@@ -108,11 +112,27 @@ def play(problem: Problem, candidate: Candidate) -> Schedule | None:
     )
 
 
-def _decode_rate(problem: Problem, candidate: Candidate, later_s: float) -> float:
+def _fits(problem: Problem, candidate: Candidate, group: Group, row: tuple[int, int]) -> bool:
+    """Whether the stages of a group fit its chips together."""
+    batches = (*candidate.batches, candidate.decode_batch)
+    stages = problem.stages_in(candidate.placement)
+    on_chips = [i for i in group if stages[i].kind is not StageKind.SERVER]
+    if len(on_chips) < 2:
+        return True
+    tables = [stages[i] for i in on_chips]
+    rows = [table.row(row[1], row[0]) for table in tables]
+    held = sum(
+        cache_bytes(table, at)[table.batches.index(batches[i])]
+        for i, table, at in zip(on_chips, tables, rows, strict=True)
+    )
+    return bool(held <= room_bytes(tables, rows))
+
+
+def _decode_rate(problem: Problem, candidate: Candidate, later_s: float, shared_s: float) -> float:
     """Answers per second; 0 where one takes too long."""
-    decode, batch = problem.decode, candidate.decode_batch
+    decode, batch = problem.stages_in(candidate.placement)[-1], candidate.decode_batch
     row = decode.row(candidate.decode_chips, candidate.decode_kind)
-    latency_s = decode.latency_s[row, decode.batches.index(batch)]
+    latency_s = decode.latency_s[row, decode.batches.index(batch)] + batch * shared_s
     answer_s = float(
         problem.answer_s(
             np.asarray(latency_s), np.asarray(batch), np.asarray(later_s),
@@ -198,15 +218,19 @@ def later_s(problem: Problem, schedule: Schedule) -> float:
     """Seconds of an iterative batch in all stages that it goes through."""
     return sum(
         problem.later_of(stage, stage.row(choice.count, choice.kind), schedule.iterative_batch)
-        for stage, choice in zip(problem.before_decode, schedule.choices, strict=False)
+        for stage, choice in zip(
+            problem.stages_in(schedule.placement)[:-1], schedule.choices, strict=False
+        )
     )
 
 
 def answer_s(problem: Problem, schedule: Schedule) -> float:
     """Seconds from the first to the last token of an answer in a full decode batch."""
-    choice, table = schedule.choices[-1], problem.decode
+    choice, table = schedule.choices[-1], problem.stages_in(schedule.placement)[-1]
     column = table.batches.index(choice.batch)
     decode_s = table.latency_s[table.row(choice.count, choice.kind), column]
+    if problem.shares(schedule.placement):
+        decode_s = decode_s + choice.batch * _before_s(problem, schedule, schedule.placement[-1])
     later = np.asarray(later_s(problem, schedule))
     again = schedule.iterative_batch
     return float(problem.answer_s(decode_s, np.asarray(choice.batch), later, again))
@@ -214,12 +238,20 @@ def answer_s(problem: Problem, schedule: Schedule) -> float:
 
 def per_request_s(problem: Problem, schedule: Schedule, group: Group) -> float:
     """Seconds that a request takes of a group, with its share of iterative batches."""
-    if group == (len(problem.stages) - 1,):
+    if group[-1] == len(problem.stages) - 1:
         return answer_s(problem, schedule) / schedule.choices[-1].batch
+    return _before_s(problem, schedule, group)
+
+
+def _before_s(problem: Problem, schedule: Schedule, group: Group) -> float:
+    """The same of a group's stages before decode."""
     again = schedule.iterative_batch
+    stages = problem.stages_in(schedule.placement)
     total = 0.0
     for i in group:
-        stage, choice = problem.stages[i], schedule.choices[i]
+        stage, choice = stages[i], schedule.choices[i]
+        if stage.kind is StageKind.DECODE:
+            continue
         row = stage.row(choice.count, choice.kind)
         total += float(stage.latency_s[row, stage.batches.index(choice.batch)]) / choice.batch
         if problem.iterative is not None and again is not None:

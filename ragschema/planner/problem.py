@@ -5,7 +5,9 @@ requests in batches; ``latency_s[count, batch]`` says how long one batch takes o
 many chips (or servers, for retrieval). A schedule fixes placement, counts and batches:
 
 * **placement**: consecutive chip stages before decode may share their chips, one batch of
-  one of them at a time; a server stage between them then blocks the group. Decode is apart.
+  one of them at a time; a server stage between them then blocks the group. Decode is apart,
+  or shares the chips of the last group: its steps then run between that group's batches,
+  with ``D sum(latency_i / batch_i)`` seconds more for D answers.
 * **burst**: the largest batch before decode, B. B requests arrive at once at an empty
   system; TTFT is the mean time until they leave the last stage before decode.
 * **QPS** is the smallest of the groups' rates, ``1 / sum(latency_i / batch_i)``, and of
@@ -23,26 +25,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.iterative import Iterative
-
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
+from ragschema.planner.stages import F64, I64, StageKind, StageTable
 
 #: Indices of stages that share one set of chips, in order; a server stage stands alone
 #: or inside a group that waits for it.
 Group = tuple[int, ...]
 Placement = tuple[Group, ...]
-
-
-class StageKind(enum.StrEnum):
-    """Whose resources a stage takes."""
-
-    CHIP = "chips"
-    SERVER = "servers"
-    DECODE = "decode"
 
 
 class Sharing(enum.StrEnum):
@@ -51,6 +42,14 @@ class Sharing(enum.StrEnum):
     NONE = "disaggregated"
     ALL = "collocated"
     ANY = "hybrid"
+
+
+class Decoding(enum.StrEnum):
+    """Whether decode may share the chips of the group before it."""
+
+    APART = "apart"
+    EITHER = "either"
+    TOGETHER = "together"
 
 
 @dataclass(frozen=True)
@@ -87,69 +86,6 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class StageTable:
-    """One stage.
-
-    Attributes:
-        counts: ascending numbers of chips or servers it may get; ascending per kind.
-        batches: ascending batch sizes, each a multiple of the one before.
-        latency_s: float64 [counts, batches], of one batch; inf: not possible.
-        delay: alone on its chips it admits a request at once (continuous batching), so
-            that requests pass it without queueing; its rate still bounds the whole.
-        later_s: float64 [counts, iterative batches], of a batch of sequences that come back
-            during decode; None: they do not.
-        kinds: per row the kind of its chips or servers, ascending; None: kind 0 throughout.
-    """
-
-    name: str
-    kind: StageKind
-    counts: tuple[int, ...]
-    batches: tuple[int, ...]
-    latency_s: F64
-    delay: bool = False
-    kinds: tuple[int, ...] | None = None
-    later_s: F64 | None = None
-
-    @cached_property
-    def rows(self) -> tuple[tuple[int, int], ...]:
-        """Kind and count of each row."""
-        return tuple(zip(self.kinds or (0,) * len(self.counts), self.counts, strict=True))
-
-    def row(self, count: int, kind: int = 0) -> int:
-        """Where the latencies of so many chips of a kind stand."""
-        return self.rows.index((kind, count))
-
-    def __post_init__(self) -> None:
-        where = f"stages.{self.name}"
-        if self.kinds is not None and len(self.kinds) != len(self.counts):
-            raise InvalidInput(
-                f"{len(self.kinds)} kinds for {len(self.counts)} counts", field=where
-            )
-        if self.latency_s.shape != (len(self.counts), len(self.batches)) or not self.counts:
-            raise InvalidInput(
-                f"a table of shape {self.latency_s.shape} does not match {len(self.counts)} counts"
-                f" and {len(self.batches)} batches",
-                field=where,
-                hint="give one latency per count and batch",
-            )
-        singles = [(batch,) for batch in self.batches]
-        for what, values in (("count", self.rows), ("batch", singles)):
-            rising = all(a < b for a, b in itertools.pairwise(values))
-            if not rising or min(value[-1] for value in values) < 1:
-                raise InvalidInput(
-                    f"{what} sizes {[value[-1] for value in values]} are not positive and"
-                    " ascending",
-                    field=where,
-                )
-        if np.isnan(self.latency_s).any() or (self.latency_s <= 0).any():
-            raise InvalidInput(
-                "a latency is not a positive number",
-                field=where,
-                hint="leave rows out that are not possible",
-            )
-
-
-@dataclass(frozen=True, eq=False)
 class Problem:
     """A pipeline and its limits; validated here once.
 
@@ -166,6 +102,9 @@ class Problem:
         weights: one rate of the frontier each.
         iterative: retrievals during decode; None: none.
         max_answer_s: longest that decode may take for an answer, stalls included.
+        decoding: whether decode has chips of its own.
+        together: the last stage before decode, and decode, where they share chips; None:
+            their tables are those of ``stages``.
     """
 
     stages: tuple[StageTable, ...]
@@ -179,6 +118,8 @@ class Problem:
     weights: tuple[Weights, ...] = (Weights("chips"),)
     iterative: Iterative | None = None
     max_answer_s: float = np.inf
+    decoding: Decoding = Decoding.APART
+    together: tuple[StageTable, StageTable] | None = None
     placements: tuple[Placement, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -206,7 +147,21 @@ class Problem:
         if not self.kinds:
             object.__setattr__(self, "kinds", (ChipKind("chips", self.max_chips),))
         self._check_kinds()
-        object.__setattr__(self, "placements", tuple(_placements(self.stages, self.sharing)))
+        object.__setattr__(self, "placements", self._every_placement())
+
+    def _every_placement(self) -> tuple[Placement, ...]:
+        apart = tuple(_placements(self.stages, self.sharing))
+        if self.decoding is Decoding.APART:
+            return apart
+        last = len(self.stages) - 1
+        if self.stages[last - 1].kind is not StageKind.CHIP:
+            raise InvalidInput(
+                "the stage before decode runs on no chips that decode could share",
+                field="decoding",
+                hint="use apart",
+            )
+        shared = tuple((*groups[:-1], (*groups[-1], last)) for groups in apart)
+        return shared if self.decoding is Decoding.TOGETHER else (*apart, *shared)
 
     def _check_kinds(self) -> None:
         for kind in self.kinds:
@@ -227,7 +182,7 @@ class Problem:
                     field=f"stages.{stage.name}",
                 )
         self._check_weights()
-        for stage in self.stages:
+        for stage in (*self.stages, *(self.together or ())):
             batches = len(self.iterative.batches) if self.iterative is not None else 0
             if stage.later_s is not None and stage.later_s.shape != (len(stage.counts), batches):
                 raise InvalidInput(
@@ -265,8 +220,18 @@ class Problem:
                 )
 
     def groups_of(self, placement: Placement) -> Placement:
-        """The groups of a placement, and decode's own behind them."""
-        return (*placement, (len(self.stages) - 1,))
+        """All groups of a placement, with decode in its own or in the last one."""
+        return placement if self.shares(placement) else (*placement, (len(self.stages) - 1,))
+
+    def shares(self, placement: Placement) -> bool:
+        """Whether decode is on the chips of the last group."""
+        return placement[-1][-1] == len(self.stages) - 1
+
+    def stages_in(self, placement: Placement) -> tuple[StageTable, ...]:
+        """The stages with the tables that hold in a placement."""
+        if self.together is None or not self.shares(placement):
+            return self.stages
+        return (*self.stages[:-2], *self.together)
 
     @property
     def iterative_batches(self) -> tuple[int | None, ...]:

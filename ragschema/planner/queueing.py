@@ -9,46 +9,86 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 Event = tuple[float, int]
-Step = tuple[str, int, list[float], float]
 
 _WAKE = -1
 
 
-class GroupServer:
-    """Stages that share their chips.
+@dataclass(frozen=True)
+class Step:
+    """One stage of a server.
 
-    Args:
-        steps: per stage its name, its batch, seconds for 1 .. batch requests, and how
-            long the oldest request of a batch that is not full waits.
+    Attributes:
+        latency_s: for 1 .. batch requests.
+        timeout_s: how long the oldest request of a batch that is not full waits.
+        work: per request what it adds to a batch beside a mean one; 0: it passes the stage
+            by; None: all are alike.
     """
+
+    name: str
+    batch: int
+    latency_s: Sequence[float]
+    timeout_s: float = np.inf
+    work: Sequence[float] | None = None
+
+    def takes(self, request: int) -> bool:
+        """Whether the request goes through."""
+        return self.work is None or self.work[request] > 0
+
+    def seconds(self, requests: Sequence[int]) -> float:
+        """Of one batch of them."""
+        took_s = self.latency_s[len(requests) - 1]
+        if self.work is None:
+            return took_s
+        return took_s * sum(self.work[request] for request in requests) / len(requests)
+
+
+class GroupServer:
+    """Stages that share their chips."""
 
     def __init__(self, name: str, steps: Sequence[Step], requests: int) -> None:
         self.name = name
         self.busy_s = 0.0
-        self.wait_s = {step[0]: [0.0] * requests for step in steps}
+        self.wait_s = {step.name: [0.0] * requests for step in steps}
         self._steps = list(steps)
         self._queues: list[deque[tuple[float, int]]] = [deque() for _ in steps]
         self._working: tuple[int, list[int]] | None = None
         self._wake_s = np.inf
 
-    def enter(self, now: float, requests: Sequence[int]) -> None:
-        self._queues[0].extend((now, request) for request in requests)
+    @property
+    def working(self) -> bool:
+        """Whether a batch is under way."""
+        return self._working is not None
+
+    def enter(self, now: float, requests: Sequence[int]) -> Sequence[int]:
+        """Queues requests; returns those that pass every stage by."""
+        return self._queue(now, requests, 0)
+
+    def _queue(self, now: float, requests: Sequence[int], place: int) -> Sequence[int]:
+        past = []
+        for request in requests:
+            for step, queue in zip(self._steps[place:], self._queues[place:], strict=True):
+                if step.takes(request):
+                    queue.append((now, request))
+                    break
+            else:
+                past.append(request)
+        return past
 
     def look(self, now: float) -> list[Event]:
         """Starts a batch of the last stage that has one ready."""
         if self._working is not None:
             return []
         for place in reversed(range(len(self._steps))):
-            _, batch, _, timeout_s = self._steps[place]
-            queue = self._queues[place]
-            if len(queue) >= batch or (queue and now >= queue[0][0] + timeout_s):
+            step, queue = self._steps[place], self._queues[place]
+            if len(queue) >= step.batch or (queue and now >= queue[0][0] + step.timeout_s):
                 return [self._start(now, place)]
         wake = min(
-            (q[0][0] + s[3] for q, s in zip(self._queues, self._steps, strict=True) if q),
+            (q[0][0] + s.timeout_s for q, s in zip(self._queues, self._steps, strict=True) if q),
             default=np.inf,
         )
         if now < wake < self._wake_s or (self._wake_s <= now < wake < np.inf):
@@ -57,14 +97,14 @@ class GroupServer:
         return []
 
     def _start(self, now: float, place: int) -> Event:
-        name, batch, latency_s, _ = self._steps[place]
-        queue, waits = self._queues[place], self.wait_s[name]
+        step, queue = self._steps[place], self._queues[place]
+        waits = self.wait_s[step.name]
         taken = []
-        for _ in range(min(batch, len(queue))):
+        for _ in range(min(step.batch, len(queue))):
             since, request = queue.popleft()
             waits[request] = now - since
             taken.append(request)
-        took_s = latency_s[len(taken) - 1]
+        took_s = step.seconds(taken)
         self.busy_s += took_s
         self._working = (place, taken)
         return (now + took_s, place)
@@ -75,26 +115,30 @@ class GroupServer:
         assert self._working is not None, "an event of a batch that was started"
         place, done = self._working
         self._working = None
-        if place + 1 < len(self._steps):
-            self._queues[place + 1].extend((now, request) for request in done)
-            return ()
-        return done
+        return self._queue(now, done, place + 1)
 
 
 class SlotServer:
-    """A continuous batch: every request has a slot of its own for the same time."""
+    """A continuous batch: every request has a slot of its own for the time of a full one."""
 
-    def __init__(self, name: str, slots: int, latency_s: float, requests: int) -> None:
-        self.name = name
+    def __init__(self, step: Step, requests: int) -> None:
+        self.name = step.name
         self.busy_s = 0.0
-        self.wait_s = {name: [0.0] * requests}
-        self._free = slots
-        self._slots = slots
-        self._latency_s = latency_s
+        self.wait_s = {step.name: [0.0] * requests}
+        self._step = step
+        self._free = step.batch
+        self._latency_s = step.latency_s[-1]
         self._queue: deque[tuple[float, int]] = deque()
 
-    def enter(self, now: float, requests: Sequence[int]) -> None:
-        self._queue.extend((now, request) for request in requests)
+    @property
+    def working(self) -> bool:
+        """Whether a slot is taken."""
+        return self._free < self._step.batch
+
+    def enter(self, now: float, requests: Sequence[int]) -> Sequence[int]:
+        """Queues requests; returns those that pass the stage by."""
+        self._queue.extend((now, request) for request in requests if self._step.takes(request))
+        return [request for request in requests if not self._step.takes(request)]
 
     def look(self, now: float) -> list[Event]:
         events = []
@@ -102,7 +146,7 @@ class SlotServer:
             since, request = self._queue.popleft()
             self.wait_s[self.name][request] = now - since
             self._free -= 1
-            self.busy_s += self._latency_s / self._slots
+            self.busy_s += self._latency_s / self._step.batch
             events.append((now + self._latency_s, request))
         return events
 

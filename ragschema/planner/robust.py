@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragschema.planner.arrivals import poisson
+from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
 from ragschema.planner.plan import Plan, requests_for
-from ragschema.planner.problem import Group, Problem, StageKind, StageTable
+from ragschema.planner.problem import Group, Problem
 from ragschema.planner.simulate import Limits, simulate
+from ragschema.planner.stages import StageKind, StageTable
 
 #: Requests that each load is played with.
 _REQUESTS = 5_000
@@ -19,7 +20,7 @@ _LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)
 
 @dataclass(frozen=True)
 class AtLoad:
-    """The plan under Poisson arrivals of a share of its QPS, with its own time-outs.
+    """The plan under arrivals at a share of its QPS, with its own time-outs.
 
     Attributes:
         goodput_per_s: requests per second that meet the schema's TTFT and TPOT.
@@ -54,11 +55,17 @@ def over_loads(plan: Plan, loads: Sequence[float] = _LOADS) -> list[AtLoad]:
     found = []
     for load in loads:
         rate = load * plan.schedule.qps
-        arrivals_s = poisson(rate, min(_REQUESTS, requests_for(plan.problem)), seed=0)
-        output = plan.schema.lengths.output
-        report = simulate(plan.problem, plan.schedule, arrivals_s, plan.policy, output).report(
-            limits
+        count = min(_REQUESTS, requests_for(plan.problem))
+        arrivals_s = arrivals_for(plan.schema.arrivals, rate, count, seed=0)
+        played = simulate(
+            plan.problem,
+            plan.schedule,
+            arrivals_s,
+            plan.policy,
+            plan.mix.output,
+            requests=plan.mix.sample(count, seed=0),
         )
+        report = played.report(limits)
         names = ("ttft_s_p50", "ttft_s_p99", "tpot_s_p99", "goodput_per_s")
         found.append(AtLoad(load, rate, *(report[name] for name in names)))
     return found
@@ -71,7 +78,8 @@ def losses(plan: Plan) -> list[Loss]:
     """
     per_node = plan.pool.chips_per_node
     # What is left is rarely a power of two.
-    every = problem_of(plan.schema, plan.pool, SearchSpace(counts=Counts.EVERY))
+    space = SearchSpace(counts=Counts.EVERY, decoding=plan.problem.decoding)
+    every = problem_of(plan.schema, plan.pool, space)
     groups = plan.problem.groups_of(plan.schedule.placement)
     found = []
     for group in groups:
@@ -99,7 +107,8 @@ def _loss(plan: Plan, every: Problem, what: str, chips: dict[Group, int], server
     for group in plan.problem.groups_of(plan.schedule.placement):
         per_request_s = 0.0
         for i in group:
-            stage, choice = every.stages[i], plan.schedule.choices[i]
+            stage = every.stages_in(plan.schedule.placement)[i]
+            choice = plan.schedule.choices[i]
             less = servers if stage.kind is StageKind.SERVER else chips.get(group, 0)
             again = plan.schedule.iterative_batch
             per_request_s += _per_request_s(

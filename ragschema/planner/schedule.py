@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.problem import F64, Placement
+from ragschema.planner.problem import Placement
+from ragschema.planner.stages import F64
 
 #: Relative difference below which two figures are the same.
 TWINS = 1e-12
@@ -30,7 +31,8 @@ class Schedule:
 
     Attributes:
         choices: in pipeline order; stages of a group name the same chips.
-        placement: groups of stage indices before decode.
+        placement: groups of stage indices before decode; the last one holds decode too where
+            it shares their chips.
         chips: in all, decode included; servers are not chips.
         ttft_s: mean over a burst of the largest batch before decode.
         qps: requests per second, the smallest rate of all groups.
@@ -47,6 +49,13 @@ class Schedule:
     qps: float
     weights: tuple[float, ...] = ()
     iterative_batch: int | None = None
+
+    @property
+    def groups(self) -> Placement:
+        """All groups, with decode in its own or in the last one."""
+        decode = len(self.choices) - 1
+        shared = self.placement[-1][-1] == decode
+        return self.placement if shared else (*self.placement, (decode,))
 
     @property
     def qps_per_chip(self) -> float:

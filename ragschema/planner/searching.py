@@ -34,7 +34,7 @@ class Retrieval:
         self._vectors = _vectors(schema, schema.database)
         self._queries = schema.retrieval.queries
         self._node = node
-        self._network = None if network is None else Network(network.hop_s, network.bytes_per_s)
+        self._network = None if network is None else network_of(network)
         index = self._database.index
         if (index == "tree" and not isinstance(node, Host)) or (
             index == "exact" and isinstance(node, Fpga)
@@ -78,6 +78,11 @@ class Retrieval:
             return exact_on_gpu_s(database, node, nodes, queries, config.dims)
         assert isinstance(node, Host), "checked at the start"
         return search_s(database, node, nodes, queries)
+
+
+def network_of(config: NetworkConfig) -> Network:
+    """A pool's network, for the cost models."""
+    return Network(config.hop_s, config.bytes_per_s)
 
 
 def _vectors(schema: RagSchema, database: DatabaseConfig) -> float:

@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.decoding import Decoding, Iteration
-from ragschema.planner.problem import F64, Problem, StageTable
-from ragschema.planner.queueing import GroupServer, SlotServer
+from ragschema.planner.mix import Requests
+from ragschema.planner.problem import Problem
+from ragschema.planner.queueing import GroupServer, SlotServer, Step
 from ragschema.planner.schedule import Schedule, StageChoice
+from ragschema.planner.stages import F64, StageKind, StageTable
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Played:
         arrival_s, first_token_s, end_s: float64 [n], on the simulation's clock.
         wait_s: by stage, float64 [n], from reaching the stage to its batch's start.
         busy_share: by group of stages, of the time from first arrival to last end.
-        output: tokens per request.
+        output: float64 [n], tokens.
+        classes: of requests, by name bool [n]; empty where all are alike.
     """
 
     arrival_s: F64
@@ -71,7 +75,8 @@ class Played:
     end_s: F64
     wait_s: Mapping[str, F64]
     busy_share: Mapping[str, float]
-    output: int
+    output: F64
+    classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def ttft_s(self) -> F64:
@@ -97,6 +102,9 @@ class Played:
         for name, values in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s)):
             found[f"{name}_mean"] = float(values.mean())
             found[f"{name}_p50"], found[f"{name}_p99"] = np.percentile(values, [50, 99]).tolist()
+            for kind, mine in self.classes.items():
+                half, most = np.percentile(values[mine], [50, 99]).tolist()
+                found |= {f"{name}_p50.{kind}": half, f"{name}_p99.{kind}": most}
         for stage, waits in self.wait_s.items():
             found[f"wait_s_mean.{stage}"] = float(waits.mean())
         for group, share in self.busy_share.items():
@@ -110,21 +118,33 @@ def simulate(
     schedule: Schedule,
     arrivals_s: F64,
     policy: Policy | None = None,
-    output: int = 256,
+    output: float = 256,
     seed: int = 0,
+    requests: Requests | None = None,
 ) -> Played:
     """Plays the arrivals until the last request has ended.
 
     Args:
         arrivals_s: float64 [n], ascending.
-        output: tokens that decode writes per request.
+        output: tokens that decode writes per request, on average.
         seed: of the positions at which sequences retrieve again.
+        requests: what each of them is; None: all are alike.
 
     Raises:
         InvalidInput: an iterative batch larger than the decode batch, which would wait
             for ever.
     """
-    return _Simulation(problem, schedule, arrivals_s, policy or Policy(), output, seed).run()
+    requests = requests or _alike(len(arrivals_s), output, policy)
+    return _Simulation(
+        problem, schedule, arrivals_s, policy or Policy(), output, seed, requests
+    ).run()
+
+
+def _alike(count: int, output: float, policy: Policy | None) -> Requests:
+    iteration = None if policy is None else policy.iteration
+    again = 0 if iteration is None else iteration.retrievals or 0
+    of = np.zeros(count, dtype=np.int64)
+    return Requests(np.full(count, float(output)), np.full(count, again), {}, of, ("all",))
 
 
 class _Simulation:
@@ -136,16 +156,20 @@ class _Simulation:
         schedule: Schedule,
         arrivals_s: F64,
         policy: Policy,
-        output: int,
+        output: float,
         seed: int,
+        requests: Requests,
     ) -> None:
         self._arrivals = arrivals_s
-        self._output = output
+        self._requests = requests
         self._events: list[tuple[float, int, int, int]] = []
         self._ticket = 0
-        self._servers = _servers(problem, schedule, policy, len(arrivals_s))
+        self._servers = _servers(problem, schedule, policy, requests)
+        # Decode stands still while the last group works, if it is on the same chips.
+        self._shared = problem.shares(schedule.placement)
+        self._halted = False
         self._first_token = np.full(len(arrivals_s), np.nan)
-        self._decode = _decoding(problem, schedule, policy, output, len(arrivals_s), seed)
+        self._decode = _decoding(problem, schedule, policy, output, requests, seed)
 
     def run(self) -> Played:
         """Events are (time, ticket, where, what): where counts servers, then decode."""
@@ -171,14 +195,27 @@ class _Simulation:
         """Requests that leave server ``where`` enter the next; every server then looks."""
         after = where + 1
         if done and after < len(self._servers):
-            self._servers[after].enter(now, done)
-            self._push(self._servers[after].look(now), after)
+            past = self._servers[after].enter(now, done)
+            self._look(now, after)
+            if past:
+                self._advance(now, after, past)
         elif done:
             for request in done:
                 self._first_token[request] = now
             self._push(self._decode.enter(now, done), after)
         if where >= 0:
-            self._push(self._servers[where].look(now), where)
+            self._look(now, where)
+
+    def _look(self, now: float, where: int) -> None:
+        server = self._servers[where]
+        self._push(server.look(now), where)
+        if not self._shared or where != len(self._servers) - 1 or server.working == self._halted:
+            return
+        self._halted = server.working
+        if self._halted:
+            self._decode.halt(now)
+        else:
+            self._push(self._decode.go_on(now), len(self._servers))
 
     def _push(self, events: Sequence[tuple[float, int]], where: int) -> None:
         for time_s, what in events:
@@ -195,41 +232,52 @@ class _Simulation:
             waits |= {name: np.array(w) for name, w in server.wait_s.items()}
             busy[server.name] = server.busy_s / span
         waits["decode"] = np.array(self._decode.wait_s)
-        return Played(self._arrivals, self._first_token, end, waits, busy, self._output)
+        asked = self._requests
+        several = len(asked.names) > 1
+        classes = {name: asked.of == at for at, name in enumerate(asked.names) if several}
+        met = {name: mine for name, mine in classes.items() if mine.any()}
+        return Played(self._arrivals, self._first_token, end, waits, busy, asked.output, met)
 
 
 def _servers(
-    problem: Problem, schedule: Schedule, policy: Policy, requests: int
+    problem: Problem, schedule: Schedule, policy: Policy, requests: Requests
 ) -> list[GroupServer | SlotServer]:
     found: list[GroupServer | SlotServer] = []
+    stages = problem.stages_in(schedule.placement)
+    work = {name: each.tolist() for name, each in requests.work.items()}
     for group in schedule.placement:
-        tables = [problem.stages[i] for i in group]
-        choices = [schedule.choices[i] for i in group]
-        rows = [_row(t, c) for t, c in zip(tables, choices, strict=True)]
-        names = [t.name for t in tables]
-        if len(group) == 1 and tables[0].delay:
-            batch = choices[0].batch
-            latency_s = float(rows[0][tables[0].batches.index(batch)])
-            found.append(SlotServer(names[0], batch, latency_s, requests))
-            continue
-        steps = [
-            (name, choice.batch, latencies(table, row, choice.batch), policy.of(name))
-            for name, choice, table, row in zip(names, choices, tables, rows, strict=True)
-        ]
-        found.append(GroupServer("+".join(names), steps, requests))
+        mine = [i for i in group if stages[i].kind is not StageKind.DECODE]
+        steps = []
+        for table, choice in ((stages[i], schedule.choices[i]) for i in mine):
+            batch = table.going_through(choice.batch)
+            latency_s = latencies(table, _row(table, choice), batch)
+            wait_s = policy.of(table.name)
+            steps.append(Step(table.name, batch, latency_s, wait_s, work.get(table.name)))
+        if len(group) == 1 and stages[group[0]].delay:
+            found.append(SlotServer(steps[0], len(requests.output)))
+        else:
+            name = "+".join(step.name for step in steps)
+            found.append(GroupServer(name, steps, len(requests.output)))
     return found
 
 
 def _decoding(
-    problem: Problem, schedule: Schedule, policy: Policy, output: int, requests: int, seed: int
+    problem: Problem,
+    schedule: Schedule,
+    policy: Policy,
+    output: float,
+    requests: Requests,
+    seed: int,
 ) -> Decoding:
-    table, choice = problem.decode, schedule.choices[-1]
+    table, choice = problem.stages_in(schedule.placement)[-1], schedule.choices[-1]
     per_token = [s / output for s in latencies(table, _row(table, choice), choice.batch)]
-    return Decoding(per_token, output, requests, policy.iteration, np.random.default_rng(seed))
+    outputs, again = requests.output.tolist(), requests.again.tolist()
+    return Decoding(per_token, outputs, again, policy.iteration, np.random.default_rng(seed))
 
 
 def _row(table: StageTable, choice: StageChoice) -> F64:
-    row: F64 = table.latency_s[table.row(choice.count, choice.kind)]
+    whole = table.latency_s if table.full_s is None else table.full_s
+    row: F64 = whole[table.row(choice.count, choice.kind)]
     return row
 
 
@@ -237,10 +285,10 @@ def latencies(table: StageTable, row: F64, batch: int) -> list[float]:
     """Seconds for 1 .. batch requests: those of the next larger size in the table."""
     found: list[float] = []
     for size, latency_s in zip(table.batches, row.tolist(), strict=True):
-        if size > batch:
+        if len(found) >= batch:
             break
         # A size that is not possible is padded to the next one that is.
         while len(found) < size and latency_s < np.inf:
             found.append(latency_s)
-    assert len(found) == batch, "the schedule's own batch is possible"
-    return found
+    assert len(found) >= batch, "the schedule's own batch is possible"
+    return found[:batch]

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import Problem, Sharing
+from ragschema.planner.stages import StageKind, StageTable
 from ragschema.userfile import read_user_text
 
 #: A request's way. Stages that a table does not name are not there.

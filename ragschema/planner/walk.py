@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.planner.bounds import bounds_of, decode_rates
+from ragschema.planner.bounds import bounds_of, decode_rates, no_decode_chips
 from ragschema.planner.burst import pass_through
 from ragschema.planner.labels import (
     Kinds,
@@ -20,8 +20,10 @@ from ragschema.planner.labels import (
     undominated_labels,
 )
 from ragschema.planner.options import GroupOptions, group_options
-from ragschema.planner.problem import F64, I64, Group, Placement, Problem, StageKind
+from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.schedule import Frontier, Schedule, StageChoice
+from ragschema.planner.stages import F64, I64, StageKind
+from ragschema.planner.together import answers_per_s, own_chips
 from ragschema.planner.weighing import Weighing, weights_of
 
 #: Pairs of label and option that are looked at together; bounds memory.
@@ -80,7 +82,12 @@ class Walk:
             shared.options(g, burst, i == 0, iterative_batch) for i, g in enumerate(placement)
         ]
         self._kinds = shared.kinds
-        self._decode = decode_rates(problem, burst, iterative_batch)
+        self._shared = problem.shares(placement)
+        self._decode = (
+            no_decode_chips(problem)
+            if self._shared
+            else decode_rates(problem, burst, iterative_batch)
+        )
         self._weighings = shared.weighings
         self._bounds = bounds_of(problem, self._groups, self._decode, self._weighings)
 
@@ -207,9 +214,13 @@ class Walk:
             else:
                 done = options.shape(shape).finish(finish[w], options.w[o])
             chips, spent, servers, rate = state[0][of], state[1][of], state[2][of], state[3][of]
+            later_s = labels.later_s[some[w]] + options.later_s[o]
+            if options.beside is not None and self._again is not None:
+                # Stalls in all groups are known only now.
+                answers = self._shared_answers(options, o, later_s).max(axis=1)
+                rate = np.minimum(rate, self._problem.worth(answers))
             good = self._promising(chips, spent, servers, rate, done.mean(axis=1), at + 1)
             good &= self._servers_fit(chips, servers, at + 1)
-            later_s = labels.later_s[some[w]] + options.later_s[o]
             columns = (chips, spent, servers, rate, done, later_s, some[w], o)
             parts.append(tuple(column[good] for column in columns))
         return parts
@@ -256,6 +267,9 @@ class Walk:
 
     def _close(self, labels: Labels) -> None:
         """Gives every label its decode chips and offers what is new."""
+        if self._shared:
+            self._close_shared(labels)
+            return
         for kind, decode in enumerate(self._decode):
             self._close_kind(labels, kind, decode)
 
@@ -265,8 +279,20 @@ class Walk:
             return
         total = labels.chips[:, None] + counts
         rate = np.minimum(labels.rate[:, None], self._decoded(labels, kind, counts, decode))
-        ttft = np.broadcast_to(labels.finish.mean(axis=1)[:, None], total.shape)
         spent = labels.spent[:, None] + self._kinds.packed(np.array(kind), counts)
+        for i, j in self._new(labels, total, spent, rate):
+            self._offer(labels, i, kind, int(counts[j]))
+
+    def _close_shared(self, labels: Labels) -> None:
+        """The same where decode is on the chips of the last group."""
+        columns = labels.chips[:, None], labels.spent[:, None], labels.rate[:, None]
+        for i, _ in self._new(labels, *columns):
+            kind, chips = self._groups[-1].row(int(labels.option[i]))
+            self._offer(labels, i, kind, chips)
+
+    def _new(self, labels: Labels, total: I64, spent: I64, rate: F64) -> list[list[int]]:
+        """Whole schedules [labels, decode counts] that may add to the frontier, best first."""
+        ttft = np.broadcast_to(labels.finish.mean(axis=1)[:, None], total.shape)
         allowed = self._totals_allowed(labels, total) & self._kinds.fits(spent)
         inside = np.where(allowed, total, 0)
         rows = labels.servers[:, None]
@@ -283,8 +309,8 @@ class Walk:
         order = np.lexsort((total[good], *(-v[good] for v in reversed(values)), ttft[good]))
         if len(values) == 1:
             order = order[_rising(values[0][good][order])]
-        for i, j in found[order].tolist():
-            self._frontier.offer(self._schedule(labels, i, kind, int(counts[j])))
+        new: list[list[int]] = found[order].tolist()
+        return new
 
     def _decoded(self, labels: Labels, kind: int, counts: I64, decode: F64) -> F64:
         """Best decode rate of each label with each count: float64 [n or 1, counts]."""
@@ -296,12 +322,19 @@ class Walk:
     def _answers(self, kind: int, chips: int, later_s: F64) -> F64:
         """Answers per second by decode batch: float64 [n, batches]; 0: not possible."""
         table = self._problem.decode
-        batches = np.array(table.batches)
-        decode_s = table.latency_s[table.row(chips, kind)]
-        answer_s = self._problem.answer_s(decode_s, batches, later_s[:, None], self._again)
-        fits = (batches >= self._burst) & (answer_s <= self._problem.max_answer_s)
-        rates: F64 = np.where(fits, batches / answer_s, 0.0)
-        return np.broadcast_to(rates, (len(later_s), len(batches)))
+        rows = np.full(len(later_s), table.row(chips, kind))
+        return answers_per_s(
+            self._problem, table, own_chips(rows), later_s, self._burst, self._again
+        )
+
+    def _shared_answers(self, options: GroupOptions, some: I64, later_s: F64) -> F64:
+        """The same on the chips of the last group, for some of its options."""
+        assert options.decode is not None, "decode is in the last group"
+        assert options.beside is not None, "decode is in the last group"
+        beside = options.beside.take(some)
+        return answers_per_s(
+            self._problem, options.decode, beside, later_s, self._burst, self._again
+        )
 
     def _totals_allowed(self, labels: Labels, total: I64) -> NDArray[np.bool_]:
         ranges = self._problem.server_totals
@@ -313,15 +346,22 @@ class Walk:
         allowed: NDArray[np.bool_] = (total >= low[:, None]) & (total <= high[:, None])
         return allowed
 
+    def _offer(self, labels: Labels, at: int, kind: int, decode_chips: int) -> None:
+        self._frontier.offer(self._schedule(labels, at, kind, decode_chips))
+
     def _schedule(self, labels: Labels, at: int, kind: int, decode_chips: int) -> Schedule:
         ttft_s = float(labels.finish[at].mean())
-        later_s = labels.later_s[at : at + 1]
-        answers = self._answers(kind, decode_chips, later_s)[0]
+        one = labels.take(np.array([at]))
+        if self._shared:
+            answers = self._shared_answers(self._groups[-1], one.option, one.later_s)[0]
+        else:
+            answers = self._answers(kind, decode_chips, one.later_s)[0]
         decode_rate = float(self._problem.worth(np.asarray(answers.max())))
         rate = min(float(labels.rate[at]), decode_rate)
         spent = self._kinds.counts(int(labels.spent[at]))
-        spent[kind] += decode_chips
-        chips = int(labels.chips[at]) + decode_chips
+        more = 0 if self._shared else decode_chips
+        spent[kind] += more
+        chips = int(labels.chips[at]) + more
         row = int(labels.servers[at])
         table = self._problem.server_stage
         server = table.rows[row] if table is not None and row >= 0 else None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ragschema.planner.problem import F64, I64, Problem, Weights
+from ragschema.planner.problem import Problem, Weights
+from ragschema.planner.stages import F64, I64
 
 
 def weight_of(

@@ -11,7 +11,8 @@ import yaml
 
 from ragschema.errors import InvalidInput
 from ragschema.plainyaml import load_plain_yaml
-from ragschema.planner.plan import Infeasible, Plan
+from ragschema.planner.infeasible import Infeasible
+from ragschema.planner.plan import Plan
 from ragschema.pool import Pool, parse_pool
 from ragschema.userfile import nearest
 from ragschema.workload import RagSchema, parse_schema

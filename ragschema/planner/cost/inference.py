@@ -2,7 +2,7 @@
 
 Every operator of a layer takes ``max(FLOPs / peak, bytes / bandwidth)``; only weights and
 the KV cache count as bytes. n chips are split into data, tensor and pipeline parallel
-parts, and the best split is taken. Source: RAGO (arXiv 2503.14649), section 4.
+parts. Source: RAGO (arXiv 2503.14649), section 4.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Work:
     """
 
     sequences: int
-    tokens: int
+    tokens: float
     context: float
 
 
@@ -98,7 +98,7 @@ class _Roof:
         return max(2.0 * rows * weights / self.peak, weight_bytes / self.bandwidth)
 
 
-def _attention_s(model: Transformer, roof: _Roof, work: Work, fresh: int) -> float:
+def _attention_s(model: Transformer, roof: _Roof, work: Work, fresh: float) -> float:
     if model.mla is not None:
         return _latent_s(model, model.mla, roof, work, fresh)
     hidden, heads, kv = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
@@ -110,7 +110,7 @@ def _attention_s(model: Transformer, roof: _Roof, work: Work, fresh: int) -> flo
     )
 
 
-def _latent_s(model: Transformer, mla: Mla, roof: _Roof, work: Work, fresh: int) -> float:
+def _latent_s(model: Transformer, mla: Mla, roof: _Roof, work: Work, fresh: float) -> float:
     """Latent attention on the compressed rows themselves, which every chip of a part holds."""
     row = mla.kv_rank + mla.rope_dim
     read_bytes = work.sequences * work.context * row * roof.precision.kv_bytes * roof.chips
@@ -119,7 +119,7 @@ def _latent_s(model: Transformer, mla: Mla, roof: _Roof, work: Work, fresh: int)
     return projections_s + max(scores / roof.peak, read_bytes / roof.bandwidth)
 
 
-def _ffn_s(model: Transformer, roof: _Roof, fresh: int) -> float:
+def _ffn_s(model: Transformer, roof: _Roof, fresh: float) -> float:
     """Of a layer, on average over dense ones and ones with experts."""
     up = model.ffn_matrices - 1
     dense_s = roof.matmul_s(model.hidden, up * model.ffn, fresh) + roof.matmul_s(
@@ -140,88 +140,6 @@ def all_reduce_s(nbytes: float, chips: int, chip: Accelerator) -> float:
     """A ring all-reduce of so many bytes: 2 (n - 1) steps, each with 1 / n of them."""
     steps = 2 * (chips - 1)
     return steps * (nbytes / chips / chip.link_bytes_per_s + chip.link_latency_s)
-
-
-def fits(
-    model: Transformer,
-    chip: Accelerator,
-    precision: Precision,
-    split: Split,
-    sequences: int,
-    tokens: int,
-) -> bool:
-    """Whether weights and KV cache of a replica's sequences fit its chips' memory."""
-    parts = split.tensor * split.pipeline
-    weights = model.parameters * precision.weight_bytes
-    cache = sequences * tokens * model.kv_values_per_token * precision.kv_bytes
-    # Latent rows have no heads to divide: every tensor-parallel chip holds them whole.
-    holders = parts if model.mla is None else split.pipeline
-    return weights / parts + cache / holders <= chip.memory_bytes
-
-
-def prefill_s(
-    model: Transformer,
-    chip: Accelerator,
-    precision: Precision,
-    chips: int,
-    batch: int,
-    tokens: int,
-    cached: int = 0,
-) -> float | None:
-    """Seconds to read a batch of prompts; None: it does not fit any split of the chips.
-
-    The KV of the first ``cached`` tokens is there already: they are attended to, not computed.
-    A replica's sequences run as m micro-batches through its pipeline:
-    ``(m + pp - 1) T(micro-batch) / pp``.
-    """
-    best: float | None = None
-    for split in splits(chips, model):
-        mine = math.ceil(batch / split.data)
-        if not fits(model, chip, precision, split, mine, tokens):
-            continue
-        for parts in _micro_batches(mine, split.pipeline):
-            fresh = tokens - cached
-            work = Work(math.ceil(mine / parts), fresh, cached + (fresh + 1) / 2)
-            once = pass_s(model, chip, precision, work, split)
-            total = (parts + split.pipeline - 1) * once / split.pipeline
-            best = total if best is None else min(best, total)
-    return best
-
-
-def _micro_batches(sequences: int, pipeline: int) -> Iterator[int]:
-    if pipeline == 1:
-        yield 1
-        return
-    parts = 1
-    while parts <= sequences:
-        yield parts
-        parts *= 2
-
-
-def decode_s(
-    model: Transformer,
-    chip: Accelerator,
-    precision: Precision,
-    chips: int,
-    batch: int,
-    prompt: int,
-    output: int,
-) -> float | None:
-    """Seconds for a running batch to write ``output`` tokens each; None: it does not fit.
-
-    Requests start at different times, so the mean context is the prompt and half the
-    output; every pipeline stage works on its own share of the batch.
-    """
-    best: float | None = None
-    context = prompt + output / 2
-    for split in splits(chips, model):
-        mine = math.ceil(batch / split.data)
-        if not fits(model, chip, precision, split, mine, prompt + output):
-            continue
-        work = Work(math.ceil(mine / split.pipeline), 1, context)
-        step = pass_s(model, chip, precision, work, split)
-        best = step if best is None else min(best, step)
-    return None if best is None else best * output
 
 
 def encode_s(

@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from ragschema.errors import InternalError
 from ragschema.hardware.calibration import find_calibration
 from ragschema.hardware.devices import Accelerator, Host, find_device
+from ragschema.lengths import LengthsConfig
 from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.frontier import frontier_of
 from ragschema.planner.play import Candidate, play
-from ragschema.planner.problem import Placement, Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import Placement, Problem, Sharing
 from ragschema.planner.reproduce.figure import Figure
 from ragschema.planner.schedule import Frontier, Schedule
 from ragschema.planner.search import search
+from ragschema.planner.stages import StageKind, StageTable
 from ragschema.pool import Pool, tied_pool
 from ragschema.workload import (
     DatabaseConfig,
     EncoderConfig,
     GeneratorConfig,
-    LengthsConfig,
     RagSchema,
     RerankerConfig,
     RetrievalConfig,

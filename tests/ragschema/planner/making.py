@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import Problem, Sharing
+from ragschema.planner.stages import StageKind, StageTable
 
 
 def table(

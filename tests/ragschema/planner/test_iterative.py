@@ -12,12 +12,14 @@ from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.axes import Axis
 from ragschema.planner.decoding import Iteration
 from ragschema.planner.explain import binding, loads
+from ragschema.planner.infeasible import Infeasible
 from ragschema.planner.iterative import Iterative
-from ragschema.planner.plan import Infeasible, Plan, make_plan
-from ragschema.planner.problem import Problem, StageKind, StageTable
+from ragschema.planner.plan import Plan, make_plan
+from ragschema.planner.problem import Problem
 from ragschema.planner.reproduce.rago import case1, rago_pool
 from ragschema.planner.schedule import Schedule, StageChoice
 from ragschema.planner.simulate import Policy, simulate
+from ragschema.planner.stages import StageKind, StageTable
 from ragschema.workload import ObjectivesConfig, RetrievalConfig
 from tests.ragschema.planner.making import table
 

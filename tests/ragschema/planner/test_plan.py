@@ -13,7 +13,8 @@ from ragschema.hardware.devices import Accelerator
 from ragschema.planner.assemble import Counts, SearchSpace
 from ragschema.planner.axes import Objective
 from ragschema.planner.explain import binding, loads, marginals, runner_up
-from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.infeasible import Infeasible
+from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.plan_file import plan_document, read_plan, write_plan
 from ragschema.planner.reproduce.rago import case1, case2, case4, rago_pool
 from ragschema.workload import ObjectivesConfig, RagSchema

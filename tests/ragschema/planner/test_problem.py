@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.problem import Problem, Sharing, StageKind, StageTable
+from ragschema.planner.problem import Problem, Sharing
+from ragschema.planner.stages import StageKind, StageTable
 from tests.ragschema.planner.making import table
 
 ONE = {1: [1.0, 1.5]}

@@ -13,10 +13,11 @@ from bench.planner_problems import iterative_problem, mixed_problem, random_prob
 from ragschema.planner.assemble import problem_of
 from ragschema.planner.exhaustive import exhaustive
 from ragschema.planner.play import candidate_of, play
-from ragschema.planner.problem import Problem, Sharing, StageKind
+from ragschema.planner.problem import Problem, Sharing
 from ragschema.planner.reproduce.rago import case4, rago_pool
 from ragschema.planner.schedule import Frontier
 from ragschema.planner.search import Gap, search, search_within
+from ragschema.planner.stages import StageKind
 from tests.ragschema.planner.making import table, two_stages
 
 #: Enumerating the others takes long.

@@ -12,10 +12,11 @@ from ragschema.errors import InvalidInput
 from ragschema.planner.arrivals import bursts, poisson
 from ragschema.planner.decoding import Iteration
 from ragschema.planner.play import Candidate, play
-from ragschema.planner.problem import Problem, StageKind
+from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
 from ragschema.planner.simulate import Limits, Played, Policy, simulate
+from ragschema.planner.stages import StageKind
 from tests.ragschema.planner.making import table
 
 

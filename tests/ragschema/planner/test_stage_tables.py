@@ -9,9 +9,10 @@ import pytest
 
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.planner.exhaustive import exhaustive
-from ragschema.planner.problem import Sharing, StageKind
+from ragschema.planner.problem import Sharing
 from ragschema.planner.search import search
 from ragschema.planner.stage_tables import problem_from_tables, read_limits
+from ragschema.planner.stages import StageKind
 
 HEADER = "stage,num_resource,resource,batch_size,latency_s\n"
 ROWS = """decode,1,chips,1,4.0

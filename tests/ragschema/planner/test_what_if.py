@@ -9,7 +9,8 @@ import pytest
 from ragschema.errors import InvalidInput
 from ragschema.planner.assemble import Rate
 from ragschema.planner.axes import Objective
-from ragschema.planner.plan import Infeasible, Plan, make_plan
+from ragschema.planner.infeasible import Infeasible
+from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.what_if import Outcome, parse_vary, what_if
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"

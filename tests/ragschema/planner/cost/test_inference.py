@@ -8,16 +8,14 @@ import pytest
 
 from ragschema.hardware.devices import Accelerator
 from ragschema.models import Moe, Transformer, find_model
+from ragschema.planner.cost.batches import answers, decode_s, prefill_on, prefill_s, prompts
 from ragschema.planner.cost.inference import (
     Precision,
     Split,
     Work,
     all_reduce_s,
-    decode_s,
     encode_s,
-    fits,
     pass_s,
-    prefill_s,
     splits,
 )
 
@@ -73,19 +71,20 @@ def test_splits_are_all_factorisations_within_heads_and_layers() -> None:
 
 def test_a_model_larger_than_memory_needs_more_chips() -> None:
     small = replace(XPU, memory_bytes=5e9)
-    assert prefill_s(BIG, small, BYTES, 1, 1, 128) is None
-    assert prefill_s(BIG, small, BYTES, 2, 1, 128) is not None
+    assert prefill_s(BIG, small, BYTES, 1, 1, prompts(128)) is None
+    assert prefill_s(BIG, small, BYTES, 2, 1, prompts(128)) is not None
 
 
 def test_the_cache_of_a_batch_must_fit() -> None:
-    assert fits(BIG, XPU, BYTES, Split(1, 1, 1), 1, 1000)
-    assert not fits(BIG, XPU, BYTES, Split(1, 1, 1), 1000, 1000)
-    assert decode_s(BIG, XPU, BYTES, 1, 4096, 512, 256) is None
+    whole = Split(1, 1, 1)
+    assert prefill_on(BIG, XPU, BYTES, whole, 1, prompts(1000)) is not None
+    assert prefill_on(BIG, XPU, BYTES, whole, 1000, prompts(1000)) is None
+    assert decode_s(BIG, XPU, BYTES, 1, 4096, answers(512, 256)) is None
 
 
 @pytest.mark.parametrize("chips", [1, 2, 4, 8])
 def test_a_larger_batch_takes_longer_and_serves_more(chips: int) -> None:
-    times = [decode_s(BIG, XPU, BYTES, chips, b, 512, 256) for b in (1, 8, 64)]
+    times = [decode_s(BIG, XPU, BYTES, chips, b, answers(512, 256)) for b in (1, 8, 64)]
     assert all(t is not None for t in times)
     quick = [t for t in times if t is not None]
     assert quick == sorted(quick)
@@ -95,8 +94,8 @@ def test_a_larger_batch_takes_longer_and_serves_more(chips: int) -> None:
 
 def test_a_wider_cache_slows_decode() -> None:
     wide = replace(BYTES, kv_bytes=4.0)
-    narrow_s = decode_s(BIG, XPU, BYTES, 4, 64, 4096, 256)
-    wide_s = decode_s(BIG, XPU, wide, 4, 64, 4096, 256)
+    narrow_s = decode_s(BIG, XPU, BYTES, 4, 64, answers(4096, 256))
+    wide_s = decode_s(BIG, XPU, wide, 4, 64, answers(4096, 256))
     assert narrow_s is not None
     assert wide_s is not None
     assert wide_s > narrow_s
@@ -111,13 +110,13 @@ def test_encoders_spread_over_chips() -> None:
 def test_cached_tokens_are_attended_to_but_not_computed() -> None:
     roomy = replace(CHIP, memory_bytes=1e11)
     whole, half, none = (
-        prefill_s(BIG, roomy, BYTES, 1, 8, 1024, cached) for cached in (0, 512, 1023)
+        prefill_s(BIG, roomy, BYTES, 1, 8, prompts(1024, cached)) for cached in (0, 512, 1023)
     )
     assert whole is not None
     assert half is not None
     assert none is not None
     assert none < half < whole
-    fresh = prefill_s(BIG, roomy, BYTES, 1, 8, 512)
+    fresh = prefill_s(BIG, roomy, BYTES, 1, 8, prompts(512))
     assert fresh is not None
     assert half > fresh  # its tokens attend to more
 
@@ -135,7 +134,7 @@ def test_a_token_of_a_mixture_reads_its_own_experts_only() -> None:
 
 def test_a_sparse_model_decodes_faster_than_a_dense_one_of_its_size() -> None:
     sparse, dense = find_model("qwen3-30b-a3b"), find_model("qwen3-32b")
-    quick, slow = (decode_s(m, XPU, BYTES, 1, 1, 512, 256) for m in (sparse, dense))
+    quick, slow = (decode_s(m, XPU, BYTES, 1, 1, answers(512, 256)) for m in (sparse, dense))
     assert quick is not None
     assert slow is not None
     assert slow > 5 * quick
@@ -145,7 +144,7 @@ def test_latent_rows_are_held_by_every_tensor_parallel_chip() -> None:
     latent = find_model("deepseek-v3")
     huge = replace(XPU, memory_bytes=latent.parameters / 8 + 2e9)
     rows = int(2e9 / latent.kv_values_per_token / 2)
-    assert fits(latent, huge, BYTES, Split(1, 8, 1), 1, rows)
-    assert not fits(latent, huge, BYTES, Split(1, 8, 1), 1, rows * 2)
+    assert prefill_on(latent, huge, BYTES, Split(1, 8, 1), 1, prompts(rows)) is not None
+    assert prefill_on(latent, huge, BYTES, Split(1, 8, 1), 1, prompts(rows * 2)) is None
     whole, half = (pass_s(latent, XPU, BYTES, Work(1, 1, 1e6), Split(1, n, 1)) for n in (1, 2))
     assert half > whole / 2  # the context is read by both
