@@ -117,7 +117,7 @@ class Pipeline:
 
             prompt_s = time.perf_counter()
             prompt = await self._prompt(spec, outcome.hits, context)
-            answer = Answer(outcome, prompt, started_s, _ms_since(prompt_s))
+            answer = Answer(outcome, prompt, started_s, _ms_since(prompt_s), spec.sampling.n)
             async with aclosing(self._write(prompt, spec.search, context)) as events:
                 async for event in events:
                     for told in answer.take(event):

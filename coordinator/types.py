@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ragschema.types import F32, ChatMessage, Sampling
+from ragschema.types import F32, ChatMessage, Sampling, TokenLogprob
 
 FilterScalar = str | int | float | bool
 FilterOp = Literal["in", "ne", "gt", "gte", "lt", "lte"]
@@ -193,21 +193,44 @@ class RetrievalEvent:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """A piece of the answer's text."""
+    """A piece of an answer's text.
+
+    Attributes:
+        index: which of the answers that were asked for.
+        logprobs: of its tokens since the last piece, when asked for.
+    """
 
     text: str
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class CitationEvent:
-    """Sent when the answer first refers to a passage."""
+    """Sent when an answer first refers to a passage."""
 
     citation: Citation
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the answers to a question, whole."""
+
+    answer: str
+    finish_reason: str
+    citations: tuple[Citation, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class DoneEvent:
-    """Last event of a query that went well; holds the whole answer."""
+    """Last event of a query that went well; holds the whole answer.
+
+    Attributes:
+        logprobs: of the answer's tokens, when asked for.
+        others: further answers, when more than one was asked for.
+    """
 
     answer: str
     finish_reason: str
@@ -217,6 +240,14 @@ class DoneEvent:
     timings: Timings
     usage: Usage
     retrieval: RetrievalReport = field(default_factory=RetrievalReport)
+    logprobs: tuple[TokenLogprob, ...] = ()
+    others: tuple[Choice, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Every answer, by its index."""
+        first = Choice(self.answer, self.finish_reason, self.citations, self.logprobs)
+        return (first, *self.others)
 
 
 QueryEvent = RetrievalEvent | TokenEvent | CitationEvent | DoneEvent

@@ -18,14 +18,8 @@ from llm_node.node import LoadedNode
 from ragschema.errors import PayloadTooLarge
 from ragschema.types import I32, CallContext, GenerateEnd, GenerateEvent, GenerateSpec
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
-from ragschema.wire.convert import (
-    event_to_wire,
-    generate_from_wire,
-    model_to_wire,
-    purpose_from_wire,
-    role_from_wire,
-    tensor_to_wire,
-)
+from ragschema.wire.convert import model_to_wire, purpose_from_wire, role_from_wire, tensor_to_wire
+from ragschema.wire.generating import event_to_wire, generate_from_wire
 from ragschema.wire.serving import Greeter
 
 SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmNode"].full_name
@@ -138,7 +132,9 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
         async with self._generations.slot() as queue_us, aclosing(generate(spec, call)) as events:
             async for event in events:
                 if isinstance(event, GenerateEnd):
-                    self._tokens += event.prompt_tokens + event.completion_tokens
+                    # All answers to a prompt share it.
+                    self._tokens += 0 if event.index else event.prompt_tokens
+                    self._tokens += event.completion_tokens
                     yield _with_wait(event, queue_us)
                 else:
                     yield event

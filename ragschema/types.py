@@ -173,7 +173,25 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. ``temperature`` 0 is greedy."""
+    """How the next token is chosen; ``ragschema.sampling`` knows the ranges.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: share of the probability that the likeliest tokens kept must reach.
+        seed: None draws one; the same one gives the same tokens.
+        stop: texts that end the answer and are no part of it.
+        min_tokens: before so many, nothing but ``max_tokens`` ends the answer.
+        top_k: likeliest tokens kept; 0: all.
+        min_p: least probability kept, as a share of the greatest.
+        repetition_penalty: above 1, whatever was read or written gets less likely.
+        presence_penalty: what a logit loses once its token was written.
+        frequency_penalty: what it loses each time.
+        stop_ids: tokens that end the answer, as the model's own end does.
+        ignore_eos: the model's own end is a token like others.
+        logprobs: alternatives told for every token with their log probabilities;
+            None: no log probabilities at all.
+        n: answers to the same prompt.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -203,16 +221,45 @@ class GenerateSpec:
 
 
 @dataclass(frozen=True)
+class TokenChance:
+    """A token and how likely it was.
+
+    Attributes:
+        text: bytes that are no whole character become U+FFFD.
+        logprob: natural logarithm of its probability before penalties and temperature.
+    """
+
+    text: str
+    data: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was chosen, and the likeliest ones in its place, best first."""
+
+    chosen: TokenChance
+    top: tuple[TokenChance, ...] = ()
+
+
+@dataclass(frozen=True)
 class TokenPiece:
-    """Streamed text and the number of tokens it stands for."""
+    """Streamed text and the number of tokens it stands for.
+
+    Attributes:
+        index: which of the request's ``n`` answers.
+        logprobs: of the answer's tokens since its last piece, when asked for.
+    """
 
     text: str
     tokens: int = 1
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class GenerateEnd:
-    """Last event of a generation."""
+    """Last event of an answer; ``index`` tells which of the request's ``n``."""
 
     finish_reason: str
     prompt_tokens: int
@@ -220,6 +267,7 @@ class GenerateEnd:
     queue_us: int = 0
     first_token_us: int = 0
     total_us: int = 0
+    index: int = 0
 
 
 GenerateEvent = TokenPiece | GenerateEnd

@@ -28,6 +28,7 @@ from ragschema.types import (
 from ragschema.wire import (
     common_pb2,
     convert,
+    generating,
     llm_pb2,
     llm_pb2_grpc,
     retrieval_pb2,
@@ -300,8 +301,8 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
                 raise copy.copy(self.failure)
             for piece in self.script:
                 await asyncio.sleep(self.pause_s)
-                yield convert.event_to_wire(TokenPiece(piece))
-            yield convert.event_to_wire(GenerateEnd("stop", 11, len(self.script)))
+                yield generating.event_to_wire(TokenPiece(piece))
+            yield generating.event_to_wire(GenerateEnd("stop", 11, len(self.script)))
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:

@@ -28,6 +28,7 @@ from ragschema.wire import (
     augment_pb2,
     augment_pb2_grpc,
     convert,
+    generating,
     kv_pb2,
     kv_pb2_grpc,
     llm_pb2,
@@ -168,11 +169,11 @@ class LlmClient(PooledClient):
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:
         """Pieces of text, then the end; leaving the iteration stops the node's work."""
-        request = convert.generate_to_wire(spec)
+        request = generating.generate_to_wire(spec)
         messages = cast("Any", self.stream(self.stub.Generate, request, context))
         async with aclosing(messages):
             async for message in messages:
-                yield convert.event_from_wire(message)
+                yield generating.event_from_wire(message)
 
     async def augment(
         self, start: augment_pb2.AugmentStart, found: Found, context: CallContext
@@ -191,11 +192,11 @@ class LlmClient(PooledClient):
                 if message.WhichOneof("event") == "wanted":
                     await answers.put(await found(message.wanted))
                 else:
-                    yield convert.augmented_from_wire(message)
+                    yield generating.augmented_from_wire(message)
 
     async def prefill(self, spec: GenerateSpec, context: CallContext) -> kv_pb2.PrefillReply:
         """Reads a prompt and draws its first token; the KV waits at the node."""
-        reply = await self.call(self.kv.Prefill, convert.generate_to_wire(spec), context)
+        reply = await self.call(self.kv.Prefill, generating.generate_to_wire(spec), context)
         return cast("kv_pb2.PrefillReply", reply)
 
     async def decode(

@@ -7,32 +7,34 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from coordinator.rest.names import CollectionName
-from coordinator.rest.schemas import (
-    MAX_TEXT_CHARS,
-    MAX_TURNS,
-    NOT_BOTH,
+from coordinator.rest.answer_schema import (
+    Answering,
     MaxTokens,
-    Retrieval,
     Seed,
     StopList,
     StopText,
-    Strict,
     Temperature,
     TopP,
 )
+from coordinator.rest.names import CollectionName
+from coordinator.rest.schemas import MAX_TEXT_CHARS, MAX_TURNS, NOT_BOTH, WHOLE, Strict
+from ragschema.errors import InvalidInput
+from ragschema.sampling import MAX_LOGPROBS, MAX_N
 from ragschema.types import ChatMessage, Sampling
 
 #: Options of OpenAI's API that would change the answer and that ragrig lacks.
 UNSUPPORTED = frozenset(
     {
         "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "audio",
-        "modalities", "logit_bias", "top_logprobs", "prediction", "reasoning_effort",
+        "modalities", "logit_bias", "prediction", "reasoning_effort",
         "response_format", "web_search_options", "verbosity",
     }
 )  # fmt: skip
 
-Zero = Annotated[float, Field(ge=0, le=0)]
+Answers = Annotated[int, Field(ge=1, le=MAX_N), WHOLE]
+TopLogprobs = Annotated[
+    int, Field(ge=0, le=MAX_LOGPROBS, description="more than 0 needs `logprobs`"), WHOLE
+]
 ModelName = Annotated[
     str,
     Field(
@@ -71,9 +73,13 @@ class ChatTurn(Strict):
 
 
 class StreamOptions(Strict):
-    """What a stream carries besides the answer."""
+    """What a stream carries besides the answer.
+
+    Load generators ask for usage in every chunk and read the last one; that is where it is.
+    """
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: Literal[False] | None = None
 
 
@@ -90,7 +96,7 @@ Messages = Annotated[
 ]
 
 
-class ChatBody(Retrieval):
+class ChatBody(Answering):
     """Messages whose last one, from the user, is the question."""
 
     unsupported: ClassVar[frozenset[str]] = UNSUPPORTED
@@ -117,11 +123,10 @@ class ChatBody(Retrieval):
     seed: Seed | None = None
     stop: StopText | StopList | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
+    n: Answers | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
     store: Literal[False] | None = None
-    presence_penalty: Zero | None = None
-    frequency_penalty: Zero | None = None
 
     def question(self) -> str:
         return self.messages[-1].text()
@@ -134,12 +139,28 @@ class ChatBody(Retrieval):
         )
 
     def sampling(self) -> Sampling:
+        """Raises InvalidInput for options that contradict each other."""
         plain = Sampling()
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return Sampling(
-            max_tokens=self.max_completion_tokens or self.max_tokens or plain.max_tokens,
-            temperature=plain.temperature if self.temperature is None else self.temperature,
-            top_p=plain.top_p if self.top_p is None else self.top_p,
-            seed=self.seed,
-            stop=stop,
+        return self.shaped(
+            Sampling(
+                max_tokens=self.max_completion_tokens or self.max_tokens or plain.max_tokens,
+                temperature=plain.temperature if self.temperature is None else self.temperature,
+                top_p=plain.top_p if self.top_p is None else self.top_p,
+                seed=self.seed,
+                stop=stop,
+                logprobs=self._alternatives(),
+                n=self.n or 1,
+            )
         )
+
+    def _alternatives(self) -> int | None:
+        if self.logprobs:
+            return self.top_logprobs or 0
+        if self.top_logprobs:
+            raise InvalidInput(
+                f"{self.top_logprobs} alternatives are asked for without logprobs",
+                field="top_logprobs",
+                hint="set logprobs to true",
+            )
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from coordinator.types import (
     Timings,
     Usage,
 )
-from ragschema.types import F32
+from ragschema.types import F32, TokenChance, TokenLogprob
 
 JsonObject = dict[str, Any]
 
@@ -128,6 +128,19 @@ def answer_json(outcome: SearchOutcome, done: DoneEvent, trace_id: str) -> JsonO
         "usage": usage_json(done.usage),
         "trace_id": trace_id,
     }
+
+
+def logprobs_json(logprobs: Sequence[TokenLogprob]) -> JsonObject:
+    """The shape of ``LogprobsReply``."""
+    content = [
+        {**_chance_json(one.chosen), "top_logprobs": [_chance_json(other) for other in one.top]}
+        for one in logprobs
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _chance_json(chance: TokenChance) -> JsonObject:
+    return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.data)}
 
 
 def vector_base64(vector: F32) -> str:

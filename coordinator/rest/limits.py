@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _TRACE_ID = re.compile(rb"[0-9a-f]{16}(?:[0-9a-f]{16})?")
 #: Answered without a key, and even when every slot is taken.
-_HEALTH = frozenset({"/healthz", "/readyz"})
+_HEALTH = frozenset({"/healthz", "/health", "/readyz"})
 _NEVER_REFUSED = _HEALTH | {"/metrics", "/v1/status"}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")

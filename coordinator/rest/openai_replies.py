@@ -61,13 +61,34 @@ class ChatMessageReply(Reply):
     content: str
 
 
-class ChatChoice(Reply):
-    """The only choice."""
+class TopLogprobReply(Reply):
+    """A token that might have stood there; `bytes` are those of its UTF-8."""
 
-    index: Literal[0]
+    token: str
+    logprob: float
+    bytes: list[Count]
+
+
+class TokenLogprobReply(TopLogprobReply):
+    """A token of the answer, and the likeliest ones in its place."""
+
+    top_logprobs: list[TopLogprobReply]
+
+
+class LogprobsReply(Reply):
+    """Natural logarithms of the model's probabilities, before penalties and temperature."""
+
+    content: list[TokenLogprobReply]
+    refusal: None
+
+
+class ChatChoice(Reply):
+    """One of the answers; `logprobs` is null unless asked for."""
+
+    index: Count
     message: ChatMessageReply
     finish_reason: str
-    logprobs: None
+    logprobs: LogprobsReply | None
 
 
 class ChatUsage(Reply):
@@ -79,7 +100,10 @@ class ChatUsage(Reply):
 
 
 class ChatReply(Reply):
-    """The OpenAI chat completion, with citations, coverage, retrieval and timings added."""
+    """The OpenAI chat completion, with citations, coverage, retrieval and timings added.
+
+    With several choices a citation is `cited` when any of them cites it.
+    """
 
     id: str
     object: Literal["chat.completion"]

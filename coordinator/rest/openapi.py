@@ -27,7 +27,7 @@ _SECURITY: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS = frozenset({"/healthz", "/health", "/readyz"})
 
 
 def event_schema(events: dict[str, type[BaseModel]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from coordinator.rest.filters import Filters
 from coordinator.rest.names import CollectionName, DocumentId
 from ragschema.errors import InvalidInput
-from ragschema.types import F32, Metric, Sampling
+from ragschema.types import F32, Metric
 
 DEFAULT_K = 5
 MAX_TEXT_CHARS = 32_768
@@ -90,14 +90,6 @@ NOT_BOTH: dict[str, JsonValue] = {
         "properties": {"nprobe": {"type": "integer"}, "recall": {"type": "number"}},
     }
 }
-MaxTokens = Annotated[int, Field(ge=1, le=32_768), WHOLE]
-Temperature = Annotated[float, Field(ge=0, le=2, description="0 is greedy")]
-#: Smaller ones are zero on the wire, which carries float32.
-TopP = Annotated[float, Field(ge=1e-6, le=1)]
-#: Every JSON reader keeps integers up to here exact.
-Seed = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
-StopText = Annotated[str, Field(min_length=1, max_length=64)]
-StopList = Annotated[list[StopText], Field(max_length=4)]
 #: Checked on the whole array: a bound per number costs more than all the rest of a search body.
 VectorValue = Annotated[
     float,
@@ -161,36 +153,6 @@ class SearchBody(Retrieval):
                 hint="scale the vector down",
             )
         return values.astype(np.float32)
-
-
-class QueryBody(Retrieval):
-    """A question over one collection."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            **NOT_BOTH,
-            "examples": [
-                {"collection": "docs", "question": "How do I rotate the API key?", "k": 5},
-                {
-                    "collection": "docs",
-                    "question": "What changed in 2024?",
-                    "filters": {"year": {"gte": 2024}},
-                    "stream": True,
-                },
-            ],
-        }
-    )
-    collection: CollectionName
-    question: Text
-    stream: bool = False
-    max_tokens: MaxTokens = 256
-    temperature: Temperature = 0.0
-    top_p: TopP = 1.0
-    seed: Seed | None = None
-    stop: StopList = Field(default_factory=list)
-
-    def sampling(self) -> Sampling:
-        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop))
 
 
 class ChunkingBody(Strict):

@@ -33,7 +33,7 @@ class GenerateStage:
     async def __call__(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
-        """Start, pieces, end. Closing the generator stops the node's work.
+        """Start, pieces, an end for each answer. Closing the generator stops the node's work.
 
         A node that is lost before it said anything is replaced by another one.
 
@@ -42,7 +42,8 @@ class GenerateStage:
             Unavailable: no node that generates is up, or it was lost midway.
             UpstreamError: the node's stream ended early.
         """
-        async with aclosing(self.stream(lambda n: n.generate(spec, context), context)) as events:
+        asked = self.stream(lambda n: n.generate(spec, context), context, ends=spec.sampling.n)
+        async with aclosing(asked) as events:
             async for event in events:
                 yield event
 
@@ -67,8 +68,13 @@ class GenerateStage:
         answer: Callable[[LlmNode], AsyncGenerator[GenerateEvent]],
         context: CallContext,
         fingerprint: str | None = None,
+        ends: int = 1,
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
-        """What ``answer`` gives at the first node that says anything."""
+        """What ``answer`` gives at the first node that says anything.
+
+        Args:
+            ends: that many end events are all.
+        """
         tried: frozenset[str] = frozenset()
         async with self._gate.enter(context) as queued_s:
             while True:
@@ -81,7 +87,8 @@ class GenerateStage:
                                 yield GenerateStart(_model_name(node), queued_s)
                                 silent = False
                             yield event
-                            if isinstance(event, GenerateEnd):
+                            ends -= isinstance(event, GenerateEnd)
+                            if not ends:
                                 return
                     raise UpstreamError(f"node {node.name} ended its answer without saying why")
                 except (Unavailable, Cancelled) as error:

@@ -19,7 +19,7 @@ from ragschema.wire.augment_pb2 import (
     Passages,
     RetrievalWanted,
 )
-from ragschema.wire.convert import generate_to_wire
+from ragschema.wire.generating import generate_to_wire
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from ragschema.wire.augment_pb2 import (
     Neighbours,
     RetrievalWanted,
 )
-from ragschema.wire.convert import generate_to_wire, tensor_from_wire, tensor_to_wire
+from ragschema.wire.convert import tensor_from_wire, tensor_to_wire
+from ragschema.wire.generating import generate_to_wire
 
 
 class KnnAsking:

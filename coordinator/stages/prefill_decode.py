@@ -34,9 +34,10 @@ from ragschema.types import (
     GenerateEvent,
     GenerateSpec,
     Role,
+    TokenLogprob,
     TokenPiece,
 )
-from ragschema.wire.convert import done_from_wire, generate_to_wire
+from ragschema.wire.generating import done_from_wire, generate_to_wire, logprobs_from_wire
 from ragschema.wire.kv_pb2 import DecodedTokens, DecodeRequest, PrefillReply
 
 log = logging.getLogger(__name__)
@@ -48,17 +49,35 @@ _RELEASE_S = 2.0
 
 @dataclass
 class _Told:
-    """What the client has, whoever drew it."""
+    """What the client has, whoever drew it.
+
+    Attributes:
+        logprobs: of tokens whose text is not certain yet.
+    """
 
     ids: list[int] = field(default_factory=list)
     chars: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def piece(self, tokens: DecodedTokens, at: int) -> TokenPiece | None:
         """The new part of a node's text, which starts ``at`` characters into the answer."""
         self.ids += tokens.token_ids
+        self.logprobs += logprobs_from_wire(tokens.logprobs)
         new = tokens.text[max(0, self.chars - at) :]
         self.chars += len(new)
-        return TokenPiece(new, max(1, len(tokens.token_ids))) if new else None
+        return self._piece(new, max(1, len(tokens.token_ids))) if new else None
+
+    def first(self, reply: PrefillReply) -> TokenPiece | None:
+        """What the prefill node drew."""
+        self.ids += reply.token_ids
+        self.logprobs += logprobs_from_wire(reply.logprobs)
+        self.chars = len(reply.text)
+        return self._piece(reply.text, len(reply.token_ids)) if reply.text else None
+
+    def _piece(self, text: str, tokens: int) -> TokenPiece:
+        piece = TokenPiece(text, tokens, logprobs=tuple(self.logprobs))
+        self.logprobs.clear()
+        return piece
 
 
 @dataclass(frozen=True)
@@ -93,9 +112,9 @@ class PrefillDecodeStage:
             # Whoever goes on draws as the first node did.
             spec = replace(spec, sampling=replace(spec.sampling, seed=reply.seed))
             yield GenerateStart(_model_name(source.node), queued_s)
-            told = _Told(list(reply.token_ids), len(reply.text))
-            if reply.text:
-                yield TokenPiece(reply.text, len(reply.token_ids))
+            told = _Told()
+            if piece := told.first(reply):
+                yield piece
             if reply.finish_reason:
                 made = len(reply.token_ids)
                 yield GenerateEnd(

@@ -21,8 +21,9 @@ from llm_node.deadlines import context_of, events_within, within
 from llm_node.generate.hf import HfGenerator
 from ragschema.errors import Cancelled, IncompatibleRequest
 from ragschema.types import Role
-from ragschema.wire import augment_pb2, augment_pb2_grpc, llm_pb2
-from ragschema.wire.convert import done_to_wire, tensor_to_wire
+from ragschema.wire import augment_pb2, augment_pb2_grpc
+from ragschema.wire.convert import tensor_to_wire
+from ragschema.wire.generating import done_to_wire, piece_to_wire
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Messages = AsyncIterator[augment_pb2.AugmentMessage]
@@ -114,5 +115,4 @@ def _to_wire(event: AugmentEvent) -> augment_pb2.AugmentEvent:
             dropped_passages=event.dropped,
         )
         return augment_pb2.AugmentEvent(done=done)
-    token = llm_pb2.TokenEvent(text=event.text, tokens=event.tokens)
-    return augment_pb2.AugmentEvent(token=token)
+    return augment_pb2.AugmentEvent(token=piece_to_wire(event))

@@ -77,7 +77,7 @@ class Session:
                 if isinstance(event, TokenOut):
                     first_us = first_us or int((time.monotonic() - started_s) * 1e6)
                     self._output_ids.append(event.token_id)
-                    answer.add(event.token_id)
+                    answer.add(event.token_id, self._generator.logprob_of(event))
                 elif isinstance(event, Ended):
                     answer.end(finish_reason(event, self._context))
                 if piece := answer.take():

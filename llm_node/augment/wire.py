@@ -17,12 +17,8 @@ from llm_node.augment.plan import (
 )
 from ragschema.errors import InvalidInput
 from ragschema.wire import augment_pb2
-from ragschema.wire.convert import (
-    generate_from_wire,
-    require_finite,
-    tensor_from_wire,
-    tensor_to_wire,
-)
+from ragschema.wire.convert import require_finite, tensor_from_wire, tensor_to_wire
+from ragschema.wire.generating import generate_from_wire
 
 _MOST_TRIGGERS = 64
 _MOST_PASSAGES = 256

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llm_node.engine.request import EngineRequest, Sequence
 from ragschema.errors import IncompatibleRequest, InvalidInput, PayloadTooLarge
+from ragschema.sampling import check_sampling
 
 if TYPE_CHECKING:
     from llm_node.engine.kv import KvSnapshot
@@ -26,8 +27,12 @@ def make_sequences(
 
     Raises:
         PayloadTooLarge: prompt and known tokens leave no room for an answer.
-        InvalidInput, IncompatibleRequest: see ``Engine.add`` and ``import_kv``.
+        InvalidInput, IncompatibleRequest: see ``Engine.add`` and ``import_kv``; an
+            option of the sampling is out of its range.
     """
+    check_sampling(request.sampling)
+    if request.sampling.stop_ids:
+        check_ids(request.sampling.stop_ids, vocabulary, "sampling.stop_ids")
     tokens = [*request.prompt_ids, *output_ids]
     check_ids(tokens, vocabulary, "prompt_ids")
     if len(tokens) >= max_tokens:

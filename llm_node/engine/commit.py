@@ -22,7 +22,7 @@ from llm_node.engine.sampler import Chosen, Sampler, SamplerRow
 from llm_node.engine.scheduler import Chunk, Scheduler
 from ragschema.types import F32
 
-_NAN = "the model produced NaN; its weights may be damaged"
+_NAN = "the model produced NaN or infinity; its weights may be damaged"
 
 
 class Committer:
@@ -45,7 +45,8 @@ class Committer:
         sampling = [chunk.sequence for chunk in chunks if chunk.samples]
         if not sampling:
             return
-        broken = torch.isnan(output.logits).any(dim=-1).tolist()
+        # The maximum of a row is finite unless the row holds NaN or infinity, or nothing else.
+        broken = torch.isfinite(output.logits.amax(dim=-1)).logical_not().tolist()
         drawn: list[int] = []
         for row, sequence in enumerate(sampling):
             pause = sequence.request.pause
@@ -73,7 +74,7 @@ class Committer:
             self._append(sequence, choice, None)
 
     def _choose(self, logits: torch.Tensor, sequences: Seq[Sequence]) -> list[Chosen]:
-        return self._sampler.choose(logits, [_row(sequence) for sequence in sequences])
+        return self._sampler.choose(logits, [one.row or _row(one) for one in sequences])
 
     def _append(self, sequence: Sequence, chosen: Chosen, hidden: torch.Tensor | None) -> None:
         request = sequence.request
@@ -114,7 +115,12 @@ class Committer:
 
 def _row(sequence: Sequence) -> SamplerRow:
     request = sequence.request
-    return SamplerRow(request.sampling, request.prompt_ids, sequence.output_ids, sequence.seed)
+    eos = frozenset() if request.sampling.ignore_eos else request.eos
+    ends = tuple(eos.union(request.sampling.stop_ids))
+    sequence.row = SamplerRow(
+        request.sampling, sequence.token_ids, sequence.output_ids, sequence.seed, ends
+    )
+    return sequence.row
 
 
 def _vector(hidden: torch.Tensor | None) -> F32:

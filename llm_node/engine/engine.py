@@ -141,10 +141,15 @@ class Engine:
         for sequence in sequences:
             self._scheduler.add(sequence)
 
-    def cancel(self, request_id: str) -> None:
-        """Ends a request and frees its blocks at once; unknown ones are ignored."""
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """Ends a request and frees its blocks at once; unknown ones are ignored.
+
+        Args:
+            index: of the only one of its sequences to end; None: all of them.
+        """
         for sequence in self._live.get(request_id, ()):
-            self._commit.end(sequence, Finish.CANCELLED)
+            if index is None or sequence.index == index:
+                self._commit.end(sequence, Finish.CANCELLED)
         self._forget_ended()
 
     def resume(self, request_id: str, extra_ids: Seq[int]) -> None:

@@ -11,6 +11,7 @@ from ragschema.types import F32, I32, Sampling
 
 if TYPE_CHECKING:
     from llm_node.engine.kv import KvSnapshot
+    from llm_node.engine.sampler import SamplerRow
 
 
 class SequenceState(enum.Enum):
@@ -125,6 +126,7 @@ class Sequence:
         logits: of the next token, held by a sequence that pauses for neighbours.
         mix: neighbours that came for it.
         snapshot: KV to copy into the blocks at the next admission.
+        row: what the sampler knows, from the first token it chose.
     """
 
     request: EngineRequest
@@ -145,6 +147,7 @@ class Sequence:
     logits: Any = None
     mix: KnnMix | None = None
     snapshot: KvSnapshot | None = None
+    row: SamplerRow | None = None
 
     @property
     def order(self) -> tuple[int, int]:

@@ -123,9 +123,9 @@ class EngineWorker:
             self._deliver(self.engine.take_events())
             del self._routes[key]
 
-    async def cancel(self, request_id: str) -> None:
+    async def cancel(self, request_id: str, index: int | None = None) -> None:
         """See Engine.cancel."""
-        await self._call(lambda: self.engine.cancel(request_id))
+        await self._call(lambda: self.engine.cancel(request_id, index))
 
     async def resume(self, request_id: str, extra_ids: Sequence[int]) -> None:
         """See Engine.resume."""

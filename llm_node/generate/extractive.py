@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from llm_node.generate.scoring import Candidate, score_candidates
 from llm_node.generate.segments import SegmentKind
 from llm_node.generate.stops import StopMatcher
+from llm_node.generate.support import require_supported
 from llm_node.roles import GeneratorDeps, Similarity, TokenOffsets
 from llm_node.tokens import word_offsets
 from ragschema.errors import InvalidInput
@@ -101,7 +102,12 @@ class ExtractiveGenerator:
     async def generate(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateEvent, None]:
-        """Streams the answer word by word; see Generator."""
+        """Streams the answer word by word; see Generator.
+
+        Raises:
+            IncompatibleRequest: an option is set that means nothing here.
+        """
+        require_supported(spec.sampling, "extractive")
         started_s = time.monotonic()
         question = spec.question or _last_user_turn(spec)
         answer = await self._answer(question, spec)

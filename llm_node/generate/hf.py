@@ -15,11 +15,11 @@ from typing import Any
 
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.engine import Engine
-from llm_node.engine.request import Ended, EngineRequest, Finish, TokenOut
+from llm_node.engine.request import Ended, EngineRequest, Finish, Paused, TokenOut
 from llm_node.engine.worker import EngineWorker
-from llm_node.generate.detokenise import Detokeniser
+from llm_node.generate.answer import Answer
 from llm_node.generate.prompt import PLAIN_STOPS, plain_prompt, templated_prompt
-from llm_node.generate.stops import StopMatcher
+from llm_node.generate.token_texts import TokenTexts
 from llm_node.libraries import first_line
 from llm_node.roles import GeneratorDeps
 from llm_node.tokens import encoding_offsets, load_tokenizer
@@ -40,7 +40,7 @@ from ragschema.types import (
     ModelInfo,
     Role,
     Sampling,
-    TokenPiece,
+    TokenLogprob,
 )
 
 _FIELD = "generator"
@@ -97,6 +97,7 @@ class HfGenerator:
         own = tokenizer.eos_token_id
         self._eos = engine.model.eos | (frozenset() if own is None else {int(own)})
         self._stops = () if tokenizer.chat_template else PLAIN_STOPS
+        self._texts = TokenTexts(tokenizer)
         self._worker = EngineWorker(engine)
         self._numbers = itertools.count()
         self._info = ModelInfo(
@@ -140,32 +141,44 @@ class HfGenerator:
         """
         started_s = time.monotonic()
         context.remaining_s()
-        if spec.sampling.n != 1:
-            raise InvalidInput(
-                f"{spec.sampling.n} answers do not fit into one stream",
-                field="n",
-                hint="send one request per answer; they share the prompt's KV",
-            )
         prompt = await asyncio.to_thread(self.encode, spec)
-        answer = self.answer(spec.sampling)
-        first_us = 0
-        async with aclosing(self._worker.stream(self.request(prompt, spec, context))) as events:
+        request = self.request(prompt, spec, context)
+        answers = [self.answer(spec.sampling, index) for index in range(spec.sampling.n)]
+        first_us, left = 0, len(answers)
+        async with aclosing(self._worker.stream(request)) as events:
             async for event in events:
+                assert not isinstance(event, Paused), "plain requests do not pause"
+                answer = answers[event.index]
+                if answer.finish is not None:
+                    continue  # what the engine did before it heard of the stop string
                 if isinstance(event, TokenOut):
                     first_us = first_us or int((time.monotonic() - started_s) * 1e6)
-                    answer.add(event.token_id)
-                elif isinstance(event, Ended):
+                    answer.add(event.token_id, self.logprob_of(event))
+                else:
                     answer.end(finish_reason(event, context))
                 if piece := answer.take():
                     yield piece
-                if answer.finish is not None:
+                if answer.finish is None:
+                    continue
+                total_us = int((time.monotonic() - started_s) * 1e6)
+                yield GenerateEnd(
+                    answer.finish, len(prompt), answer.tokens, 0, first_us, total_us, event.index
+                )
+                left -= 1
+                if not left:
                     break
-        total_us = int((time.monotonic() - started_s) * 1e6)
-        yield GenerateEnd(answer.finish or "", len(prompt), answer.tokens, 0, first_us, total_us)
+                await self._worker.cancel(request.request_id, event.index)
 
-    def answer(self, sampling: Sampling) -> Answer:
+    def answer(self, sampling: Sampling, index: int = 0) -> Answer:
         """An empty answer that tokens can be added to."""
-        return Answer(self._tokenizer, sampling, self._eos, self._stops)
+        return Answer(self._tokenizer, sampling, self._eos, self._stops, index)
+
+    def logprob_of(self, token: TokenOut) -> TokenLogprob | None:
+        """What is told of a token's probability; None when nothing was asked for."""
+        if token.logprob is None:
+            return None
+        top = tuple(self._texts.chance(token_id, logprob) for token_id, logprob in token.top)
+        return TokenLogprob(self._texts.chance(token.token_id, token.logprob), top)
 
     def request(
         self, prompt: Sequence[int], spec: GenerateSpec, context: CallContext
@@ -250,50 +263,3 @@ def finish_reason(ended: Ended, context: CallContext) -> str:
     if ended.finish is Finish.ERROR:
         raise InternalError(ended.message)
     raise Cancelled(f"the request ended: {ended.finish}")
-
-
-class Answer:
-    """The text of one growing sequence, up to a stop string or its end.
-
-    Attributes:
-        tokens: generated so far.
-        finish: ``stop`` or ``length`` once nothing more comes.
-    """
-
-    def __init__(
-        self, tokenizer: Any, sampling: Sampling, eos: frozenset[int], stops: tuple[str, ...]
-    ) -> None:
-        self._text = Detokeniser(tokenizer)
-        self._stops = StopMatcher((*sampling.stop, *stops))
-        self._silent = (frozenset() if sampling.ignore_eos else eos) | set(sampling.stop_ids)
-        self._ready = ""
-        self._unsent = 0
-        self.tokens = 0
-        self.finish: str | None = None
-
-    def add(self, token_id: int) -> None:
-        """Takes a token; ids that end a sequence are no text."""
-        self.tokens += 1
-        self._unsent += 1
-        if token_id not in self._silent:
-            self._ready += self._stops.feed(self._text.add(token_id))
-            self._stop()
-
-    def end(self, finish: str) -> None:
-        """Takes the engine's end, unless a stop string came first."""
-        if self.finish is None:
-            self._ready += self._stops.feed(self._text.flush()) + self._stops.flush()
-            self.finish = finish
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._stops.stopped:
-            self.finish = "stop"
-
-    def take(self) -> TokenPiece | None:
-        """Text that can be sent now, with the tokens since the last piece."""
-        if not self._ready:
-            return None
-        piece = TokenPiece(self._ready, self._unsent)
-        self._ready, self._unsent = "", 0
-        return piece

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import httpx
 
 from llm_node.generate.sse import read_events
+from llm_node.generate.support import require_supported
 from llm_node.generate.upstream_errors import (
     error_in_stream,
     error_of_status,
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _MAX_ERROR_BODY_BYTES = 16 << 10
 _MAX_MODELS_BYTES = 4 << 20
+#: Options of OpenAI's API beyond those that are always told.
+_PASSED_ON = ("presence_penalty", "frequency_penalty")
 _FINISH = {"length": "length", "max_tokens": "length"}
 
 
@@ -178,11 +181,13 @@ class UpstreamGenerator:
         """Streams the server's answer; a closed iterator closes its connection.
 
         Raises:
+            IncompatibleRequest: an option is set that OpenAI's API does not have.
             Unavailable, DeadlineExceeded, Overloaded, PayloadTooLarge, UpstreamError:
                 what the server's failure means, with its own words.
         """
         if not spec.messages:
             raise InvalidInput("there are no messages", field="messages", hint="send one turn")
+        require_supported(spec.sampling, "openai", frozenset(_PASSED_ON))
         context.remaining_s()
         try:
             body = self._body(await self._model_name(), spec)
@@ -232,6 +237,9 @@ class UpstreamGenerator:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        for name in _PASSED_ON:
+            if value := getattr(sampling, name):
+                body[name] = value
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if sampling.stop:

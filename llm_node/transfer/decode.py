@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.request import Ended, TokenOut
 from llm_node.generate.hf import HfGenerator, finish_reason
-from ragschema.types import CallContext, GenerateEnd, GenerateSpec
+from ragschema.types import CallContext, GenerateEnd, GenerateSpec, TokenLogprob
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Newly drawn tokens, and text of the answer, known tokens included."""
+    """Newly drawn tokens, and text of the answer, known tokens included.
+
+    Attributes:
+        logprobs: of the new tokens that are text, when asked for.
+    """
 
     token_ids: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 async def decode(
@@ -52,15 +57,18 @@ async def decode(
             yield Decoded((), piece.text)
         async for event in events:
             ids: tuple[int, ...] = ()
+            logprobs: tuple[TokenLogprob, ...] = ()
             if isinstance(event, TokenOut):
                 first_us = first_us or _us_since(started_s)
                 ids = (event.token_id,)
-                answer.add(event.token_id)
+                logprob = generator.logprob_of(event)
+                if answer.add(event.token_id) and logprob is not None:
+                    logprobs = (logprob,)
             elif isinstance(event, Ended):
                 answer.end(finish_reason(event, context))
             piece = answer.take()
             if ids or piece:
-                yield Decoded(ids, piece.text if piece else "")
+                yield Decoded(ids, piece.text if piece else "", logprobs)
             if answer.finish is not None:
                 break
     yield GenerateEnd(

@@ -9,7 +9,7 @@ from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.request import Ended, Paused, PausePolicy, TokenOut
 from llm_node.generate.hf import HfGenerator, finish_reason
 from ragschema.errors import InvalidInput
-from ragschema.types import CallContext, GenerateSpec
+from ragschema.types import CallContext, GenerateSpec, TokenLogprob
 
 #: Behind the first token, with its blocks kept until they were copied.
 _FIRST_TOKEN = PausePolicy(every_tokens=1, hold_kv=True)
@@ -22,11 +22,13 @@ class Prefilled:
     Attributes:
         token_ids: what was drawn; one token.
         text: of it, as far as it can be told already.
+        logprobs: of the tokens that are text, when asked for.
         finish: why the answer ended with it; None: it goes on from the snapshot.
     """
 
     token_ids: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...]
     finish: str | None
     snapshot: KvSnapshot | None
 
@@ -47,12 +49,15 @@ async def prefill(
     request = replace(generator.request(prompt, spec, context), pause=_FIRST_TOKEN)
     answer = generator.answer(spec.sampling)
     ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
     snapshot: KvSnapshot | None = None
     async with aclosing(generator.worker.stream(request)) as events:
         async for event in events:
             if isinstance(event, TokenOut):
                 ids.append(event.token_id)
-                answer.add(event.token_id)
+                logprob = generator.logprob_of(event)
+                if answer.add(event.token_id) and logprob is not None:
+                    logprobs.append(logprob)
             elif isinstance(event, Paused):
                 if answer.finish is None:
                     snapshot = await generator.worker.export_kv(request.request_id)
@@ -60,4 +65,5 @@ async def prefill(
             elif isinstance(event, Ended):
                 answer.end(finish_reason(event, context))
     piece = answer.take()
-    return Prefilled(tuple(ids), piece.text if piece else "", answer.finish, snapshot)
+    text = piece.text if piece else ""
+    return Prefilled(tuple(ids), text, tuple(logprobs), answer.finish, snapshot)

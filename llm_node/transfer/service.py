@@ -24,7 +24,7 @@ from llm_node.transfer.store import SnapshotStore
 from ragschema.errors import IncompatibleRequest, InvalidInput
 from ragschema.types import CallContext, GenerateEnd, GenerateSpec, Role
 from ragschema.wire import kv_pb2, kv_pb2_grpc, llm_pb2
-from ragschema.wire.convert import done_to_wire, generate_from_wire
+from ragschema.wire.generating import done_to_wire, generate_from_wire, logprobs_to_wire
 
 SERVICE_NAME = kv_pb2.DESCRIPTOR.services_by_name["KvNode"].full_name
 
@@ -83,6 +83,7 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
             seed=spec.sampling.seed or 0,
             fingerprint=self._generator.engine.model.fingerprint,
             kv_bytes=size if ticket else 0,
+            logprobs=logprobs_to_wire(done.logprobs),
         )
 
     async def PullKv(
@@ -153,5 +154,7 @@ def _seeded(spec: GenerateSpec) -> GenerateSpec:
 def _to_wire(event: Decoded | GenerateEnd) -> kv_pb2.DecodeEvent:
     if isinstance(event, GenerateEnd):
         return kv_pb2.DecodeEvent(done=done_to_wire(event))
-    tokens = kv_pb2.DecodedTokens(token_ids=event.token_ids, text=event.text)
+    tokens = kv_pb2.DecodedTokens(
+        token_ids=event.token_ids, text=event.text, logprobs=logprobs_to_wire(event.logprobs)
+    )
     return kv_pb2.DecodeEvent(tokens=tokens)

@@ -1,4 +1,4 @@
-"""Where protobuf messages and ragrig's own types meet; searches: see ``searches``.
+"""Where protobuf messages and ragrig's own types meet; see also ``searches``, ``generating``.
 
 Everything that arrives is untrusted: shapes, dtypes and byte counts are
 checked before an array is made of them.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ragschema import errors as e
 from ragschema import types as t
-from ragschema.wire import augment_pb2, common_pb2, llm_pb2, retrieval_pb2
+from ragschema.wire import common_pb2, llm_pb2, retrieval_pb2
 
 ERROR_METADATA_KEY = "ragrig-error-bin"
 TRACE_METADATA_KEY = "x-ragrig-trace-id"
@@ -198,98 +198,4 @@ def model_from_wire(message: llm_pb2.ModelInfo) -> t.ModelInfo:
         fingerprint=message.fingerprint,
         dim=message.dim or None,
         max_input_tokens=message.max_input_tokens or None,
-    )
-
-
-def generate_to_wire(spec: t.GenerateSpec) -> llm_pb2.GenerateRequest:
-    sampling = llm_pb2.Sampling(
-        max_tokens=spec.sampling.max_tokens,
-        temperature=spec.sampling.temperature,
-        top_p=spec.sampling.top_p,
-        stop=list(spec.sampling.stop),
-    )
-    if spec.sampling.seed is not None:
-        sampling.seed = spec.sampling.seed
-    return llm_pb2.GenerateRequest(
-        messages=[llm_pb2.ChatMessage(role=m.role, content=m.content) for m in spec.messages],
-        question=spec.question,
-        passages=[
-            llm_pb2.PromptPassage(number=p.number, title=p.title, text=p.text)
-            for p in spec.passages
-        ],
-        sampling=sampling,
-    )
-
-
-def generate_from_wire(message: llm_pb2.GenerateRequest) -> t.GenerateSpec:
-    """Raises InvalidInput, naming the field, for sampling values out of range."""
-    sampling = message.sampling
-    if not 1 <= sampling.max_tokens <= 1 << 20:
-        raise e.InvalidInput(
-            f"{sampling.max_tokens} is not in 1..{1 << 20}", field="sampling.max_tokens"
-        )
-    if not 0.0 <= sampling.temperature <= 100.0:
-        raise e.InvalidInput(
-            f"{sampling.temperature} is not in 0..100", field="sampling.temperature"
-        )
-    if not 0.0 < sampling.top_p <= 1.0:
-        raise e.InvalidInput(f"{sampling.top_p} is not in (0, 1]", field="sampling.top_p")
-    return t.GenerateSpec(
-        messages=tuple(t.ChatMessage(m.role, m.content) for m in message.messages),
-        question=message.question,
-        passages=tuple(t.Passage(p.number, p.title, p.text) for p in message.passages),
-        sampling=t.Sampling(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed if sampling.HasField("seed") else None,
-            stop=tuple(sampling.stop),
-        ),
-    )
-
-
-def event_to_wire(event: t.GenerateEvent) -> llm_pb2.GenerateEvent:
-    if isinstance(event, t.TokenPiece):
-        return llm_pb2.GenerateEvent(token=llm_pb2.TokenEvent(text=event.text, tokens=event.tokens))
-    return llm_pb2.GenerateEvent(done=done_to_wire(event))
-
-
-def event_from_wire(message: llm_pb2.GenerateEvent) -> t.GenerateEvent:
-    kind = message.WhichOneof("event")
-    if kind == "token":
-        return t.TokenPiece(message.token.text, message.token.tokens)
-    if kind == "done":
-        return done_from_wire(message.done)
-    raise e.UpstreamError("an LLM node sent an event of an unknown kind")
-
-
-def augmented_from_wire(message: augment_pb2.AugmentEvent) -> t.GenerateEvent:
-    """Of a token or done event."""
-    kind = message.WhichOneof("event")
-    if kind == "token":
-        return t.TokenPiece(message.token.text, message.token.tokens)
-    if kind == "done":
-        return done_from_wire(message.done.done)
-    raise e.UpstreamError("an LLM node sent an event of an unknown kind")
-
-
-def done_to_wire(end: t.GenerateEnd) -> llm_pb2.GenerateDone:
-    return llm_pb2.GenerateDone(
-        finish_reason=end.finish_reason,
-        prompt_tokens=end.prompt_tokens,
-        completion_tokens=end.completion_tokens,
-        queue_us=end.queue_us,
-        first_token_us=end.first_token_us,
-        total_us=end.total_us,
-    )
-
-
-def done_from_wire(done: llm_pb2.GenerateDone) -> t.GenerateEnd:
-    return t.GenerateEnd(
-        finish_reason=done.finish_reason,
-        prompt_tokens=done.prompt_tokens,
-        completion_tokens=done.completion_tokens,
-        queue_us=done.queue_us,
-        first_token_us=done.first_token_us,
-        total_us=done.total_us,
     )

@@ -92,8 +92,8 @@ class LlmNodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Token events, then exactly one done event. Cancelling the call stops
-        the work at once.
+        """Token events, and for each of sampling.n answers exactly one done event,
+        the last of which is the end. Cancelling the call stops the work at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,8 +40,8 @@ class LlmNodeStub:
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]
-    """Token events, then exactly one done event. Cancelling the call stops
-    the work at once.
+    """Token events, and for each of sampling.n answers exactly one done event,
+    the last of which is the end. Cancelling the call stops the work at once.
     """
 
 @_typing.type_check_only
@@ -55,8 +55,8 @@ class LlmNodeAsyncStub(LlmNodeStub):
     """
     Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]  # type: ignore[assignment]
-    """Token events, then exactly one done event. Cancelling the call stops
-    the work at once.
+    """Token events, and for each of sampling.n answers exactly one done event,
+    the last of which is the end. Cancelling the call stops the work at once.
     """
 
 class LlmNodeServicer(metaclass=_abc_1.ABCMeta):
@@ -97,8 +97,8 @@ class LlmNodeServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_llm_pb2.GenerateEvent], _abc.AsyncIterator[_llm_pb2.GenerateEvent]]:
-        """Token events, then exactly one done event. Cancelling the call stops
-        the work at once.
+        """Token events, and for each of sampling.n answers exactly one done event,
+        the last of which is the end. Cancelling the call stops the work at once.
         """
 
 def add_LlmNodeServicer_to_server(servicer: LlmNodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

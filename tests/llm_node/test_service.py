@@ -32,7 +32,8 @@ from ragschema.types import (
 )
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
 from ragschema.wire.client import NodeClient, say_hello
-from ragschema.wire.convert import event_from_wire, generate_to_wire, tensor_from_wire
+from ragschema.wire.convert import tensor_from_wire
+from ragschema.wire.generating import event_from_wire, generate_to_wire
 from tests.llm_node.process import node_process
 
 SERVICE = "ragrig.wire.v1.LlmNode"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +17,7 @@ from coordinator.rest.encode import (
     JsonObject,
     citation_json,
     coverage_json,
+    logprobs_json,
     retrieval_json,
     timings_json,
     to_json,
@@ -29,7 +31,7 @@ from coordinator.rest.route import NODE_ERRORS, add_operation
 from coordinator.rest.sse import EventStream, data_frame
 from coordinator.types import DoneEvent, QuerySpec, SearchSpec, TokenEvent, Usage
 from ragschema.errors import InvalidInput, NotFound
-from ragschema.types import CallContext
+from ragschema.types import CallContext, TokenLogprob
 
 _STREAM_DOC: dict[int, Any] = {
     200: {
@@ -62,16 +64,18 @@ async def chat_completions(call: Call, body: ChatBody) -> Reply | EventStream:
         return EventStream(frames, context, lambda error: data_frame({"error": error}))
     with call.guard(context):
         _, done = await collect_answer(call, spec, context)
-    message = {"role": "assistant", "content": done.answer}
-    choice = {
-        "index": 0,
-        "message": message,
-        "finish_reason": done.finish_reason,
-        "logprobs": None,
-    }
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": choice.answer},
+            "finish_reason": choice.finish_reason,
+            "logprobs": _logprobs(spec, choice.logprobs),
+        }
+        for index, choice in enumerate(done.choices)
+    ]
     head = _head(call, body, "chat.completion")
     return Reply(
-        to_json({**head, "choices": [choice], "usage": _usage(done.usage), **_extras(done)})
+        to_json({**head, "choices": choices, "usage": _usage(done.usage), **_extras(done)})
     )
 
 
@@ -133,9 +137,15 @@ def _usage(usage: Usage) -> JsonObject:
     }
 
 
+def _logprobs(spec: QuerySpec, logprobs: tuple[TokenLogprob, ...]) -> JsonObject | None:
+    return None if spec.sampling.logprobs is None else logprobs_json(logprobs)
+
+
 def _extras(done: DoneEvent) -> JsonObject:
+    cited = {c.number for choice in done.choices for c in choice.citations if c.cited}
+    passages = [replace(c, cited=c.number in cited) for c in done.citations]
     return {
-        "citations": [citation_json(citation) for citation in done.citations],
+        "citations": [citation_json(citation) for citation in passages],
         "coverage": coverage_json(done.coverage),
         "retrieval": retrieval_json(done.retrieval),
         "timings": timings_json(done.timings),
@@ -153,21 +163,36 @@ async def _frames(
         async for event in source:
             if not opened:
                 opened = True
-                yield _chunk(head, {"role": "assistant", "content": ""}, None)
+                for index in range(spec.sampling.n):
+                    yield _chunk(head, index, {"role": "assistant", "content": ""})
             if isinstance(event, TokenEvent):
-                yield _chunk(head, {"content": event.text}, None)
+                logprobs = _logprobs(spec, event.logprobs)
+                yield _chunk(head, event.index, {"content": event.text}, logprobs=logprobs)
             elif isinstance(event, DoneEvent):
-                yield _chunk(head, {}, event.finish_reason, _extras(event))
+                for frame in _last_chunks(head, event):
+                    yield frame
                 if with_usage:
                     yield data_frame({**head, "choices": [], "usage": _usage(event.usage)})
     yield b"data: [DONE]\n\n"
 
 
+def _last_chunks(head: JsonObject, done: DoneEvent) -> Iterator[bytes]:
+    """Why each answer ended; the last one has the extras, too."""
+    choices = done.choices
+    for index, choice in enumerate(choices):
+        extras = _extras(done) if index == len(choices) - 1 else {}
+        yield _chunk({**head, **extras}, index, {}, choice.finish_reason)
+
+
 def _chunk(
-    head: JsonObject, delta: JsonObject, finish: str | None, extras: JsonObject | None = None
+    head: JsonObject,
+    index: int,
+    delta: JsonObject,
+    finish: str | None = None,
+    logprobs: JsonObject | None = None,
 ) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-    return data_frame({**head, "choices": [choice], **(extras or {})})
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+    return data_frame({**head, "choices": [choice]})
 
 
 def add(router: APIRouter) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from coordinator.rest.answer_schema import QueryBody
 from coordinator.rest.answering import collect_answer
 from coordinator.rest.call import Call, Reply
 from coordinator.rest.encode import answer_json, citation_json, search_json, to_json
@@ -22,7 +23,6 @@ from coordinator.rest.replies import (
     TokenReply,
 )
 from coordinator.rest.route import NODE_ERRORS, add_operation
-from coordinator.rest.schemas import QueryBody
 from coordinator.rest.sse import EventStream, frame
 from coordinator.types import (
     CitationEvent,

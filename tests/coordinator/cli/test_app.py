@@ -122,6 +122,7 @@ def test_every_option_of_every_command_has_help(capsys: pytest.CaptureFixture[st
     commands = {"": root, **root.commands}  # type: ignore[attr-defined]
     plain = {"demo", "up", "ingest", "ask", "search", "status", "doctor"}
     groups = {
+        "bench": {"load"},
         "index": {"import", "export", "knnlm", "tune"},
         "plan": {"make", "compare", "reproduce", "schema", "what-if"},
     }

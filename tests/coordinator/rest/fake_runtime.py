@@ -19,6 +19,7 @@ from coordinator.metrics import Metrics
 from coordinator.nodes.health import NodeHealth
 from coordinator.recall.window import RecallEstimate
 from coordinator.types import (
+    Choice,
     Chunk,
     Citation,
     CitationEvent,
@@ -44,7 +45,16 @@ from ragschema.rig import (
     RigConfig,
 )
 from ragschema.storage.manifest import Manifest
-from ragschema.types import F32, CallContext, EmbedPurpose, Metric, ModelInfo, Role
+from ragschema.types import (
+    F32,
+    CallContext,
+    EmbedPurpose,
+    Metric,
+    ModelInfo,
+    Role,
+    TokenChance,
+    TokenLogprob,
+)
 
 DIM = 4
 EMBEDDER = ModelInfo(Role.EMBED, "minilm", "abc", DIM, 256)
@@ -207,6 +217,11 @@ class FakePool:
         return self.known_models
 
 
+def _logprobs_of(words: tuple[str, ...]) -> tuple[TokenLogprob, ...]:
+    rare = TokenChance("\ufffd", b"\xc3", -9.5)
+    return tuple(TokenLogprob(TokenChance(word, word.encode(), -0.25), (rare,)) for word in words)
+
+
 class FakePipeline:
     """Answers at once, or as slowly and as wrongly as the test wants.
 
@@ -274,14 +289,17 @@ class FakePipeline:
             outcome = self._outcome(spec.search)
             yield RetrievalEvent(outcome)
             citation = Citation(1, outcome.hits[0], cited=True)
-            for word in self.words:
+            told = _logprobs_of(self.words) if spec.sampling.logprobs is not None else ()
+            for place, word in enumerate(self.words):
                 if self.token_s:
                     await asyncio.sleep(self.token_s)
-                yield TokenEvent(word)
+                for index in range(spec.sampling.n):
+                    yield TokenEvent(word, index, told[place : place + 1])
             if self.late_error is not None:
                 raise self.late_error
             yield CitationEvent(citation)
             finished = True
+            other = Choice("".join(self.words), "length", (replace(citation, cited=False),), told)
             yield DoneEvent(
                 answer="".join(self.words),
                 finish_reason="stop",
@@ -291,6 +309,8 @@ class FakePipeline:
                 timings=replace(outcome.timings, first_token_ms=1.0),
                 usage=Usage(prompt_tokens=20, completion_tokens=4, embed_tokens=3),
                 retrieval=outcome.retrieval,
+                logprobs=told,
+                others=(other,) * (spec.sampling.n - 1),
             )
         finally:
             self.running -= 1

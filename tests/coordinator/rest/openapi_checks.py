@@ -16,6 +16,8 @@ BEYOND_SCHEMAS = frozenset(
         ("incompatible_request", "recall"),
         ("invalid_input", "collection"),
         ("invalid_input", "chunking"),
+        ("invalid_input", "min_tokens"),
+        ("invalid_input", "top_logprobs"),
         ("invalid_input", "messages"),
         ("invalid_input", "id"),
     }

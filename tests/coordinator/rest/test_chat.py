@@ -95,11 +95,20 @@ async def test_which_collection_must_be_clear(
     "option",
     [
         {"tools": []},
-        {"n": 2},
-        {"logprobs": True},
+        {"n": 0},
+        {"n": 17},
+        {"logprobs": 1},
+        {"top_logprobs": 3},
+        {"logprobs": True, "top_logprobs": 21},
         {"logit_bias": {}},
-        {"presence_penalty": 0.5},
-        {"frequency_penalty": -1},
+        {"presence_penalty": 2.5},
+        {"frequency_penalty": -2.1},
+        {"top_k": -1},
+        {"min_p": 1.5},
+        {"repetition_penalty": 0},
+        {"min_tokens": 9, "max_tokens": 8},
+        {"stop_token_ids": [-1]},
+        {"ignore_eos": 1},
         {"response_format": {"type": "json_object"}},
         {"stream_options": {"include_usage": "yes"}},
         {"messages": []},
@@ -119,6 +128,53 @@ async def test_what_would_change_the_answer_is_refused(rig: Rig, option: dict[st
         assert "does not support" in response.json()["error"]["message"]
         assert response.json()["error"]["field"] == name
     assert rig.runtime.pipeline.specs == []
+
+
+async def test_sampling_options_reach_the_pipeline(rig: Rig) -> None:
+    options = {
+        "n": 2, "logprobs": True, "top_logprobs": 3, "presence_penalty": 0.5,
+        "frequency_penalty": -1, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1,
+        "min_tokens": 4, "stop_token_ids": [7, 9], "ignore_eos": True,
+    }  # fmt: skip
+    assert (await rig.post(PATH, {**CHAT, **options})).status_code == 200
+    assert last_spec(rig).sampling == Sampling(
+        n=2, logprobs=3, presence_penalty=0.5, frequency_penalty=-1, top_k=40, min_p=0.05,
+        repetition_penalty=1.1, min_tokens=4, stop_ids=(7, 9), ignore_eos=True,
+    )  # fmt: skip
+
+
+async def test_several_answers_are_choices(rig: Rig) -> None:
+    reply = ChatReply.model_validate_json((await rig.post(PATH, {**CHAT, "n": 3})).content)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    assert [choice.finish_reason for choice in reply.choices] == ["stop", "length", "length"]
+    assert {choice.message.content for choice in reply.choices} == {"Keys are rotated weekly [1]."}
+    assert [citation.cited for citation in reply.citations] == [True]
+
+
+async def test_log_probabilities_have_openai_s_shape(rig: Rig) -> None:
+    response = await rig.post(PATH, {**CHAT, "logprobs": True, "top_logprobs": 1})
+    reply = ChatReply.model_validate_json(response.content)
+    assert reply.choices[0].logprobs is not None
+    first = reply.choices[0].logprobs.content[0]
+    assert (first.token, first.logprob, bytes(first.bytes)) == ("Keys ", -0.25, b"Keys ")
+    assert first.top_logprobs[0].bytes == [0xC3]
+    plain = ChatReply.model_validate_json((await rig.post(PATH, CHAT)).content)
+    assert plain.choices[0].logprobs is None
+
+
+async def test_a_stream_of_several_answers_with_log_probabilities(rig: Rig) -> None:
+    body = {**CHAT, "stream": True, "n": 2, "logprobs": True}
+    lines = (await rig.post(PATH, body)).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    for index, finish in ((0, "stop"), (1, "length")):
+        mine = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == index]
+        assert mine[0]["delta"]["role"] == "assistant"
+        text = "".join(choice["delta"].get("content", "") for choice in mine)
+        assert text == "Keys are rotated weekly [1]."
+        told = [c["logprobs"]["content"] for c in mine if c["logprobs"] is not None]
+        assert "".join(one["token"] for content in told for one in content) == text
+        assert mine[-1]["finish_reason"] == finish
+    assert ["citations" in chunk for chunk in chunks[-2:]] == [False, True]
 
 
 async def test_zero_penalties_and_nulls_are_harmless(rig: Rig) -> None:

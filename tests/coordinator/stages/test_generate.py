@@ -46,7 +46,7 @@ async def test_a_stream_without_an_end_is_an_upstream_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cut_short(self: FakeLlm, request: Any, context: Any) -> Any:
-        from ragschema.wire.convert import event_to_wire
+        from ragschema.wire.generating import event_to_wire
 
         yield event_to_wire(TokenPiece("half an ans"))
 

@@ -26,10 +26,11 @@ from ragschema.types import (
     GenerateSpec,
     Role,
     Sampling,
+    TokenLogprob,
     TokenPiece,
 )
 from ragschema.wire import kv_pb2
-from ragschema.wire.convert import generate_to_wire
+from ragschema.wire.generating import generate_to_wire
 from tests.coordinator.making import FAST
 from tests.coordinator.waiting import until
 from tests.llm_node.process import mortal_node
@@ -104,8 +105,12 @@ async def collect(stage: Any, asked: GenerateSpec) -> tuple[str, GenerateEnd]:
         {"max_tokens": 40, "temperature": 1.2, "top_p": 0.9, "seed": 11},
         {"max_tokens": 1, "temperature": 1.2, "seed": 5},
         {"max_tokens": 2},
+        {
+            "max_tokens": 30, "temperature": 0.9, "seed": 4, "top_k": 50, "min_p": 0.01,
+            "repetition_penalty": 1.3, "frequency_penalty": 0.4, "min_tokens": 30,
+        },
     ],
-)
+)  # fmt: skip
 async def test_the_answer_is_that_of_one_node(nodes: Nodes, sampling: dict[str, Any]) -> None:
     async with pool_of(nodes) as pool:
         whole, end = await collect(GenerateStage(pool, gate()), spec(**sampling))
@@ -115,6 +120,26 @@ async def test_the_answer_is_that_of_one_node(nodes: Nodes, sampling: dict[str, 
         assert other.prompt_tokens == end.prompt_tokens
         assert other.completion_tokens == end.completion_tokens == sampling["max_tokens"]
         assert 0 < other.first_token_us <= other.total_us
+
+
+async def test_log_probabilities_are_those_of_one_node(nodes: Nodes) -> None:
+    async def told(stage: Any) -> list[TokenLogprob]:
+        asked = spec(max_tokens=25, temperature=1.1, seed=9, logprobs=2)
+        async with aclosing(stage(asked, CallContext.start(60))) as events:
+            return [
+                one
+                async for event in events
+                if isinstance(event, TokenPiece)
+                for one in event.logprobs
+            ]
+
+    async with pool_of(nodes) as pool:
+        whole = await told(GenerateStage(pool, gate()))
+        apart = await told(PrefillDecodeStage(pool, gate()))
+        assert [one.chosen.data for one in apart] == [one.chosen.data for one in whole]
+        for mine, other in zip(apart, whole, strict=True):
+            assert mine.chosen.logprob == pytest.approx(other.chosen.logprob, abs=1e-4)
+            assert len(mine.top) == 2
 
 
 async def test_a_stop_string_ends_it_wherever_it_comes(nodes: Nodes) -> None:

@@ -14,7 +14,8 @@ from ragschema.errors import Cancelled, IncompatibleRequest, InvalidInput
 from ragschema.types import CallContext, ChatMessage, GenerateSpec, Sampling
 from ragschema.wire import augment_pb2, augment_pb2_grpc, llm_pb2, llm_pb2_grpc
 from ragschema.wire.client import NodeClient
-from ragschema.wire.convert import generate_to_wire, tensor_from_wire, tensor_to_wire
+from ragschema.wire.convert import tensor_from_wire, tensor_to_wire
+from ragschema.wire.generating import generate_to_wire
 from tests.llm_node.process import node_process
 
 SPEC = generate_to_wire(GenerateSpec((ChatMessage("user", "go"),), "", (), Sampling(max_tokens=8)))

@@ -34,6 +34,11 @@ def _request(rng: random.Random, number: int) -> EngineRequest:
         temperature=rng.choice([0.0, 1.0]),
         seed=number,
         n=rng.choice([1, 1, 1, 3]),
+        top_k=rng.choice([0, 0, 20]),
+        min_p=rng.choice([0.0, 0.0, 0.02]),
+        repetition_penalty=rng.choice([1.0, 1.0, 1.2]),
+        frequency_penalty=rng.choice([0.0, 0.0, 0.5]),
+        min_tokens=rng.choice([0, 0, 1]),
     )
     pause = None
     if sampling.n == 1 and rng.random() < 0.3:

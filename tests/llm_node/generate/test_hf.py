@@ -149,10 +149,72 @@ async def test_no_messages_is_refused(generator: HfGenerator) -> None:
         await _run(generator, GenerateSpec((), "question", ()))
 
 
-async def test_several_answers_are_refused(generator: HfGenerator) -> None:
-    with pytest.raises(InvalidInput, match="2 answers") as caught:
-        await _run(generator, _spec(n=2))
-    assert caught.value.field == "n"
+async def _answers(
+    generator: HfGenerator, spec: GenerateSpec
+) -> tuple[dict[int, str], dict[int, GenerateEnd]]:
+    texts: dict[int, str] = {}
+    ends: dict[int, GenerateEnd] = {}
+    async for event in generator.generate(spec, CallContext.start(60)):
+        assert event.index not in ends, "nothing comes behind an end"
+        if isinstance(event, GenerateEnd):
+            ends[event.index] = event
+        else:
+            texts[event.index] = texts.get(event.index, "") + event.text
+    return texts, ends
+
+
+async def test_several_answers_come_in_one_stream(generator: HfGenerator) -> None:
+    options = {"max_tokens": 20, "temperature": 1.0, "seed": 3}
+    texts, ends = await _answers(generator, _spec(n=3, **options))
+    assert sorted(ends) == [0, 1, 2]
+    assert len(set(texts.values())) == 3
+    assert texts[0] == (await _run(generator, _spec(**options)))[0]
+    assert {end.prompt_tokens for end in ends.values()} == {ends[0].prompt_tokens}
+    assert all(end.completion_tokens == 20 for end in ends.values())
+
+
+async def test_a_stop_string_ends_one_of_several_answers(generator: HfGenerator) -> None:
+    options = {"max_tokens": 60, "temperature": 1.0, "seed": 3}
+    whole, _ = await _answers(generator, _spec(n=2, **options))
+    stop = next(whole[1][i : i + 4] for i in range(20) if whole[1][i : i + 4] not in whole[0])
+    texts, ends = await _answers(generator, _spec(n=2, stop=(stop,), **options))
+    assert (ends[0].finish_reason, ends[1].finish_reason) == ("length", "stop")
+    assert texts[0] == whole[0]
+    assert texts.get(1, "") == whole[1][: whole[1].find(stop)]
+    stats = await generator.worker.stats()
+    assert (stats.running, stats.blocks_used) == (0, 0)
+
+
+async def test_stop_strings_wait_for_enough_tokens(generator: HfGenerator) -> None:
+    whole, _ = await _run(generator, _spec(max_tokens=40))
+    text, end = await _run(generator, _spec(max_tokens=40, min_tokens=40, stop=(whole[4:7],)))
+    assert text == whole
+    assert end.finish_reason == "length"
+
+
+async def test_log_probabilities_spell_the_answer(generator: HfGenerator) -> None:
+    spec = _spec("漢字 😀", max_tokens=30, temperature=1.3, seed=8, logprobs=2)
+    pieces = [
+        event
+        async for event in generator.generate(spec, CallContext.start(60))
+        if isinstance(event, TokenPiece)
+    ]
+    told = [one for piece in pieces for one in piece.logprobs]
+    assert b"".join(one.chosen.data for one in told).decode(errors="replace") == "".join(
+        piece.text for piece in pieces
+    )
+    assert all(len(one.top) == 2 for one in told)
+    assert all(one.top[0].logprob >= one.top[1].logprob for one in told)
+    assert all(one.chosen.logprob <= one.top[0].logprob <= 0 for one in told)
+
+
+async def test_sampling_out_of_range_and_unknown_stop_ids_are_refused(
+    generator: HfGenerator,
+) -> None:
+    for options, field in (({"top_k": -1}, "sampling.top_k"), ({"stop_ids": (999,)}, "stop_ids")):
+        with pytest.raises(InvalidInput) as caught:
+            await _run(generator, _spec(**options))
+        assert field in str(caught.value.field)
 
 
 async def test_passed_deadline_stops(generator: HfGenerator) -> None:

@@ -15,6 +15,7 @@ from llm_node.generate.upstream import UpstreamConfig, UpstreamGenerator, parse_
 from llm_node.roles import GeneratorDeps
 from ragschema.errors import (
     DeadlineExceeded,
+    IncompatibleRequest,
     InvalidInput,
     Overloaded,
     PayloadTooLarge,
@@ -158,6 +159,19 @@ async def test_streams_and_reports_true_usage() -> None:
     assert (sent["model"], sent["max_tokens"], sent["seed"]) == ("tiny", 9, 5)
     assert (sent["stop"], sent["messages"]) == (["x"], [{"role": "user", "content": "hi"}])
     assert "authorization: bearer sekrit" in server.headers[0].lower()
+
+
+async def test_penalties_are_passed_on_and_other_options_refused() -> None:
+    async with serving(GOOD) as server, generator_for(server) as generator:
+        asked = replace(SPEC, sampling=Sampling(presence_penalty=0.5, frequency_penalty=-1.0))
+        async with aclosing(generator.generate(asked, CallContext.start(30))) as events:
+            assert [event async for event in events]
+        asked = replace(SPEC, sampling=Sampling(top_k=5))
+        with pytest.raises(IncompatibleRequest, match="openai has no top_k"):
+            await anext(generator.generate(asked, CallContext.start(30)))
+    assert len(server.requests) == 1
+    sent = server.requests[0]
+    assert (sent["presence_penalty"], sent["frequency_penalty"]) == (0.5, -1.0)
 
 
 async def test_usage_is_estimated_when_not_given() -> None:

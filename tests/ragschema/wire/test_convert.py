@@ -15,7 +15,7 @@ from ragschema import errors as e
 from ragschema import types as t
 from ragschema.wire import common_pb2, llm_pb2
 from ragschema.wire import convert as c
-from tests.ragschema.wire.making import U32, U64, Words, same, through_bytes
+from tests.ragschema.wire.making import U32, Words, same, through_bytes
 
 WIRE_DTYPES = ["<f4", "<f2", "<i4", "<i8", "|u1", "<u2"]
 
@@ -86,64 +86,6 @@ def test_the_row_that_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(e.InvalidInput, match="vector 2") as caught:
         c.require_finite(array, "queries")
     assert caught.value.field == "queries"
-
-
-samplings = st.builds(
-    t.Sampling,
-    max_tokens=st.integers(1, 1 << 20),
-    temperature=st.floats(0, 100, width=32),
-    top_p=st.floats(0, 1, width=32, exclude_min=True),
-    seed=st.none() | U64,
-    stop=st.lists(Words, max_size=3).map(tuple),
-)
-specs = st.builds(
-    t.GenerateSpec,
-    messages=st.lists(st.builds(t.ChatMessage, Words, Words), max_size=3).map(tuple),
-    question=Words,
-    passages=st.lists(st.builds(t.Passage, U32, Words, Words), max_size=3).map(tuple),
-    sampling=samplings,
-)
-
-
-@given(specs)
-def test_generations_round_trip(spec: t.GenerateSpec) -> None:
-    assert c.generate_from_wire(through_bytes(c.generate_to_wire(spec))) == spec
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_tokens", 0),
-        ("max_tokens", (1 << 20) + 1),
-        ("temperature", -0.5),
-        ("temperature", float("nan")),
-        ("temperature", float("inf")),
-        ("top_p", 0.0),
-        ("top_p", 1.5),
-        ("top_p", float("nan")),
-    ],
-)
-def test_sampling_out_of_range_names_the_field(name: str, value: float) -> None:
-    message = c.generate_to_wire(t.GenerateSpec((), "q", ()))
-    setattr(message.sampling, name, value)
-    with pytest.raises(e.InvalidInput) as caught:
-        c.generate_from_wire(message)
-    assert caught.value.field == f"sampling.{name}"
-
-
-events: st.SearchStrategy[t.GenerateEvent] = st.builds(t.TokenPiece, Words, U32) | st.builds(
-    t.GenerateEnd, st.sampled_from(["stop", "length"]), U64, U64, U32, U32, U32
-)
-
-
-@given(events)
-def test_events_round_trip(event: t.GenerateEvent) -> None:
-    assert c.event_from_wire(through_bytes(c.event_to_wire(event))) == event
-
-
-def test_an_event_of_an_unknown_kind_is_the_upstreams_fault() -> None:
-    with pytest.raises(e.UpstreamError):
-        c.event_from_wire(llm_pb2.GenerateEvent())
 
 
 @pytest.mark.parametrize("role", list(t.Role))
