@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ragschema.types import Sampling
 
-#: Weights that are sorted before all of them are: enough for most nuclei.
+#: Logits that are sorted before all of them are: enough for most nuclei.
 _HEAD = 256
 _COLDEST = 1e-4
 
@@ -26,14 +28,15 @@ def draw(
     Args:
         chances: in [0, 1), one per row; see ``chance``.
     """
-    temperatures = [max(one.temperature, _COLDEST) for one in samplings]
-    scaled = logits.double()
-    # From the maximum down, so that a tiny temperature cannot overflow.
-    scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / _column(temperatures, logits)
-    weights = _truncated(scaled.exp_(), samplings)
-    # The greatest weight is 1, and min_p is a share of it.
-    _drop(weights, _column([one.min_p for one in samplings], logits))
-    sums = weights.cumsum(dim=-1)
+    temperatures = _column([max(one.temperature, _COLDEST) for one in samplings], logits)
+    weights = _weights(logits, logits.amax(dim=-1, keepdim=True), temperatures)
+    if any(one.top_k or one.top_p < 1 for one in samplings):
+        weights.masked_fill_(logits < _floors(logits, weights, temperatures, samplings), 0)
+    if any(one.min_p for one in samplings):
+        # The greatest weight is 1, and min_p is a share of it.
+        least = _column([one.min_p for one in samplings], logits)
+        weights.masked_fill_(weights < least, 0)
+    sums = weights.cumsum_(dim=-1)
     wanted = _column(chances, logits) * sums[:, -1:]
     found = torch.searchsorted(sums, wanted, right=True)[:, 0]
     ids: list[int] = found.clamp_(max=logits.shape[-1] - 1).tolist()
@@ -47,47 +50,67 @@ def chance(seed: int, place: int) -> float:
     return (int.from_bytes(digest, "little") >> 12) / (1 << 52)
 
 
-def _truncated(weights: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
-    """Weights with those that top-k and top-p leave out set to 0, in place."""
-    most = [i for i, one in enumerate(samplings) if 0 < one.top_k < weights.shape[-1]]
+def _weights(
+    logits: torch.Tensor, greatest: torch.Tensor, temperatures: torch.Tensor
+) -> torch.Tensor:
+    """float64 [n, m], from the greatest logit down, so that nothing overflows."""
+    # In place: new memory of this size costs more than the arithmetic.
+    weights = logits.double()
+    weights -= greatest
+    weights /= temperatures
+    return weights.exp_()
+
+
+def _floors(
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    temperatures: torch.Tensor,
+    samplings: Sequence[Sampling],
+) -> torch.Tensor:
+    """The smallest logit that top-k and top-p keep in every row, [n, 1]."""
+    floors = torch.full_like(logits[:, :1], -math.inf)
+    most = [i for i, one in enumerate(samplings) if 0 < one.top_k < logits.shape[-1]]
     if most:
-        part = weights[most]
-        _drop(part, _kth(part, [samplings[i].top_k for i in most]))
-        weights[most] = part
+        ks = torch.tensor([samplings[i].top_k for i in most], device=logits.device)
+        best = logits[most].topk(int(ks.max()), dim=-1).values
+        floors[most] = best.gather(-1, ks[:, None] - 1)
     nuclei = [i for i, one in enumerate(samplings) if one.top_p < 1]
     if nuclei:
-        part = weights[nuclei]
-        _drop(part, _last_of_nucleus(part, [samplings[i].top_p for i in nuclei]))
-        weights[nuclei] = part
-    return weights
+        part, floor = logits[nuclei], floors[nuclei]
+        kept = weights[nuclei].masked_fill_(part < floor, 0).sum(dim=-1, keepdim=True)
+        wanted = kept * _column([samplings[i].top_p for i in nuclei], logits)
+        floors[nuclei] = torch.maximum(floor, _last_needed(part, temperatures[nuclei], wanted))
+    return floors
 
 
-def _kth(weights: torch.Tensor, ks: list[int]) -> torch.Tensor:
-    """The k-th greatest weight of every row, [n, 1]."""
-    places = torch.tensor(ks, device=weights.device)[:, None] - 1
-    return weights.topk(max(ks), dim=-1).values.gather(-1, places)
-
-
-def _last_of_nucleus(weights: torch.Tensor, shares: list[float]) -> torch.Tensor:
-    """The smallest of the fewest weights that reach a share of all, [n, 1]."""
-    wanted = _column(shares, weights) * weights.sum(dim=-1, keepdim=True)
-    head = weights.topk(min(_HEAD, weights.shape[-1]), dim=-1).values
-    last = _last_needed(head, wanted)
-    short = (head.sum(dim=-1) < wanted[:, 0]).nonzero()[:, 0]
+def _last_needed(
+    logits: torch.Tensor, temperatures: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
+    """The smallest of the fewest logits whose weights reach ``wanted``, [n, 1]."""
+    ordered = logits.topk(min(_HEAD, logits.shape[-1]), dim=-1).values
+    last, reached = _last_of(ordered, temperatures, wanted)
+    short = (reached < wanted).nonzero()[:, 0]
     if len(short):
-        ordered = weights[short].sort(dim=-1, descending=True).values
-        last[short] = _last_needed(ordered, wanted[short])
+        rows = _descending(logits[short])
+        last[short], _ = _last_of(rows, temperatures[short], wanted[short])
     return last
 
 
-def _last_needed(ordered: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    before = ordered.cumsum(dim=-1) - ordered
-    needed = (before < wanted).sum(dim=-1, keepdim=True)
-    return ordered.gather(-1, needed.clamp_(min=1) - 1)
+def _last_of(
+    ordered: torch.Tensor, temperatures: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of sorted logits, and what all of their weights reach."""
+    weights = _weights(ordered, ordered[:, :1], temperatures)
+    sums = weights.cumsum(dim=-1)
+    needed = (sums - weights < wanted).sum(dim=-1, keepdim=True)
+    return ordered.gather(-1, needed.clamp_(min=1) - 1), sums[:, -1:]
 
 
-def _drop(weights: torch.Tensor, floor: torch.Tensor) -> None:
-    weights.masked_fill_(weights < floor, 0)
+def _descending(logits: torch.Tensor) -> torch.Tensor:
+    """Every row sorted. On a CPU numpy does it several times as fast as torch."""
+    if logits.device.type == "cpu":
+        return torch.from_numpy(np.sort(logits.numpy(), axis=-1)).flip(-1)
+    return logits.sort(dim=-1, descending=True).values
 
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
