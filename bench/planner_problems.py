@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragschema.planner.iterative import Iterative
-from ragschema.planner.problem import ChipKind, Problem, Sharing, Weights
-from ragschema.planner.stages import StageKind, StageTable
+from ragschema.planner.problem import ChipKind, Decoding, Problem, Sharing, Weights
+from ragschema.planner.stages import StageKind, StageMemory, StageTable
 
 
 def random_problem(seed: int) -> Problem:
@@ -80,6 +80,48 @@ def iterative_problem(seed: int) -> Problem:
     iterative = Iterative(int(rng.integers(1, 5)), batches)
     longest_s = float(rng.choice([np.inf, 1.5, 0.6]))
     return replace(plain, stages=stages, iterative=iterative, max_answer_s=longest_s)
+
+
+def together_problem(seed: int) -> Problem:
+    """A random problem, of one kind of chips or more, with retrieval during decode or without,
+    whose decode may share chips, and whose stages may be too large to share them."""
+    rng = np.random.default_rng((seed, 13))
+    make = (random_problem, mixed_problem, iterative_problem)[int(rng.integers(0, 3))]
+    plain = make(seed)
+    kinds = len(plain.kinds)
+    limits = rng.uniform(5, 20, kinds)
+    stages = tuple(
+        stage if stage.kind is StageKind.SERVER else _heavy(rng, stage, limits)
+        for stage in plain.stages
+    )
+    together = None
+    if rng.random() < 0.5:  # where they share, another split of the chips may be the best
+        together = _slower(rng, stages[-2]), _slower(rng, stages[-1])
+    decoding = Decoding.EITHER if rng.random() < 0.6 else Decoding.TOGETHER
+    return replace(plain, stages=stages, decoding=decoding, together=together)
+
+
+def _heavy(rng: np.random.Generator, stage: StageTable, limits: NDArray[np.float64]) -> StageTable:
+    """The stage with memory on every row; each fits alone."""
+    rows = len(stage.counts)
+    limit = limits[np.array(stage.kinds or (0,) * rows)]
+    weights = limit * rng.uniform(0.05, 0.6, rows)
+    steps = rng.uniform(0, 1, (rows, len(stage.batches)))
+    cache = np.cumsum(steps, axis=1) / steps.sum(axis=1, keepdims=True)
+    cache *= ((limit - weights) * rng.uniform(0.1, 1, rows))[:, None]
+    # Weights of equal owners are equal: stages with the same name are one model.
+    owners = tuple(
+        f"model {kind} {count}" if rng.random() < 0.3 else f"{stage.name} {kind} {count}"
+        for kind, count in stage.rows
+    )
+    shared = [owner.startswith("model") for owner in owners]
+    weights = np.where(shared, limit * 0.3, weights)
+    cache = np.minimum(cache, (limit - weights)[:, None])
+    return replace(stage, memory=StageMemory(limit, weights, cache, owners))
+
+
+def _slower(rng: np.random.Generator, stage: StageTable) -> StageTable:
+    return replace(stage, latency_s=stage.latency_s * rng.uniform(1, 1.3, stage.latency_s.shape))
 
 
 def _weights(rng: np.random.Generator, name: str, kinds: int, servers: int) -> Weights:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -45,7 +46,7 @@ def trace_column(path: Path, column: str, field: str) -> NDArray[np.float64]:
                     )
     except FileNotFoundError as error:
         raise NotFound(f"there is no trace {path}", hint="check the path") from error
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
         raise InvalidInput(
             f"cannot read {path}: {error}", field=field, hint="name a text file in UTF-8"
         ) from error

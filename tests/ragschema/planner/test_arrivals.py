@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.arrivals import bursts, from_trace, poisson
+from ragschema.planner.arrivals import arrivals_for, bursts, clumps, from_trace, poisson
+from ragschema.traffic import ArrivalsConfig
 
 
 def test_poisson_has_its_rate_and_its_spread() -> None:
@@ -39,3 +42,39 @@ def test_rates_that_are_none(rate: float) -> None:
         poisson(rate, 1, 0)
     with pytest.raises(InvalidInput):
         bursts(0 if rate == 0 else 1, rate, 1)
+
+
+@pytest.mark.parametrize("cv", [0.5, 1.0, 3.0])
+def test_clumps_have_their_rate_and_their_spread(cv: float) -> None:
+    gaps = np.diff(clumps(4.0, cv, 200_000, 3))
+    assert gaps.mean() == pytest.approx(0.25, rel=0.03)
+    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ArrivalsConfig(),
+        ArrivalsConfig("gamma", cv=2),
+        ArrivalsConfig("bursts", size=8),
+    ],
+)
+def test_every_process_has_the_rate_that_is_asked_for(config: ArrivalsConfig) -> None:
+    times = arrivals_for(config, 5.0, 40_000, 1)
+    assert len(times) == 40_000
+    assert (np.diff(times) >= 0).all()
+    assert len(times) / times[-1] == pytest.approx(5.0, rel=0.03)
+
+
+def test_a_trace_keeps_its_shape_and_starts_over(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("timestamp\n100\n101\n103\n", encoding="utf-8")
+    times = arrivals_for(ArrivalsConfig("trace", trace=str(path)), 2.0, 5, 0)
+    assert times == pytest.approx(np.cumsum([1, 2, 1, 2, 1]) / 3)
+
+
+def test_a_trace_without_time_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("timestamp\n7\n7\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="all times of the trace are the same"):
+        arrivals_for(ArrivalsConfig("trace", trace=str(path)), 2.0, 5, 0)

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.planner_problems import iterative_problem, mixed_problem, random_problem
+from bench.planner_problems import (
+    iterative_problem,
+    mixed_problem,
+    random_problem,
+    together_problem,
+)
 from ragschema.planner.assemble import problem_of
 from ragschema.planner.exhaustive import exhaustive
 from ragschema.planner.play import candidate_of, play
@@ -59,6 +64,13 @@ def test_over_several_rates_it_finds_what_enumeration_finds(seed: int, rates: in
 def test_with_retrievals_during_decode_it_finds_what_enumeration_finds(seed: int) -> None:
     print("seed", seed)
     problem = iterative_problem(seed)
+    assert same(search(problem), exhaustive(problem))
+
+
+@pytest.mark.parametrize("seed", _QUICK[:80])
+def test_with_decode_beside_others_it_finds_what_enumeration_finds(seed: int) -> None:
+    print("seed", seed)
+    problem = together_problem(seed)
     assert same(search(problem), exhaustive(problem))
 
 

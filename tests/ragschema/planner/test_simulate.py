@@ -11,6 +11,7 @@ from bench.planner_problems import random_problem
 from ragschema.errors import InvalidInput
 from ragschema.planner.arrivals import bursts, poisson
 from ragschema.planner.decoding import Iteration
+from ragschema.planner.mix import Requests
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import Schedule
@@ -209,3 +210,30 @@ def test_two_runs_are_equal() -> None:
     policy = Policy(iteration=Iteration(3, 2, 0.1))
     runs = [simulate(problem, schedule, poisson(3.0, 50, 1), policy, 100, seed=4) for _ in "ab"]
     assert (runs[0].end_s == runs[1].end_s).all()
+
+
+def test_classes_have_percentiles_of_their_own() -> None:
+    """Half of the requests are ten times as long to read as the others."""
+    problem, schedule = one_server([0.1])
+    count = 2_000
+    of = np.arange(count) % 2
+    work = {"prefill": np.where(of == 0, 2 / 11, 20 / 11)}
+    again = np.zeros(count, dtype=np.int64)
+    requests = Requests(np.full(count, 10.0), again, work, of, ("short", "long"))
+    arrivals = np.arange(count) * 10.0
+    report = simulate(problem, schedule, arrivals, Policy(), 10, requests=requests).report()
+    assert report["ttft_s_p50.short"] == pytest.approx(0.2 / 11)
+    assert report["ttft_s_p99.long"] == pytest.approx(2 / 11)
+    assert report["ttft_s_p99.short"] < report["ttft_s_p50"] * 1.01 < report["ttft_s_p99"] * 1.02
+
+
+def test_each_answer_is_as_long_as_its_request_says() -> None:
+    problem, schedule = decoder(4, 0.01)
+    output = np.array([10.0, 100.0, 50.0])
+    again = np.array([0, 0, 2])
+    requests = Requests(output, again, {}, np.zeros(3, dtype=np.int64), ("all",))
+    policy = Policy(iteration=Iteration(None, 1, 0.5))
+    played = simulate(problem, schedule, np.zeros(3), policy, 100, requests=requests)
+    assert played.end_s == pytest.approx([0.1, 1.0, 1.5])
+    assert played.classes == {}
+    assert played.tpot_s == pytest.approx([0.01, 0.01, 0.03])
