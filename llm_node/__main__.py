@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llm_node.config import LlmOptions
+from llm_node.engine_options import parse_engine
 from llm_node.libraries import prepare_environment
 from ragschema import procs
 from ragschema.errors import InvalidInput
@@ -64,6 +65,10 @@ def serve(
     kv_mib: Annotated[
         int | None, typer.Option(min=1, help="KV cache in MiB; default: a share of free memory.")
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="Of hf:DIR, such as step_tokens=256,dtype=bfloat16; see docs/engine.md."),
+    ] = "",
     max_running: Annotated[
         int, typer.Option(min=1, max=1024, help="Generations under way at once.")
     ] = 8,
@@ -93,7 +98,7 @@ def serve(
         generator=generator,
         api_key_env=api_key_env,
         threads=threads,
-        kv_mib=kv_mib,
+        engine=parse_engine(engine, kv_mib),
         max_running=max_running,
         max_waiting=max_waiting,
     )

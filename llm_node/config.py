@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_node.engine.config import EngineConfig
 from ragschema.types import Role
 
 
@@ -44,7 +45,7 @@ class LlmOptions:
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
-        kv_mib: KV cache of an ``hf:`` generator; None: a share of free memory.
+        engine: of an ``hf:`` generator.
         max_running: generations under way at once.
         max_waiting: requests of one kind that may wait; more are refused.
     """
@@ -55,7 +56,7 @@ class LlmOptions:
     generator: str = "extractive"
     api_key_env: str | None = None
     threads: int = 1
-    kv_mib: int | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
     max_running: int = 8
     max_waiting: int = 128
     limits: NodeLimits = field(default_factory=NodeLimits)

@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from llm_node.config import LlmOptions
 from llm_node.embed.scheduler import EmbedScheduler
-from llm_node.engine.config import EngineConfig
+from llm_node.engine.request import EngineStats
 from llm_node.libraries import set_torch_threads
 from llm_node.roles import Embedder, Generator, GeneratorDeps, load_embedder, load_generator
 from ragschema.errors import IncompatibleRequest, InvalidInput
 from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
 
+if TYPE_CHECKING:
+    from llm_node.generate.hf import HfGenerator
+
 #: Roles that a generator plays.
 WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE)
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """An engine's counters, and the sizes that they are measured in."""
+
+    stats: EngineStats
+    block_tokens: int
+    max_tokens: int
 
 
 class LoadedNode:
@@ -86,6 +99,17 @@ class LoadedNode:
             return (0, 0)
         return (self._scheduler.running, self._scheduler.waiting)
 
+    def engine_status(self) -> EngineStatus | None:
+        """What the engine does now; None without one.
+
+        Whole numbers read while its thread may be in a step: each is right, and they
+        may come from two steps in a row.
+        """
+        if not self.has_engine:
+            return None
+        engine = cast("HfGenerator", self._generator).engine
+        return EngineStatus(engine.stats(), engine.config.block_tokens, engine.max_tokens)
+
     def capabilities(self) -> list[str]:
         """Roles, and which implementation plays them."""
         found = ["tokenize"]
@@ -128,7 +152,7 @@ async def load_node(options: LlmOptions) -> LoadedNode:
             token_offsets=embedder.token_offsets if embedder else None,
             api_key=key,
             api_key_env=options.api_key_env,
-            engine=EngineConfig(kv_bytes=None if options.kv_mib is None else options.kv_mib << 20),
+            engine=options.engine,
         )
         generator = load_generator(options.generator, deps)
         await generator.start()

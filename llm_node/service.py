@@ -14,7 +14,7 @@ import grpc
 from llm_node.admission import Admission
 from llm_node.checks import check_generate, check_texts
 from llm_node.deadlines import context_of, events_within, within
-from llm_node.node import LoadedNode
+from llm_node.node import EngineStatus, LoadedNode
 from ragschema.errors import PayloadTooLarge
 from ragschema.types import I32, CallContext, GenerateEnd, GenerateEvent, GenerateSpec
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
@@ -63,6 +63,7 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
             cancelled_total=self._cancelled,
             tokens_total=self._tokens,
             uptime_s=self._greeter.uptime_s(),
+            engine=_engine_to_wire(self._node.engine_status()),
         )
 
     async def Tokenize(
@@ -142,6 +143,29 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
     async def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
         await self._node.close()
+
+
+def _engine_to_wire(status: EngineStatus | None) -> llm_pb2.EngineStatus | None:
+    if status is None:
+        return None
+    stats = status.stats
+    return llm_pb2.EngineStatus(
+        steps_total=stats.steps,
+        computed_tokens_total=stats.computed_tokens,
+        step_us_total=stats.steps_us,
+        batch_tokens=stats.batch_tokens,
+        step_us=stats.step_us,
+        running=stats.running,
+        waiting=stats.waiting,
+        paused=stats.paused,
+        preempted_total=stats.preempted,
+        kv_blocks_used=stats.blocks_used,
+        kv_blocks=stats.blocks_total,
+        block_tokens=status.block_tokens,
+        prefix_query_tokens_total=stats.prefix_query_tokens,
+        prefix_hit_tokens_total=stats.prefix_hit_tokens,
+        max_tokens=status.max_tokens,
+    )
 
 
 def _with_wait(end: GenerateEnd, queue_us: int) -> GenerateEnd:

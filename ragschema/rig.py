@@ -16,13 +16,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig, check_generation
+from ragschema.llm_rig import EngineOptions, NodeName, Port, Positive
+from ragschema.llm_rig import LlmNodeConfig as LlmNodeConfig
 from ragschema.plainyaml import load_plain_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
-Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -112,39 +110,6 @@ class CoordinatorConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     recall_sampling: RecallSamplingConfig = field(default_factory=RecallSamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-
-
-@dataclass(frozen=True)
-class LlmNodeConfig:
-    """One LLM node. ``address`` set: it runs elsewhere and is only used.
-
-    Attributes:
-        embedder: ``minilm`` or the directory of a sentence-embedding model.
-        generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
-        api_key_env: environment variable with the upstream server's key.
-        kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
-    """
-
-    __pydantic_config__ = _STRICT
-    name: NodeName
-    roles: Annotated[
-        tuple[Literal["embed", "generate", "prefill", "decode"], ...], Field(min_length=1)
-    ] = (
-        "embed",
-        "generate",
-    )
-    embedder: str = "minilm"
-    generator: Annotated[str, Field(pattern=r"^(extractive|hf:.+|openai:https?://.+)$")] = (
-        "extractive"
-    )
-    api_key_env: str | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    kv_mib: Positive | None = None
-    max_running: Annotated[int, Field(ge=1, le=1024)] = 8
-    max_waiting: Annotated[int, Field(ge=1, le=65536)] = 128
-    host: str = "127.0.0.1"
-    port: Port = 0
-    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -346,6 +311,6 @@ def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
         BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig, GenerationConfig,
-        IntervalConfig, KnnConfig,
+        IntervalConfig, KnnConfig, EngineOptions,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

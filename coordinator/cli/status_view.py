@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +26,9 @@ def show_status(console: Console, status: Json) -> None:
         if node["error"]:
             text = f"{node['name']}: {printable(str(node['error']))}"
             console.print(Text(text, style="red"))
+    engines = [node for node in status["nodes"] if node["detail"].get("engine")]
+    if engines:
+        console.print(_engines(engines))
     if status["collections"]:
         console.print(_collections(status))
     else:
@@ -55,6 +58,31 @@ def _models(node: Json) -> str:
     models = node["detail"].get("models") or ()
     names = [m.get("name", "?") if isinstance(m, dict) else str(m) for m in models]
     return ", ".join(printable(str(n)) for n in names)
+
+
+def _engines(nodes: Sequence[Json]) -> Table:
+    table = Table(title="engines", title_justify="left")
+    for column in ("node", "running", "waiting", "paused", "preempted"):
+        table.add_column(column)
+    for column in ("KV in use", "prefix hits", "tokens per step", "step"):
+        table.add_column(column)
+    for node in nodes:
+        engine = node["detail"]["engine"]
+        counts = (engine[key] for key in ("running", "waiting", "paused", "preempted_total"))
+        mean, step_ms = engine["batch_tokens_mean"], engine["step_ms_mean"]
+        table.add_row(
+            node["name"],
+            *map(str, counts),
+            f"{_share(engine['kv_use'])} of {engine['kv_tokens']} tokens",
+            _share(engine["prefix_hit_rate"]),
+            "-" if mean is None else f"{mean:.1f}",
+            "-" if step_ms is None else f"{step_ms:.1f} ms",
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _collections(status: Json) -> Table:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from coordinator.metrics import Metrics
 from coordinator.nodes.clients import Embedded, Found, LlmClient
+from coordinator.nodes.engine_work import engine_detail
 from coordinator.nodes.health import NodeKind
 from coordinator.nodes.watched import WatchConfig, WatchedNode
 from ragschema.errors import RagrigError
@@ -105,6 +106,10 @@ class LlmNode(WatchedNode[LlmClient]):
     async def _inspect(self, restarted: bool, context: CallContext) -> Mapping[str, object]:
         reply = await self.client.status(context)
         self.models = tuple(model_from_wire(m) for m in reply.models)
+        engine: Mapping[str, object] | None = None
+        if reply.HasField("engine"):
+            self._metrics.engine_work.told(self.name, reply.engine)
+            engine = engine_detail(reply.engine)
         return {
             "models": [{**asdict(m), "role": m.role.value} for m in self.models],
             "running": reply.running,
@@ -113,4 +118,5 @@ class LlmNode(WatchedNode[LlmClient]):
             "cancelled_total": reply.cancelled_total,
             "tokens_total": reply.tokens_total,
             "uptime_s": reply.uptime_s,
+            "engine": engine,
         }

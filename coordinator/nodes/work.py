@@ -1,4 +1,4 @@
-"""What retrieval nodes tell of their work, for Prometheus.
+"""What nodes tell of their work, for Prometheus; here that of retrieval nodes.
 
 The coordinator asks every node for its status anyway; the last answer is
 exported, so that a node needs no HTTP server of its own.
@@ -6,9 +6,9 @@ exported, so that a node needs no HTTP server of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -27,9 +27,34 @@ _COUNTERS: Final = (
     ("scan_seconds", "scan_us_total", 1e-6, "Time kernel calls took, summed"),
 )
 _GAUGES: Final = (
-    ("running", "running", "Searches in kernel calls at the last check"),
-    ("waiting", "waiting", "Searches that waited for one at the last check"),
+    ("running", "running", 1.0, "Searches in kernel calls at the last check"),
+    ("waiting", "waiting", 1.0, "Searches that waited for one at the last check"),
 )
+
+
+Family = CounterMetricFamily | GaugeMetricFamily
+
+
+def counters_of(
+    prefix: str, told: Mapping[str, Any], table: Sequence[tuple[str, str, float, str]]
+) -> Iterator[Family]:
+    """Rows of (metric, field of what a node told, factor, meaning) as counters by node."""
+    for name, field, scale, what in table:
+        counter = CounterMetricFamily(f"{prefix}_{name}", what, labels=["node"])
+        for node, status in told.items():
+            counter.add_metric([node], getattr(status, field) * scale)
+        yield counter
+
+
+def gauges_of(
+    prefix: str, told: Mapping[str, Any], table: Sequence[tuple[str, str, float, str]]
+) -> Iterator[Family]:
+    """The same as gauges."""
+    for name, field, scale, what in table:
+        gauge = GaugeMetricFamily(f"{prefix}_{name}", what, labels=["node"])
+        for node, status in told.items():
+            gauge.add_metric([node], getattr(status, field) * scale)
+        yield gauge
 
 
 @dataclass(frozen=True)
@@ -49,18 +74,11 @@ class NodeWork(Collector):
         before = self._told.get(node)
         self._told[node] = _Told(status, _speed(before, status))
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         told = dict(self._told)
-        for name, field, scale, what in _COUNTERS:
-            counter = CounterMetricFamily(f"ragrig_node_{name}", what, labels=["node"])
-            for node, known in told.items():
-                counter.add_metric([node], getattr(known.status, field) * scale)
-            yield counter
-        for name, field, what in _GAUGES:
-            gauge = GaugeMetricFamily(f"ragrig_node_{name}", what, labels=["node"])
-            for node, known in told.items():
-                gauge.add_metric([node], getattr(known.status, field))
-            yield gauge
+        statuses = {node: known.status for node, known in told.items()}
+        yield from counters_of("ragrig_node", statuses, _COUNTERS)
+        yield from gauges_of("ragrig_node", statuses, _GAUGES)
         speed = GaugeMetricFamily(
             "ragrig_node_scan_bytes_per_second",
             "Speed of scans between the last two checks with scans in between",

@@ -41,9 +41,15 @@ def llm_command(
         *key,
         *("--threads", str(node.threads)),
         *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),
+        *_engine(node),
         *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
         *_common(ready_file),
     )
+
+
+def _engine(node: LlmNodeConfig) -> tuple[str, ...]:
+    given = node.engine.given()
+    return ("--engine", ",".join(f"{name}={value}" for name, value in given.items())) * bool(given)
 
 
 def retrieval_command(

@@ -68,7 +68,8 @@ class Engine:
         self._live: dict[str, list[Sequence]] = {}
         self._arrivals = 0
         self.stalled = False
-        self._steps = self._batch_tokens = self._computed_tokens = self._step_us = 0
+        self._steps = self._batch_tokens = self._computed_tokens = 0
+        self._step_us = self._steps_us = 0
 
     @staticmethod
     def load(directory: Path, config: EngineConfig) -> Engine:
@@ -231,6 +232,7 @@ class Engine:
             prefix_query_tokens=scheduler.prefix_queries,
             computed_tokens=self._computed_tokens,
             step_us=self._step_us,
+            steps_us=self._steps_us,
         )
 
     def check_integrity(self) -> None:
@@ -265,6 +267,7 @@ class Engine:
         self._batch_tokens = tokens
         self._computed_tokens += tokens
         self._step_us = int((time.monotonic() - started_s) * 1e6)
+        self._steps_us += self._step_us
 
     def _sequence(self, request_id: str) -> Sequence:
         sequences = self._live.get(request_id)

@@ -227,6 +227,8 @@ class EngineStats:
         blocks_used: blocks that some sequence holds; cached ones are free.
         prefix_hit_tokens: prompt tokens found in the cache, ever.
         computed_tokens: tokens that went through a forward pass, ever.
+        step_us: of the last step.
+        steps_us: of all steps.
     """
 
     steps: int
@@ -241,3 +243,4 @@ class EngineStats:
     prefix_query_tokens: int
     computed_tokens: int
     step_us: int
+    steps_us: int

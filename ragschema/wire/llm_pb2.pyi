@@ -530,6 +530,73 @@ class ModelInfo(_message.Message):
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
 
 @_typing.final
+class EngineStatus(_message.Message):
+    """The engine of an `hf:` generator. Sizes at the last step, sums since start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_TOTAL_FIELD_NUMBER: _builtins.int
+    COMPUTED_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
+    STEP_US_TOTAL_FIELD_NUMBER: _builtins.int
+    BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    STEP_US_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PREEMPTED_TOTAL_FIELD_NUMBER: _builtins.int
+    KV_BLOCKS_USED_FIELD_NUMBER: _builtins.int
+    KV_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_TOKENS_FIELD_NUMBER: _builtins.int
+    PREFIX_QUERY_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
+    PREFIX_HIT_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    steps_total: _builtins.int
+    computed_tokens_total: _builtins.int
+    """Tokens that went through forward passes."""
+    step_us_total: _builtins.int
+    batch_tokens: _builtins.int
+    step_us: _builtins.int
+    running: _builtins.int
+    """Sequences."""
+    waiting: _builtins.int
+    paused: _builtins.int
+    preempted_total: _builtins.int
+    kv_blocks_used: _builtins.int
+    kv_blocks: _builtins.int
+    block_tokens: _builtins.int
+    prefix_query_tokens_total: _builtins.int
+    """Prompt tokens that were looked for in the cache, and those found."""
+    prefix_hit_tokens_total: _builtins.int
+    max_tokens: _builtins.int
+    """Of one request, prompt and answer."""
+    def __init__(
+        self,
+        *,
+        steps_total: _builtins.int = ...,
+        computed_tokens_total: _builtins.int = ...,
+        step_us_total: _builtins.int = ...,
+        batch_tokens: _builtins.int = ...,
+        step_us: _builtins.int = ...,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        paused: _builtins.int = ...,
+        preempted_total: _builtins.int = ...,
+        kv_blocks_used: _builtins.int = ...,
+        kv_blocks: _builtins.int = ...,
+        block_tokens: _builtins.int = ...,
+        prefix_query_tokens_total: _builtins.int = ...,
+        prefix_hit_tokens_total: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens", b"batch_tokens", "block_tokens", b"block_tokens", "computed_tokens_total", b"computed_tokens_total", "kv_blocks", b"kv_blocks", "kv_blocks_used", b"kv_blocks_used", "max_tokens", b"max_tokens", "paused", b"paused", "preempted_total", b"preempted_total", "prefix_hit_tokens_total", b"prefix_hit_tokens_total", "prefix_query_tokens_total", b"prefix_query_tokens_total", "running", b"running", "step_us", b"step_us", "step_us_total", b"step_us_total", "steps_total", b"steps_total", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineStatus: _TypeAlias = EngineStatus  # noqa: Y015
+
+@_typing.final
 class LlmStatusReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -540,6 +607,7 @@ class LlmStatusReply(_message.Message):
     CANCELLED_TOTAL_FIELD_NUMBER: _builtins.int
     TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     running: _builtins.int
     waiting: _builtins.int
     requests_total: _builtins.int
@@ -548,6 +616,10 @@ class LlmStatusReply(_message.Message):
     uptime_s: _builtins.float
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInfo]: ...
+    @_builtins.property
+    def engine(self) -> Global___EngineStatus:
+        """Absent where no engine runs."""
+
     def __init__(
         self,
         *,
@@ -558,11 +630,14 @@ class LlmStatusReply(_message.Message):
         cancelled_total: _builtins.int = ...,
         tokens_total: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
+        engine: Global___EngineStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "engine", b"engine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_total", b"cancelled_total", "models", b"models", "requests_total", b"requests_total", "running", b"running", "tokens_total", b"tokens_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "cancelled_total", b"cancelled_total", "engine", b"engine", "models", b"models", "requests_total", b"requests_total", "running", b"running", "tokens_total", b"tokens_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
+    _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
 
 Global___LlmStatusReply: _TypeAlias = LlmStatusReply  # noqa: Y015

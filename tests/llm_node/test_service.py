@@ -119,6 +119,20 @@ async def test_embed(client: NodeClient, stub: Any) -> None:
     assert reply.compute_us > 0
 
 
+async def test_status_tells_what_the_engine_does(client: NodeClient, stub: Any) -> None:
+    before = (await _status(client, stub)).engine
+    turn = ChatMessage("user", "the quick brown fox jumps over the lazy dog")
+    spec = GenerateSpec((turn,), "", (), Sampling(max_tokens=9))
+    for _ in range(2):
+        assert [m async for m in client.stream(stub.Generate, generate_to_wire(spec), _soon())]
+    after = (await _status(client, stub)).engine
+    assert after.steps_total >= before.steps_total + 18
+    assert after.step_us_total > before.step_us_total
+    assert after.prefix_hit_tokens_total > before.prefix_hit_tokens_total
+    assert (after.running, after.waiting, after.kv_blocks_used) == (0, 0, 0)
+    assert after.kv_blocks * after.block_tokens >= after.max_tokens > 0
+
+
 async def test_tokenize_counts_characters_not_bytes(client: NodeClient, stub: Any) -> None:
     text = "naïve 😀 Größe end"
     for role in (llm_pb2.ROLE_EMBED, llm_pb2.ROLE_GENERATE):

@@ -9,6 +9,8 @@ import pytest
 
 from coordinator.cli.app import run
 from coordinator.cli.conditions import parse_filters
+from coordinator.nodes.engine_work import engine_detail
+from ragschema.wire.llm_pb2 import EngineStatus
 from tests.coordinator.cli.helpers import (
     ANSWER,
     COLLECTION,
@@ -195,6 +197,21 @@ def test_status_shows_the_sampled_recall(capsys: pytest.CaptureFixture[str]) -> 
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("64 lists") == 2
     assert shown.count("recall 0.971") == 1
+
+
+def test_status_shows_what_engines_do(capsys: pytest.CaptureFixture[str]) -> None:
+    reply = status_reply(True)
+    asked = EngineStatus(
+        steps_total=4, computed_tokens_total=50, step_us_total=8000, running=3, waiting=2,
+        preempted_total=7, kv_blocks_used=30, kv_blocks=120, block_tokens=16,
+    )  # fmt: skip
+    node = {**reply["nodes"][0], "name": "llm-0", "detail": {"engine": engine_detail(asked)}}
+    with serving({STATUS: (200, {**reply, "nodes": [*reply["nodes"], node]})}) as fake:
+        assert run(["status", "--url", fake.url]) == 0
+    shown = capsys.readouterr().out
+    assert "engines" in shown
+    for part in ("25% of 1920 tokens", "12.5", "2.0 ms", "7"):
+        assert part in shown
 
 
 def test_running_rig_is_found_by_its_data_dir_and_key(

@@ -49,6 +49,26 @@ retrieval_nodes: [{name: near, backend: faiss, threads: 5, max_waiting: 6, port:
     assert option(near, "--parent-pid") == str(os.getpid())
 
 
+def test_an_engine_s_options_reach_its_node(tmp_path: Path) -> None:
+    rig = parse_rig(
+        """
+llm_nodes:
+- {name: llm, generator: "hf:m", kv_mib: 64,
+   engine: {step_tokens: 256, block_tokens: 32, max_tokens_per_request: 1024, prefix_reuse: false}}
+- {name: plain, roles: [embed]}
+""",
+        "test",
+        tmp_path,
+    )
+    specs = {s.name: s for s in node_specs(rig, RunDir.of(rig.data_dir), commands.Programs())}
+    argv = specs["llm"].command(0)
+    assert option(argv, "--kv-mib") == "64"
+    assert option(argv, "--engine") == (
+        "block_tokens=32,max_tokens_per_request=1024,step_tokens=256,prefix_reuse=False"
+    )
+    assert "--engine" not in specs["plain"].command(0)
+
+
 def test_a_simd_node_s_command_carries_its_placement_and_limits(tmp_path: Path) -> None:
     rig = parse_rig(
         """

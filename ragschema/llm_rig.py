@@ -1,0 +1,82 @@
+"""The part of a rig file that describes LLM nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an ``hf:`` generator's engine is told; None: the engine's own default.
+
+    Attributes:
+        device: where weights and KV lie.
+        dtype: of both; auto takes the checkpoint's own.
+        block_tokens: tokens of a KV block, the unit of allocation and reuse.
+        max_tokens_per_request: prompt and answer together.
+        max_running: sequences in the batch at once.
+        step_tokens: tokens of one forward pass.
+        prefill_chunk: prompt tokens of one pass while answers are being written.
+        prefix_reuse: keep the KV of prompts for later ones that begin alike.
+        cuda_graphs: replay recorded decode steps on a GPU.
+    """
+
+    __pydantic_config__ = _STRICT
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    block_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
+    max_tokens_per_request: Positive | None = None
+    max_running: Annotated[int, Field(ge=1, le=4096)] | None = None
+    step_tokens: Positive | None = None
+    prefill_chunk: Positive | None = None
+    prefix_reuse: bool | None = None
+    cuda_graphs: bool | None = None
+
+    def given(self) -> dict[str, str | int | bool]:
+        """Those that are set, by name."""
+        told = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {name: value for name, value in told if value is not None}
+
+
+@dataclass(frozen=True)
+class LlmNodeConfig:
+    """One LLM node. ``address`` set: it runs elsewhere and is only used.
+
+    Attributes:
+        embedder: ``minilm`` or the directory of a sentence-embedding model.
+        generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
+        api_key_env: environment variable with the upstream server's key.
+        kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
+        engine: of an ``hf:`` generator.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: NodeName
+    roles: Annotated[
+        tuple[Literal["embed", "generate", "prefill", "decode"], ...], Field(min_length=1)
+    ] = (
+        "embed",
+        "generate",
+    )
+    embedder: str = "minilm"
+    generator: Annotated[str, Field(pattern=r"^(extractive|hf:.+|openai:https?://.+)$")] = (
+        "extractive"
+    )
+    api_key_env: str | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    kv_mib: Positive | None = None
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    max_running: Annotated[int, Field(ge=1, le=1024)] = 8
+    max_waiting: Annotated[int, Field(ge=1, le=65536)] = 128
+    host: str = "127.0.0.1"
+    port: Port = 0
+    address: str | None = None
