@@ -37,6 +37,19 @@ native: $(NATIVE) ## Compile the native scan where its sources changed
 native-sanitize: $(NATIVE) ## Run the native tests under address and undefined-behaviour sanitizers
 	PYTHON=$(BIN)/python sh scripts/native_sanitize.sh
 
+# Which RTL tests: all, or those that CI has time for.
+RTL_TESTS ?= rtl
+RTL := .venv/.rtl
+$(RTL): $(STAMP)
+	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e '.[rtl]'
+	@touch $(RTL)
+
+.PHONY: rtl-test
+rtl-test: $(NATIVE) $(RTL) ## Simulate the RTL of fpga/: a bench per module, whole queries, 1 M codes
+	@for tool in verilator iverilog g++; do command -v $$tool >/dev/null || { \
+	  echo "$$tool is not installed: sudo apt-get install verilator iverilog g++" >&2; exit 1; }; done
+	$(BIN)/python -m pytest -m '$(RTL_TESTS)' tests/fpga tests/retrieval_node/backends/fpga
+
 .PHONY: lint
 lint: $(NATIVE) ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -84,5 +97,5 @@ doctor: $(NATIVE) ## Say what this machine can do and what to install
 .PHONY: clean
 clean: ## Remove caches and build products, keep .venv and collections
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f retrieval_node/native/*.so .venv/.native
+	rm -f retrieval_node/native/*.so .venv/.native .venv/.rtl
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -10,7 +10,6 @@
 //   drain            held while idle: hands out K entries on out_*, worst first; afterwards the
 //                    queue is empty again. out_found is 0 for entries that no key filled
 //   out_valid, out_ready, out_rank, out_last   out_rank counts K - 1 .. 0
-//   busy             keys wait for the queue (a lane's FIFO is not empty)
 //
 // Latency from key to queue 5 cycles where nothing waits. Keys in descending order enter one
 // per cycle; random ones P per cycle but for the first few hundred.
@@ -32,7 +31,6 @@ module ragrig_topk #(
     input  logic [P*TW-1:0] in_tag,
     output logic            ready,
     output logic            idle,
-    output logic            busy,
     input  logic            drain,
     output logic            out_valid,
     input  logic            out_ready,
@@ -125,8 +123,7 @@ module ragrig_topk #(
   assign out_rank  = rank_q;
   assign out_last  = rank_q == 0;
   assign shift     = draining_q && out_ready;
-  assign busy      = waiting != 0;
-  assign idle      = !busy && (filter_q == 0) && !insert_q && !draining_q && settled_q;
+  assign idle      = (waiting == 0) && (filter_q == 0) && !insert_q && !draining_q && settled_q;
   assign ready     = ready_q && !draining_q && settled_q;
 
   always_ff @(posedge clk) begin

@@ -54,15 +54,14 @@ def sources() -> list[Path]:
 
 def simulate(
     top: str, simulator: str, parameters: Mapping[str, int], extra: tuple[Path, ...] = (),
-    bench: str | None = None,
+    folder: str | None = None,
 ) -> None:  # fmt: skip
-    """Runs fpga/tb/<bench>/test_<bench>.py against a module.
+    """Runs fpga/tb/<folder>/test_<top>.py against a module; the folder is top's own by default.
 
     Raises:
         AssertionError: a test of the bench failed, or none ran.
     """
     need(simulator)
-    bench = bench or top
     key = hashlib.sha256(json.dumps([simulator, dict(parameters)]).encode()).hexdigest()[:8]
     build = BUILD / f"{top}-{key}"
     build.mkdir(parents=True, exist_ok=True)
@@ -72,10 +71,10 @@ def simulate(
     job = {
         "simulator": simulator, "sources": [str(p) for p in (*sources(), *extra)], "top": top,
         "parameters": dict(parameters), "build_dir": str(build), "results": str(results),
-        "module": f"test_{bench}", "seed": SEED,
+        "module": f"test_{top}", "seed": SEED,
         "build_args": fast if simulator == "verilator" else [],
     }  # fmt: skip
-    path = os.pathsep.join((str(TB / bench), str(TB), str(ROOT)))
+    path = os.pathsep.join((str(TB / (folder or top)), str(TB), str(ROOT)))
     # cocotb asks pytest to rewrite its assertions; that must not load every plugin.
     own = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     own |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MAKEFLAGS": "-j2"}

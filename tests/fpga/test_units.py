@@ -6,6 +6,8 @@ import pytest
 
 from tests.fpga.simulate import simulate
 
+pytestmark = pytest.mark.rtl
+
 
 @pytest.mark.parametrize(
     ("simulator", "m", "lw", "sw"),

@@ -1,0 +1,340 @@
+// The accelerator: AXI4-Lite control, an AXI4 master for descriptors, tables, ids and results,
+// and one that only reads codes per memory channel. Registers and records: docs/fpga-registers.md.
+//
+// Parameters: CHANNELS and M (columns; 8, 16, 32, 64), both powers of two with at least two lanes
+// P = CHANNELS * 64 / M; LW (8 or 16 bits per entry), SW (bits of a sum), KMAX (at least 2),
+// CODE_DEPTH and CODE_BURST (beats that a channel buffers and reads at once). The channels'
+// signals lie side by side, channel 0 lowest; ragrig_scan names them for a Vitis kernel.
+//
+// Throughput: P codes per cycle from memory that keeps up. Without masks and biases of codes.
+module ragrig_core #(
+    parameter int CHANNELS = 1,
+    parameter int M = 16,
+    parameter int LW = 16,
+    parameter int SW = 24,
+    parameter int KMAX = 128,
+    parameter int CODE_DEPTH = 256,
+    parameter int CODE_BURST = 32
+) (
+    input  logic                    ap_clk,
+    input  logic                    ap_rst_n,
+    output logic                    interrupt,
+    output logic                    idle_o,
+    input  logic [11:0]             s_axi_control_awaddr,
+    input  logic                    s_axi_control_awvalid,
+    output logic                    s_axi_control_awready,
+    input  logic [31:0]             s_axi_control_wdata,
+    input  logic [3:0]              s_axi_control_wstrb,
+    input  logic                    s_axi_control_wvalid,
+    output logic                    s_axi_control_wready,
+    output logic [1:0]              s_axi_control_bresp,
+    output logic                    s_axi_control_bvalid,
+    input  logic                    s_axi_control_bready,
+    input  logic [11:0]             s_axi_control_araddr,
+    input  logic                    s_axi_control_arvalid,
+    output logic                    s_axi_control_arready,
+    output logic [31:0]             s_axi_control_rdata,
+    output logic [1:0]              s_axi_control_rresp,
+    output logic                    s_axi_control_rvalid,
+    input  logic                    s_axi_control_rready,
+    output logic [1:0]              m_axi_host_arid,
+    output logic [63:0]             m_axi_host_araddr,
+    output logic [7:0]              m_axi_host_arlen,
+    output logic [2:0]              m_axi_host_arsize,
+    output logic [1:0]              m_axi_host_arburst,
+    output logic                    m_axi_host_arvalid,
+    input  logic                    m_axi_host_arready,
+    input  logic [1:0]              m_axi_host_rid,
+    input  logic [511:0]            m_axi_host_rdata,
+    input  logic [1:0]              m_axi_host_rresp,
+    input  logic                    m_axi_host_rlast,
+    input  logic                    m_axi_host_rvalid,
+    output logic                    m_axi_host_rready,
+    output logic [1:0]              m_axi_host_awid,
+    output logic [63:0]             m_axi_host_awaddr,
+    output logic [7:0]              m_axi_host_awlen,
+    output logic [2:0]              m_axi_host_awsize,
+    output logic [1:0]              m_axi_host_awburst,
+    output logic                    m_axi_host_awvalid,
+    input  logic                    m_axi_host_awready,
+    output logic [511:0]            m_axi_host_wdata,
+    output logic [63:0]             m_axi_host_wstrb,
+    output logic                    m_axi_host_wlast,
+    output logic                    m_axi_host_wvalid,
+    input  logic                    m_axi_host_wready,
+    input  logic [1:0]              m_axi_host_bid,
+    input  logic [1:0]              m_axi_host_bresp,
+    input  logic                    m_axi_host_bvalid,
+    output logic                    m_axi_host_bready,
+    output logic [CHANNELS*64-1:0]  m_axi_codes_araddr,
+    output logic [CHANNELS*8-1:0]   m_axi_codes_arlen,
+    output logic [CHANNELS-1:0]     m_axi_codes_arvalid,
+    input  logic [CHANNELS-1:0]     m_axi_codes_arready,
+    input  logic [CHANNELS*512-1:0] m_axi_codes_rdata,
+    input  logic [CHANNELS*2-1:0]   m_axi_codes_rresp,
+    input  logic [CHANNELS-1:0]     m_axi_codes_rvalid,
+    output logic [CHANNELS-1:0]     m_axi_codes_rready
+);
+  localparam int P = CHANNELS * 64 / M;
+  localparam int TW = 32;
+  localparam int CW = $clog2(KMAX + 1);
+  localparam int ROW = M * LW;
+  localparam int TABLE_BEATS = 256 * ROW / 512;
+  localparam int TABLE_SHIFT = $clog2(TABLE_BEATS * 64);
+  localparam int LANE_LATENCY = 3 + $clog2(M);
+  // From a look at ready to a lane's FIFO: the lane, its filter, and ready's own register.
+  localparam int MARGIN = LANE_LATENCY + 4;
+  localparam int IDS_DEPTH = 1 << $clog2(KMAX);
+
+  // Control.
+  logic                   rst, clear, start, finish, idle, load, stop, run;
+  logic [20*32-1:0]       args;
+  logic [CHANNELS*64-1:0] code_bases;
+  logic [26*32-1:0]       status;
+  logic [31:0]            num_queries, nprobe, k, m, mode, flags, code_bytes;
+  logic [63:0]            lists_base, tables_base, results_base, ids_base;
+  logic                   bad_args, read_bad, write_bad, quiet, fetch_lists;
+  logic [31:0]            list_beats, error, error_query, written;
+
+  ragrig_control #(.CHANNELS(CHANNELS)) i_control (
+      .clk(ap_clk), .rst(!ap_rst_n),
+      .s_axi_awaddr(s_axi_control_awaddr), .s_axi_awvalid(s_axi_control_awvalid),
+      .s_axi_awready(s_axi_control_awready), .s_axi_wdata(s_axi_control_wdata),
+      .s_axi_wstrb(s_axi_control_wstrb), .s_axi_wvalid(s_axi_control_wvalid),
+      .s_axi_wready(s_axi_control_wready), .s_axi_bresp(s_axi_control_bresp),
+      .s_axi_bvalid(s_axi_control_bvalid), .s_axi_bready(s_axi_control_bready),
+      .s_axi_araddr(s_axi_control_araddr), .s_axi_arvalid(s_axi_control_arvalid),
+      .s_axi_arready(s_axi_control_arready), .s_axi_rdata(s_axi_control_rdata),
+      .s_axi_rresp(s_axi_control_rresp), .s_axi_rvalid(s_axi_control_rvalid),
+      .s_axi_rready(s_axi_control_rready), .interrupt, .args, .codes(code_bases), .start, .finish,
+      .idle, .status
+  );
+  assign num_queries  = args[(32'(ragrig_regs_pkg::REG_NUM_QUERIES)-16)*8+:32];
+  assign nprobe       = args[(32'(ragrig_regs_pkg::REG_NPROBE)-16)*8+:32];
+  assign k            = args[(32'(ragrig_regs_pkg::REG_K)-16)*8+:32];
+  assign m            = args[(32'(ragrig_regs_pkg::REG_M)-16)*8+:32];
+  assign mode         = args[(32'(ragrig_regs_pkg::REG_MODE)-16)*8+:32];
+  assign flags        = args[(32'(ragrig_regs_pkg::REG_FLAGS)-16)*8+:32];
+  assign code_bytes   = args[(32'(ragrig_regs_pkg::REG_CODE_BYTES)-16)*8+:32];
+  assign lists_base   = args[(32'(ragrig_regs_pkg::REG_LISTS)-16)*8+:64];
+  assign tables_base  = args[(32'(ragrig_regs_pkg::REG_TABLES)-16)*8+:64];
+  assign results_base = args[(32'(ragrig_regs_pkg::REG_RESULTS)-16)*8+:64];
+  assign ids_base     = args[(32'(ragrig_regs_pkg::REG_IDS)-16)*8+:64];
+  assign bad_args = (num_queries == 0) || (nprobe == 0) || (k == 0) || (k > 32'(KMAX)) || (m == 0)
+                    || (m > 32'(M)) || (code_bytes != 32'(M)) || (mode > 32'd1) || (flags != 0);
+
+  ragrig_sequencer i_sequencer (
+      .clk(ap_clk), .rst(!ap_rst_n), .start, .finish, .idle, .bad_args, .num_queries, .nprobe,
+      .written, .read_bad, .write_bad, .quiet, .clear, .load, .fetch_lists, .list_beats, .stop,
+      .run, .error, .error_query
+  );
+  assign rst    = !ap_rst_n || clear;
+  assign idle_o = idle && !start;
+
+  // Host port: descriptors (0), ids (1), tables (2) share the reads.
+  logic [2:0]   ar_valid, ar_ready, r_valid, unit_quiet, unit_bad;
+  logic [191:0] ar_addr;
+  logic [23:0]  ar_len;
+  logic         arbiter_quiet, writer_quiet;
+  ragrig_arbiter #(.N(3)) i_arbiter (
+      .clk(ap_clk), .rst, .in_valid(ar_valid), .in_ready(ar_ready), .in_addr(ar_addr),
+      .in_len(ar_len), .quiet(arbiter_quiet), .arvalid(m_axi_host_arvalid),
+      .arready(m_axi_host_arready), .arid(m_axi_host_arid), .araddr(m_axi_host_araddr),
+      .arlen(m_axi_host_arlen)
+  );
+  assign m_axi_host_arsize  = 3'd6;
+  assign m_axi_host_arburst = 2'd1;
+  assign m_axi_host_rready  = 1'b1;
+  assign r_valid = {
+    m_axi_host_rvalid && (m_axi_host_rid == 2'd2),
+    m_axi_host_rvalid && (m_axi_host_rid == 2'd1),
+    m_axi_host_rvalid && (m_axi_host_rid == 2'd0)
+  };
+
+  logic         desc_valid, desc_pop, lists_ready;
+  logic [511:0] desc_data;
+  ragrig_reader #(.DEPTH(16), .BURST(8), .BLOCK(1'b0)) i_lists (
+      .clk(ap_clk), .rst, .stop, .cmd_valid(fetch_lists), .cmd_ready(lists_ready),
+      .cmd_addr(lists_base), .cmd_beats(list_beats), .valid(desc_valid), .data(desc_data),
+      .pop(desc_pop), .quiet(unit_quiet[0]), .bad(unit_bad[0]), .arvalid(ar_valid[0]),
+      .arready(ar_ready[0]), .araddr(ar_addr[63:0]), .arlen(ar_len[7:0]), .rvalid(r_valid[0]),
+      .rdata(m_axi_host_rdata), .rbad(m_axi_host_rresp[1])
+  );
+
+  // Descriptors to commands. The scan's commands wait in line, so that codes are read ahead.
+  localparam int SCAN = 32 + TW + SW + 4;
+  logic            fetch_valid, table_cmd, table_cmd_ready, scan_push, scan_ready;
+  logic            scan_bank, scan_fresh, scan_release, scan_last;
+  logic [31:0]     fetch_beat, fetch_beats, table_number, scan_codes;
+  logic [TW-1:0]   scan_tag;
+  logic [SW-1:0]   scan_bias;
+  logic [CHANNELS-1:0] fetch_ready;
+  logic            cmd_valid, cmd_pop;
+  logic [SCAN-1:0] cmd;
+  logic [3:0]      cmd_count;
+  ragrig_walker #(.P(P), .SW(SW), .TW(TW)) i_walker (
+      .clk(ap_clk), .rst, .stop, .num_queries, .nprobe, .per_query(mode[0]), .desc_valid, .desc_data, .desc_pop,
+      .fetch_valid, .fetch_ready(&fetch_ready), .fetch_beat, .fetch_beats,
+      .table_valid(table_cmd), .table_ready(table_cmd_ready), .table_number,
+      .scan_valid(scan_push), .scan_ready, .scan_codes, .scan_tag, .scan_bias, .scan_bank,
+      .scan_fresh, .scan_release, .scan_last
+  );
+  ragrig_fifo #(.W(SCAN), .DEPTH(8)) i_scan_line (
+      .clk(ap_clk), .rst, .push(scan_push),
+      .wdata({scan_codes, scan_tag, scan_bias, scan_bank, scan_fresh, scan_release, scan_last}),
+      .pop(cmd_pop), .valid(cmd_valid), .rdata(cmd), .count(cmd_count)
+  );
+  assign scan_ready = cmd_count < 4'd8;
+
+  // Tables.
+  logic           beat_valid, beat_pop, table_loaded, table_take, table_release;
+  logic           table_we, table_bank;
+  logic [511:0]   beat;
+  logic [7:0]     table_code;
+  logic [ROW-1:0] table_row;
+  ragrig_reader #(.DEPTH(64), .BURST(16)) i_tables (
+      .clk(ap_clk), .rst, .stop, .cmd_valid(table_cmd), .cmd_ready(table_cmd_ready),
+      .cmd_addr(tables_base + (64'(table_number) << TABLE_SHIFT)), .cmd_beats(32'(TABLE_BEATS)),
+      .valid(beat_valid), .data(beat), .pop(beat_pop), .quiet(unit_quiet[2]), .bad(unit_bad[2]),
+      .arvalid(ar_valid[2]), .arready(ar_ready[2]), .araddr(ar_addr[191:128]),
+      .arlen(ar_len[23:16]), .rvalid(r_valid[2]), .rdata(m_axi_host_rdata),
+      .rbad(m_axi_host_rresp[1])
+  );
+  ragrig_table_loader #(.M(M), .LW(LW)) i_loader (
+      .clk(ap_clk), .rst, .valid(beat_valid), .data(beat), .pop(beat_pop),
+      .release_i(table_release), .take(table_take), .loaded(table_loaded), .we(table_we),
+      .bank(table_bank), .code(table_code), .row(table_row)
+  );
+
+  // Codes.
+  logic                    issue;
+  logic [CHANNELS-1:0]     codes_valid, codes_quiet, codes_bad;
+  logic [CHANNELS*512-1:0] codes;
+  genvar c;
+  generate
+    for (c = 0; c < CHANNELS; c = c + 1) begin : g_channel
+      ragrig_reader #(.DEPTH(CODE_DEPTH), .BURST(CODE_BURST)) i_codes (
+          .clk(ap_clk), .rst, .stop, .cmd_valid(fetch_valid), .cmd_ready(fetch_ready[c]),
+          .cmd_addr(code_bases[c*64+:64] + {26'd0, fetch_beat, 6'd0}), .cmd_beats(fetch_beats),
+          .valid(codes_valid[c]), .data(codes[c*512+:512]), .pop(issue),
+          .quiet(codes_quiet[c]), .bad(codes_bad[c]), .arvalid(m_axi_codes_arvalid[c]),
+          .arready(m_axi_codes_arready[c]), .araddr(m_axi_codes_araddr[c*64+:64]),
+          .arlen(m_axi_codes_arlen[c*8+:8]), .rvalid(m_axi_codes_rvalid[c]),
+          .rdata(m_axi_codes_rdata[c*512+:512]), .rbad(m_axi_codes_rresp[c*2+1])
+      );
+    end
+  endgenerate
+  assign m_axi_codes_rready = {CHANNELS{1'b1}};
+
+  // Scan, lanes, top-K.
+  logic [P-1:0]    lane_valid, sum_valid;
+  logic [TW-1:0]   tag, top_tag;
+  logic [SW-1:0]   bias, top_sum;
+  logic [P*SW-1:0] sums;
+  logic [P*TW-1:0] tags;
+  logic            bank, topk_ready, topk_idle, drain, query_end, writer_free;
+  logic            top_valid, top_found, top_last;
+  logic            stall_memory, stall_table, stall_topk, stall_result;
+  logic [CW-1:0]   top_rank;
+  logic [63:0]     query_codes;
+  ragrig_scan_control #(.P(P), .SW(SW), .TW(TW), .FLUSH(LANE_LATENCY + 4)) i_scan (
+      .clk(ap_clk), .rst, .cmd_valid, .cmd_pop, .cmd_codes(cmd[SCAN-1-:32]),
+      .cmd_tag(cmd[4+SW+:TW]), .cmd_bias(cmd[4+:SW]), .cmd_bank(cmd[3]), .cmd_fresh(cmd[2]),
+      .cmd_release(cmd[1]), .cmd_last(cmd[0]), .table_loaded, .table_take, .table_release,
+      .beats_valid((&codes_valid) && !stop), .issue, .lane_valid, .tag, .bias, .bank, .topk_ready,
+      .topk_idle, .drain, .drain_last(top_valid && top_last), .writer_free, .query_end,
+      .query_codes, .stall_memory, .stall_table, .stall_topk, .stall_result
+  );
+  ragrig_lanes #(.P(P), .M(M), .LW(LW), .SW(SW), .TW(TW)) i_lanes (
+      .clk(ap_clk), .rst, .table_we, .table_bank, .table_code, .table_row, .in_valid(lane_valid),
+      .in_bank(bank), .in_codes(codes), .in_bias(bias), .in_tag(tag), .out_valid(sum_valid),
+      .out_sum(sums), .out_tag(tags)
+  );
+  ragrig_topk #(.P(P), .KMAX(KMAX), .SW(SW), .TW(TW), .MARGIN(MARGIN)) i_topk (
+      .clk(ap_clk), .rst, .load, .k(k[CW-1:0]), .in_valid(sum_valid), .in_sum(sums),
+      .in_tag(tags), .ready(topk_ready), .idle(topk_idle), .drain, .out_valid(top_valid),
+      .out_ready(1'b1), .out_found(top_found), .out_sum(top_sum), .out_tag(top_tag),
+      .out_rank(top_rank), .out_last(top_last)
+  );
+
+  // Results.
+  logic        id_valid;
+  logic [31:0] id;
+  logic [63:0] query_cycles_q;
+  ragrig_ids #(.TW(TW), .DEPTH(IDS_DEPTH)) i_ids (
+      .clk(ap_clk), .rst, .stop, .push(top_valid && top_found), .tag(top_tag), .base(ids_base),
+      .id_valid, .id, .quiet(unit_quiet[1]), .bad(unit_bad[1]), .arvalid(ar_valid[1]),
+      .arready(ar_ready[1]), .araddr(ar_addr[127:64]), .rvalid(r_valid[1]),
+      .rdata(m_axi_host_rdata), .rbad(m_axi_host_rresp[1])
+  );
+  assign ar_len[15:8] = 8'd0;
+  ragrig_writer #(.KMAX(KMAX), .SW(SW)) i_writer (
+      .clk(ap_clk), .rst, .stop, .k(k[CW-1:0]), .address(results_base), .free(writer_free),
+      .in_valid(top_valid), .in_found(top_found), .in_sum(top_sum), .in_rank(top_rank),
+      .in_last(top_last), .id_valid, .id, .query_cycles(query_cycles_q), .query_codes, .written,
+      .quiet(writer_quiet), .bad(write_bad), .awvalid(m_axi_host_awvalid),
+      .awready(m_axi_host_awready), .awaddr(m_axi_host_awaddr), .wvalid(m_axi_host_wvalid),
+      .wready(m_axi_host_wready), .wdata(m_axi_host_wdata), .bvalid(m_axi_host_bvalid),
+      .bbad(m_axi_host_bresp[1])
+  );
+  assign m_axi_host_awid    = 2'd0;
+  assign m_axi_host_awlen   = 8'd0;
+  assign m_axi_host_awsize  = 3'd6;
+  assign m_axi_host_awburst = 2'd1;
+  assign m_axi_host_wstrb   = {64{1'b1}};
+  assign m_axi_host_wlast   = 1'b1;
+  assign m_axi_host_bready  = 1'b1;
+
+  assign read_bad = (unit_bad != 0) || (codes_bad != 0);
+  assign quiet = (&unit_quiet) && (&codes_quiet) && arbiter_quiet && writer_quiet;
+
+  // Counters; they hold their values until the next start.
+  logic [63:0] cycles_q, codes_q, bytes_q;
+  logic [63:0] stall_memory_q, stall_table_q, stall_topk_q, stall_result_q;
+  logic [31:0] done_q;
+  always_ff @(posedge ap_clk) begin
+    if (!ap_rst_n || (idle && start)) begin
+      {cycles_q, codes_q, bytes_q} <= '0;
+      {stall_memory_q, stall_table_q, stall_topk_q, stall_result_q} <= '0;
+      query_cycles_q <= '0;
+      done_q <= '0;
+    end else if (run) begin
+      cycles_q <= cycles_q + 64'd1;
+      query_cycles_q <= query_end ? 64'd0 : query_cycles_q + 64'd1;
+      if (query_end) codes_q <= codes_q + query_codes;
+      if (issue) bytes_q <= bytes_q + 64'(64 * CHANNELS);
+      stall_memory_q <= stall_memory_q + 64'(stall_memory);
+      stall_table_q <= stall_table_q + 64'(stall_table);
+      stall_topk_q <= stall_topk_q + 64'(stall_topk);
+      stall_result_q <= stall_result_q + 64'(stall_result);
+      if (!clear) done_q <= written;
+    end
+  end
+
+  // Status registers from REG_VERSION on.
+  localparam int BASE = 32'(ragrig_regs_pkg::REG_VERSION);
+  assign status[(32'(ragrig_regs_pkg::REG_VERSION)-BASE)*8+:32] = ragrig_regs_pkg::VERSION;
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_M)-BASE)*8+:32] = 32'(M);
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_CHANNELS)-BASE)*8+:32] = 32'(CHANNELS);
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_LW)-BASE)*8+:32] = 32'(LW);
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_SW)-BASE)*8+:32] = 32'(SW);
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_KMAX)-BASE)*8+:32] = 32'(KMAX);
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_FEATURES)-BASE)*8+:32] = 32'd0;
+  assign status[(32'(ragrig_regs_pkg::REG_ERROR)-BASE)*8+:32] = error;
+  assign status[(32'(ragrig_regs_pkg::REG_ERROR_QUERY)-BASE)*8+:32] = error_query;
+  assign status[(32'(ragrig_regs_pkg::REG_QUERIES_DONE)-BASE)*8+:32] = done_q;
+  assign status[(32'(ragrig_regs_pkg::REG_CYCLES)-BASE)*8+:64] = cycles_q;
+  assign status[(32'(ragrig_regs_pkg::REG_CODES_SCANNED)-BASE)*8+:64] = codes_q;
+  assign status[(32'(ragrig_regs_pkg::REG_BYTES_READ)-BASE)*8+:64] = bytes_q;
+  assign status[(32'(ragrig_regs_pkg::REG_STALL_MEMORY)-BASE)*8+:64] = stall_memory_q;
+  assign status[(32'(ragrig_regs_pkg::REG_STALL_TABLE)-BASE)*8+:64] = stall_table_q;
+  assign status[(32'(ragrig_regs_pkg::REG_STALL_TOPK)-BASE)*8+:64] = stall_topk_q;
+  assign status[(32'(ragrig_regs_pkg::REG_STALL_RESULT)-BASE)*8+:64] = stall_result_q;
+  assign status[7*32+:32] = '0;  // offsets that the map leaves out
+  assign status[11*32+:32] = '0;
+  /* verilator lint_off UNUSEDSIGNAL */
+  logic unused;  // what this build does not look at
+  assign unused = ^{args, m_axi_host_rlast, m_axi_host_rresp, m_axi_host_bid, m_axi_host_bresp,
+                    m_axi_codes_rresp, lists_ready};
+  /* verilator lint_on UNUSEDSIGNAL */
+endmodule
