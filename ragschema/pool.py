@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field
 from ragschema.errors import InvalidInput
 from ragschema.hardware.calibration import Calibration, find_calibration
 from ragschema.hardware.devices import Accelerator, Device, Fpga, Host, find_device, priced
-from ragschema.userfile import checked_yaml, read_user_text
+from ragschema.measured import Measured
+from ragschema.userfile import checked_yaml, nearest, read_user_text
 
 _D = TypeVar("_D", bound=Device)
 
@@ -97,6 +98,7 @@ class Pool:
         min_chips, max_chips: of the whole deployment.
         chips_per_node: nodes come with accelerators, one to so many; None: they are free.
         network: to retrieval nodes, and from prefill to decode; None: it takes no time.
+        measured: profiles by name of the device that they speak for.
     """
 
     chips: tuple[ChipPool, ...]
@@ -105,6 +107,7 @@ class Pool:
     max_chips: int
     chips_per_node: int | None = None
     network: NetworkConfig | None = None
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -118,6 +121,21 @@ class Pool:
             chips=tuple(ChipPool(_same(change, c.device), c.count) for c in self.chips),
             nodes=tuple(NodePool(_same(change, n.device), n.count) for n in self.nodes),
         )
+
+
+def with_profiles(pool: Pool, measured: Mapping[str, Measured]) -> Pool:
+    """The pool with profiles in place of cost models.
+
+    Raises:
+        InvalidInput: the pool has no such device.
+    """
+    known = sorted({device.name for device in pool.devices})
+    for name in measured:
+        if name not in known:
+            raise InvalidInput(
+                f"the pool has no device {name!r}", field="profile", hint=nearest(name, known)
+            )
+    return replace(pool, measured=dict(measured))
 
 
 def tied_pool(chip: Accelerator, host: Host, min_chips: int, max_chips: int) -> Pool:

@@ -91,6 +91,21 @@ Plot = Annotated[
     Path | None,
     typer.Option(help="Draw the frontier: .png, .svg, or an interactive .html.", metavar="FILE"),
 ]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        help="Measured latencies of a device of the pool, in place of the model; may stand"
+        " several times.",
+        metavar="DEVICE=profile.json",
+    ),
+]
+Extrapolate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-extrapolation", help="Use profiles beyond what was measured, less surely."
+    ),
+]
 Tables = Annotated[
     Path | None,
     typer.Option(help="Plan on latencies measured elsewhere.", metavar="FILE.csv"),
@@ -130,6 +145,8 @@ def make(
     plot: Plot = None,
     format_: As = Format.TABLE,
     robustness: Robust = False,
+    profile: Profiles = None,
+    allow_extrapolation: Extrapolate = False,
     stage_tables: Tables = None,
     limits: LimitsFile = None,
 ) -> None:
@@ -154,7 +171,7 @@ def make(
         )
     choices = PlanChoices(
         objective, counts, sharing, out, explain, plot, format_, axes, time_limit, robustness,
-        decode,
+        decode, tuple(profile or ()), allow_extrapolation,
     )  # fmt: skip
     if not run_plan(schema, pool, choices):
         raise typer.Exit(1)
@@ -176,6 +193,8 @@ def what_if(
     sharing: Sharing = "hybrid",
     decode: Decode = "apart",
     time_limit: TimeLimit = None,
+    profile: Profiles = None,
+    allow_extrapolation: Extrapolate = False,
     format_: As = Format.TABLE,
 ) -> None:
     """Plan again with one key changed at a time: load, lengths, hit rate, prices, counts.
@@ -185,8 +204,9 @@ def what_if(
     from coordinator.cli.planning import PlanChoices, run_what_if
 
     choices = PlanChoices(
-        objective, counts, sharing, None, False, None, format_, None, time_limit, decode=decode
-    )
+        objective, counts, sharing, None, False, None, format_, None, time_limit, decode=decode,
+        profiles=tuple(profile or ()), allow_extrapolation=allow_extrapolation,
+    )  # fmt: skip
     run_what_if(schema, pool, vary, choices)
 
 

@@ -52,7 +52,7 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
     figures |= {"cost_per_1000": cost_per_1000} if cost_per_1000 else {}
     figures |= {"energy_j": energy_j} if energy_j else {}
     lines = [
-        Text(f"{name:<14}{value:<10.4g}{DEFINITIONS[name]} (modelled)")
+        Text(f"{name:<14}{value:<10.4g}{DEFINITIONS[name]} ({_source(plan, name)})")
         for name, value in figures.items()
     ]
     lines.append(Text(f"{'load':<14}{plan.simulated['load']:<10.0%}of qps, for the p99"))
@@ -67,6 +67,15 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
             )
         )
     return Group(table, *lines, Text(""))
+
+
+def _source(plan: Plan, name: str) -> str:
+    """Whether a figure is measured or modelled, with its interval where there is one."""
+    source = " and ".join(sorted(set(plan.provenance.values())))
+    if name not in plan.intervals:
+        return source
+    between = plan.intervals[name]
+    return f"{source}, {between.low:.4g} to {between.high:.4g}"
 
 
 def frontier_table(

@@ -28,6 +28,7 @@ from coordinator.cli.plan_view import (
     plan_table,
 )
 from ragschema.errors import InvalidInput
+from ragschema.measured import Measured
 from ragschema.planner.assemble import Counts, Rate, SearchSpace
 from ragschema.planner.axes import Axis, Objective
 from ragschema.planner.explain import loads, marginals, runner_up
@@ -47,7 +48,8 @@ from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
 from ragschema.planner.stage_tables import problem_from_tables, read_limits
 from ragschema.planner.what_if import parse_vary, what_if
-from ragschema.pool import Pool, load_pool
+from ragschema.pool import Pool, load_pool, with_profiles
+from ragschema.profile import read_profile
 from ragschema.userfile import read_user_text
 from ragschema.workload import RagSchema, load_schema
 
@@ -69,6 +71,8 @@ class PlanChoices:
     time_limit_s: float | None = None
     robustness: bool = False
     decode: str = "apart"
+    profiles: tuple[str, ...] = ()
+    allow_extrapolation: bool = False
 
 
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
@@ -155,7 +159,25 @@ def _made(
     objective = _one_of(Objective, choices.objective, "objective")
     limit_s = math.inf if choices.time_limit_s is None else choices.time_limit_s
     axes = _axes(choices.axes)
+    pool = with_profiles(pool, _measured(choices))
     return make_plan(schema, pool, objective, _space(choices), told, axes, limit_s)
+
+
+def _measured(choices: PlanChoices) -> dict[str, Measured]:
+    """Profiles by the device that they stand for, as they were typed."""
+    found: dict[str, Measured] = {}
+    for text in choices.profiles:
+        device, _, path = text.partition("=")
+        if not device or not path:
+            raise InvalidInput(
+                f"{text!r} names no device and file", field="profile", hint="l4=profile.json"
+            )
+        if device in found:
+            raise InvalidInput(
+                f"{device!r} has two profiles", field="profile", hint="give one for each device"
+            )
+        found[device] = Measured(read_profile(Path(path)), choices.allow_extrapolation)
+    return found
 
 
 def run_tables(tables: Path, limits: Path, format_: Format, plot: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.arrivals import arrivals_for
@@ -24,6 +25,7 @@ from ragschema.planner.levels import search_levels
 from ragschema.planner.mix import Mix, mix_of
 from ragschema.planner.play import candidate_of, later_s
 from ragschema.planner.problem import Decoding, Problem, Weights
+from ragschema.planner.provenance import Interval, Provenance, intervals_of, provenance_of
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import Gap, search_within
 from ragschema.planner.simulate import Limits, Policy, simulate
@@ -92,6 +94,16 @@ class Plan:
             return None
         per_s = self.total(weights) / (3600 if rate is Rate.PER_COST else 1)
         return per_s / self.schedule.qps
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Provenance]:
+        """Where each stage's latency comes from."""
+        return provenance_of(self.problem, self.schedule)
+
+    @cached_property
+    def intervals(self) -> Mapping[str, Interval]:
+        """Of predicted figures; empty where all are modelled."""
+        return intervals_of(self.problem, self.mix, self.schedule)
 
     @property
     def cost_per_1000(self) -> float | None:

@@ -26,13 +26,14 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "pool": _devices(plan),
         "groups": _groups(plan),
         "predicted": {
-            "provenance": "modelled",
+            "provenance": " and ".join(sorted(set(plan.provenance.values()))),
             "ttft_s": plan.schedule.ttft_s,
             "tpot_s": plan.tpot_s,
             "qps": plan.schedule.qps,
             "qps_per_chip": plan.schedule.qps_per_chip,
             "cost_per_1000": plan.cost_per_1000,
             "energy_j": plan.per_request(Rate.PER_WATT),
+            "intervals": {name: [i.low, i.high] for name, i in plan.intervals.items()},
         },
         "iterative_batch": plan.schedule.iterative_batch,
         "gap": asdict(plan.gap),
@@ -64,9 +65,11 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
             entry["device"] = plan.problem.kinds[on_chips[0].kind].name
         entry["stages"] = []
         for i in group:
-            stage: dict[str, Any] = {"name": choices[i].stage, "batch": choices[i].batch}
-            if choices[i].stage in plan.policy.timeout_s:
-                stage["timeout_s"] = plan.policy.timeout_s[choices[i].stage]
+            name = choices[i].stage
+            stage: dict[str, Any] = {"name": name, "batch": choices[i].batch}
+            stage["provenance"] = str(plan.provenance[name])
+            if name in plan.policy.timeout_s:
+                stage["timeout_s"] = plan.policy.timeout_s[name]
             if stages[i].kind is StageKind.SERVER:
                 stage["hosts"] = choices[i].count
                 stage["device"] = plan.pool.nodes[choices[i].kind].device.name
@@ -88,6 +91,7 @@ class _Stage(BaseModel):
     hosts: Annotated[int, Field(ge=1)] | None = None
     device: str | None = None
     timeout_s: Annotated[float, Field(ge=0)] | None = None
+    provenance: str | None = None
 
 
 class _Group(BaseModel):
@@ -106,6 +110,7 @@ class _Predicted(BaseModel):
     qps_per_chip: Annotated[float, Field(gt=0)]
     cost_per_1000: Annotated[float, Field(ge=0)] | None = None
     energy_j: Annotated[float, Field(ge=0)] | None = None
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class _PlanFile(BaseModel):
@@ -145,7 +150,7 @@ def read_plan(path: Path) -> StoredPlan:
         for number, group in enumerate(file.groups)
         for stage in group.stages
     }
-    predicted = file.predicted.model_dump(exclude={"provenance"}, exclude_none=True)
+    predicted = file.predicted.model_dump(exclude={"provenance", "intervals"}, exclude_none=True)
     chips = sum(group.accelerators for group in file.groups)
     return StoredPlan(file.schema_name, chips, predicted, stages)
 

@@ -47,26 +47,38 @@ class Retrieval:
 
     def seconds(self, nodes: int, batch: int) -> float | None:
         """Of a batch of requests; None: the database does not fit the nodes."""
+        search = self._search_s(nodes, batch * self._queries)
+        return None if search is None else search + self.network_s(nodes, batch)
+
+    def network_s(self, nodes: int, batch: int) -> float:
+        """What the network adds to a batch; 0 without one."""
+        if self._network is None:
+            return 0.0
         queries = batch * self._queries
-        search = self._search_s(nodes, queries)
-        if search is None or self._network is None:
-            return search
         nbytes = queries * (4.0 * self._database.dims + _RESULT_BYTES * self._database.results)
         # The coordinator is one of those that a message passes.
-        return search + fan_out_s(self._network, nodes + 1, nbytes)
+        return fan_out_s(self._network, nodes + 1, nbytes)
+
+    def fits(self, nodes: int) -> bool:
+        """Whether so many nodes hold the database."""
+        return self._search_s(nodes, 1) is not None
+
+    def features(self, nodes: int, batch: int) -> dict[str, float]:
+        """What a profile may have measured a search over."""
+        index = self._ivfpq()
+        return {
+            "batch": batch * self._queries,
+            "nprobe": index.nprobe,
+            "nlist": index.nlist,
+            "codes": index.vectors * index.scan_share / nodes,
+            "k": index.results,
+            "dim": index.dims,
+        }
 
     def _search_s(self, nodes: int, queries: int) -> float | None:
         config, node = self._database, self._node
         if config.index == "ivfpq":
-            index = IvfPq(
-                self._vectors,
-                config.dims,
-                config.bytes_per_vector,
-                config.nlist,
-                config.scanned_share,
-                config.results,
-            )
-            return ivfpq_s(index, node, nodes, queries)
+            return ivfpq_s(self._ivfpq(), node, nodes, queries)
         exact = config.index == "exact"
         database = Database(
             self._vectors,
@@ -78,6 +90,17 @@ class Retrieval:
             return exact_on_gpu_s(database, node, nodes, queries, config.dims)
         assert isinstance(node, Host), "checked at the start"
         return search_s(database, node, nodes, queries)
+
+    def _ivfpq(self) -> IvfPq:
+        config = self._database
+        return IvfPq(
+            self._vectors,
+            config.dims,
+            config.bytes_per_vector,
+            config.nlist,
+            config.scanned_share,
+            config.results,
+        )
 
 
 def network_of(config: NetworkConfig) -> Network:

@@ -57,6 +57,8 @@ class StageTable:
         memory: what it holds beside other stages on the same chips; None: nothing to speak of.
         share: of all requests that go through it; batches count those that do not, too.
         full_s: latencies of batches that go through it whole; None: ``latency_s``.
+        spread: float64 [counts, batches], relative half-width of latencies that were measured,
+            nan where they are modelled; None: all are.
     """
 
     name: str
@@ -70,6 +72,7 @@ class StageTable:
     memory: StageMemory | None = None
     share: float = 1.0
     full_s: F64 | None = None
+    spread: F64 | None = None
 
     @cached_property
     def rows(self) -> tuple[tuple[int, int], ...]:

@@ -5,43 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator
-from ragschema.models import Transformer, find_model
-from ragschema.planner.cost.batches import (
-    Held,
-    Sequences,
-    Timed,
-    answers,
-    decode_on,
-    prefill_on,
-    prompts,
-    quickest,
-)
-from ragschema.planner.cost.inference import Precision, Split, encode_s, splits
+from ragschema.planner.cost.batches import Timed, answers, prompts
+from ragschema.planner.cost.inference import Split
 from ragschema.planner.cost.network import message_s
 from ragschema.planner.iterative import Iterative
 from ragschema.planner.mix import mix_of
 from ragschema.planner.searching import Retrieval, network_of
-from ragschema.planner.stages import StageKind, StageMemory, StageTable
+from ragschema.planner.stages import F64, StageKind, StageMemory, StageTable
 from ragschema.planner.thinning import thinned
+from ragschema.planner.timing import LanguageModel, OnChips, encoding, searching
 from ragschema.pool import Pool
-from ragschema.workload import (
-    EncoderConfig,
-    GeneratorConfig,
-    RagSchema,
-    RerankerConfig,
-    RewriterConfig,
-    bytes_of,
-)
+from ragschema.workload import RagSchema
 
-#: A batch on so many chips; None: it does not fit.
-_OnChips = Callable[[Accelerator, int, int], Timed | None]
-_T = TypeVar("_T")
+#: Of every prefill batch, and of every decode batch, on one split.
+_Pair = tuple[tuple[Timed | None, ...], tuple[Timed | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,7 @@ class StageTables:
         self._pool = pool
         self._sizes = sizes
         self._mix = mix_of(schema)
+        self._llm = LanguageModel.of(schema.generator, pool.measured)
         again = self._mix.again
         self.iterative = Iterative(again, sizes.iterative_batches) if again else None
 
@@ -93,36 +77,31 @@ class StageTables:
     def together(self) -> tuple[StageTable, StageTable]:
         """Prefill and decode on the same chips, with one split for both, which holds the
         weights once: the one whose best batches serve most requests."""
-        model, precision = self._generator()
-        read, written, rows = self._mix.read, self._mix.written, self._chip_rows()
+        rows = self._chip_rows()
         chosen = {}
         for kind, count in rows:
             chip = self._pool.chips[kind].device
-
-            def both(
-                split: Split, chip: Accelerator = chip
-            ) -> tuple[list[Timed | None], list[Timed | None]]:
-                return (
-                    [prefill_on(model, chip, precision, split, b, read)
-                     for b in self._sizes.batches],
-                    [decode_on(model, chip, precision, split, b, written)
-                     for b in self._sizes.decode_batches],
-                )  # fmt: skip
-
-            pairs = [both(split) for split in splits(count, model)]
-            chosen[kind, count] = max(pairs, key=lambda pair: self._served(chip, *pair))
-        prefill = [_Row(*row, tuple(chosen[row][0])) for row in rows]
-        decode = [_Row(*row, tuple(chosen[row][1])) for row in rows]
-        name = self._schema.generator.model
+            pairs = [self._both(chip, split) for split in self._llm.splits(chip, count)]
+            chosen[kind, count] = max(pairs, key=partial(self._served, chip))
+        prefill = [_Row(*row, chosen[row][0]) for row in rows]
+        decode = [_Row(*row, chosen[row][1]) for row in rows]
+        name = self._llm.name
         return (
             self._rereading(self._thin(self._table("prefill", StageKind.CHIP, prefill, name))),
             self._table("decode", StageKind.DECODE, decode, name),
         )
 
-    def _served(
-        self, chip: Accelerator, read: Sequence[Timed | None], written: Sequence[Timed | None]
-    ) -> float:
-        """Requests per second of the best pair of batches that fits; 0: none does."""
+    def _both(self, chip: Accelerator, split: Split) -> _Pair:
+        """Batches of prompts, and running ones, on one split."""
+        llm, sizes = self._llm, self._sizes
+        return (
+            tuple(llm.read(chip, split, b, self._mix.read) for b in sizes.batches),
+            tuple(llm.write(chip, split, b, self._mix.written) for b in sizes.decode_batches),
+        )
+
+    def _served(self, chip: Accelerator, pair: _Pair) -> float:
+        """Requests per second of the best two batches that fit together; 0: none do."""
+        read, written = pair
         best = 0.0
         for b, prefill in zip(self._sizes.batches, read, strict=True):
             for d, decode in zip(self._sizes.decode_batches, written, strict=True):
@@ -136,13 +115,11 @@ class StageTables:
         config = self._schema.rewriter
         if config is None or not self._mix.share("rewrite_prefill"):
             return ()
-        model, precision = find_model(config.model), _precision(config)
+        llm = LanguageModel.of(config, self._pool.measured)
         read, written = prompts(config.input), answers(config.input, config.output)
         return (
-            self._on_chips("rewrite_prefill", _prefill(model, precision, read), config.model),
-            self._on_chips(
-                "rewrite_decode", _decode(model, precision, written), config.model, delay=True
-            ),
+            self._on_chips("rewrite_prefill", llm.reading(read), llm.name),
+            self._on_chips("rewrite_decode", llm.writing(written), llm.name, delay=True),
         )
 
     def _encoder(self) -> StageTable | None:
@@ -150,13 +127,15 @@ class StageTables:
         if config is None or not self._mix.share("encode"):
             return None
         pieces = math.ceil(config.context / config.chunk)
-        return self._on_chips("encode", _encode(config, pieces, config.chunk))
+        timed = encoding(config, pieces, config.chunk, "embed", self._pool.measured)
+        return self._on_chips("encode", timed)
 
     def _reranker(self) -> StageTable | None:
         config = self._schema.reranker
         if config is None or not self._mix.share("rerank"):
             return None
-        return self._on_chips("rerank", _encode(config, config.passages, config.passage))
+        timed = encoding(config, config.passages, config.passage, "rerank", self._pool.measured)
+        return self._on_chips("rerank", timed)
 
     def _retrieval(self) -> StageTable | None:
         if self._schema.database is None or not self._mix.share("retrieval"):
@@ -167,26 +146,26 @@ class StageTables:
                 field="pool.retrieval",
                 hint="add retrieval: [{device: ..., count: ...}] to the pool file",
             )
+        network, measured = self._pool.network, self._pool.measured
         searches = [
-            Retrieval(self._schema, nodes.device, self._pool.network) for nodes in self._pool.nodes
+            searching(Retrieval(self._schema, nodes.device, network), nodes.device, measured)
+            for nodes in self._pool.nodes
         ]
         rows = [
-            _Row(kind, count, tuple(_alone(search.seconds(count, b)) for b in self._sizes.batches))
+            _Row(kind, count, tuple(search(count, b) for b in self._sizes.batches))
             for kind, (search, nodes) in enumerate(zip(searches, self._pool.nodes, strict=True))
             for count in range(1, self._most_nodes(nodes.count) + 1)
         ]
         table = self._thin(self._table("retrieval", StageKind.SERVER, rows, None))
-        return self._later(table, lambda kind, n, b: _alone(searches[kind].seconds(n, b)))
+        return self._later(table, lambda kind, n, b: searches[kind](n, b))
 
     def _most_nodes(self, count: int) -> int:
         per_node = self._pool.chips_per_node
         return count if per_node is None else max(1, self._pool.max_chips // per_node)
 
     def _prefill(self) -> StageTable:
-        model, precision = self._generator()
-        name = self._schema.generator.model
-        timed = _prefill(model, precision, self._mix.read)
-        return self._rereading(self._on_chips("prefill", timed, name))
+        timed = self._llm.reading(self._mix.read)
+        return self._rereading(self._on_chips("prefill", timed, self._llm.name))
 
     def _rereading(self, table: StageTable) -> StageTable:
         """With what is read again after retrievals during decode."""
@@ -195,27 +174,22 @@ class StageTables:
             reads = math.ceil(self._mix.passages)
         if not reads or self.iterative is None:
             return table
-        model, precision = self._generator()
         # Half of the answer is written on average; what is read replaces as much.
         context = max(reads, self._mix.prompt + self._mix.output / 2)
-        timed = _prefill(model, precision, prompts(context, context - reads))
+        timed = self._llm.reading(prompts(context, context - reads))
         chips = [c.device for c in self._pool.chips]
         return self._later(table, lambda kind, n, b: timed(chips[kind], n, b))
 
     def _decode(self) -> StageTable:
-        model, precision = self._generator()
-        timed = _decode(model, precision, self._mix.written)
-        table = self._on_chips("decode", timed, self._schema.generator.model, kind=StageKind.DECODE)
+        llm = self._llm
+        timed = llm.writing(self._mix.written)
+        table = self._on_chips("decode", timed, llm.name, kind=StageKind.DECODE)
         if self._pool.network is None:
             return table
         # The slot is held while the prompt's KV comes from prefill.
-        kv_bytes = self._mix.prompt * model.kv_values_per_token * precision.kv_bytes
+        kv_bytes = self._mix.prompt * llm.model.kv_values_per_token * llm.precision.kv_bytes
         transfer_s = message_s(network_of(self._pool.network), kv_bytes)
         return replace(table, latency_s=table.latency_s + transfer_s)
-
-    def _generator(self) -> tuple[Transformer, Precision]:
-        config = self._schema.generator
-        return find_model(config.model), _precision(config)
 
     def _later(
         self, table: StageTable, timed: Callable[[int, int, int], Timed | None]
@@ -245,7 +219,7 @@ class StageTables:
     def _on_chips(
         self,
         name: str,
-        timed: _OnChips,
+        timed: OnChips,
         owner: str | None = None,
         kind: StageKind = StageKind.CHIP,
         delay: bool = False,
@@ -267,11 +241,7 @@ class StageTables:
     ) -> StageTable:
         kept = [row for row in rows if any(timed is not None for timed in row.timed)]
         if not kept:
-            raise InvalidInput(
-                f"{name} does not fit on any number of {kind} of this pool",
-                field="pool",
-                hint="use devices with more memory, more of them, or a smaller precision",
-            )
+            raise self._nowhere(name, kind)
         decode = kind is StageKind.DECODE
         single = all(row.kind == 0 for row in kept)
         return StageTable(
@@ -280,8 +250,17 @@ class StageTables:
             tuple(row.count for row in kept),
             self._sizes.decode_batches if decode else self._sizes.batches,
             np.array([[_seconds(timed) for timed in row.timed] for row in kept]),
+            spread=_spread(kept),
             kinds=None if single else tuple(row.kind for row in kept),
             memory=None if kind is StageKind.SERVER else self._memory(name, kept, owner),
+        )
+
+    def _nowhere(self, name: str, kind: StageKind) -> InvalidInput:
+        more = "use devices with more memory, more of them, or a smaller precision"
+        if self._pool.measured:
+            more += "; or sizes that the profile measured, or --allow-extrapolation"
+        return InvalidInput(
+            f"{name} does not fit on any number of {kind} of this pool", field="pool", hint=more
         )
 
     def _memory(self, name: str, rows: Sequence[_Row], owner: str | None) -> StageMemory:
@@ -302,40 +281,16 @@ def _owner(name: str, at: int, row: _Row, owner: str | None) -> str:
     return f"{owner} {found.pop()}"
 
 
-def _prefill(model: Transformer, precision: Precision, read: Sequences) -> _OnChips:
-    return lambda chip, n, b: quickest(
-        prefill_on(model, chip, precision, split, b, read) for split in splits(n, model)
-    )
-
-
-def _decode(model: Transformer, precision: Precision, written: Sequences) -> _OnChips:
-    return lambda chip, n, b: quickest(
-        decode_on(model, chip, precision, split, b, written) for split in splits(n, model)
-    )
-
-
-def _encode(config: EncoderConfig | RerankerConfig, pieces: int, tokens: int) -> _OnChips:
-    """An encoder that reads so many pieces of so many tokens per request."""
-    width = bytes_of(config.weights)
-
-    def timed(chip: Accelerator, n: int, b: int) -> Timed:
-        seconds = encode_s(config.parameters, chip, width, n, b * pieces, tokens)
-        return Timed(seconds, Split(n, 1, 1), Held(config.parameters * width, 0.0))
-
-    return timed
-
-
-def _alone(seconds: float | None) -> Timed | None:
-    """On servers, which hold nothing else."""
-    return None if seconds is None else Timed(seconds, Split(1, 1, 1), Held(0.0, 0.0))
-
-
 def _seconds(timed: Timed | None) -> float:
     return math.inf if timed is None else timed.seconds
 
 
-def _precision(config: GeneratorConfig | RewriterConfig) -> Precision:
-    return Precision(bytes_of(config.weights), bytes_of(config.kv))
+def _spread(rows: Sequence[_Row]) -> F64 | None:
+    """Half-widths of what was measured; None: nothing was."""
+    given = [[None if t is None else t.spread for t in row.timed] for row in rows]
+    if all(spread is None for row in given for spread in row):
+        return None
+    return np.array([[np.nan if spread is None else spread for spread in row] for row in given])
 
 
 def powers_of_two(most: int) -> tuple[int, ...]:

@@ -111,4 +111,4 @@ def test_a_single_kind_needs_its_host(old: str, new: str, field: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(POOLS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_pool_loads(path: Path) -> None:
-    assert load_pool(path).max_chips > 1
+    assert load_pool(path).max_chips >= 1

@@ -67,11 +67,13 @@ class Timed:
 
     Attributes:
         seconds: of the whole batch.
+        spread: relative half-width of what was measured; None: it is modelled.
     """
 
     seconds: float
     split: Split
     held: Held
+    spread: float | None = None
 
 
 def held_on(

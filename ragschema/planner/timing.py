@@ -1,0 +1,183 @@
+"""Where latencies come from: a device's profile where it measured the role, else a cost model.
+
+A measured device is used whole: n of them are n replicas that share a batch, or n nodes that
+share a database. What a batch holds in memory is modelled either way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ragschema.hardware.devices import Accelerator, Fpga, Host
+from ragschema.measured import Measured
+from ragschema.models import Transformer, find_model
+from ragschema.planner.cost.batches import (
+    Held,
+    Sequences,
+    Timed,
+    decode_on,
+    held_on,
+    prefill_on,
+    quickest,
+)
+from ragschema.planner.cost.inference import Precision, Split, encode_s, splits
+from ragschema.planner.searching import Retrieval
+from ragschema.workload import (
+    EncoderConfig,
+    GeneratorConfig,
+    RerankerConfig,
+    RewriterConfig,
+    bytes_of,
+)
+
+#: A batch on so many chips; None: it does not fit, or was not measured.
+OnChips = Callable[[Accelerator, int, int], Timed | None]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that reads prompts and writes answers.
+
+    Attributes:
+        name: as the schema has it, and profiles.
+        measured: by name of device.
+    """
+
+    name: str
+    model: Transformer
+    precision: Precision
+    measured: Mapping[str, Measured]
+
+    @classmethod
+    def of(
+        cls, config: GeneratorConfig | RewriterConfig, measured: Mapping[str, Measured]
+    ) -> LanguageModel:
+        """The model of a schema's generator or rewriter.
+
+        Raises:
+            InvalidInput, NotFound: there is no such model.
+        """
+        precision = Precision(bytes_of(config.weights), bytes_of(config.kv))
+        return cls(config.model, find_model(config.model), precision, measured)
+
+    def splits(self, chip: Accelerator, chips: int) -> Sequence[Split]:
+        """How n chips may be split; measured ones into replicas only."""
+        if self._profile(chip, "prefill") or self._profile(chip, "decode"):
+            return (Split(chips, 1, 1),)
+        return tuple(splits(chips, self.model))
+
+    def read(self, chip: Accelerator, split: Split, batch: int, read: Sequences) -> Timed | None:
+        """A batch of prompts on one split."""
+        profile = self._profile(chip, "prefill")
+        if profile is None:
+            return prefill_on(self.model, chip, self.precision, split, batch, read)
+        at = {
+            "tokens": read.tokens,
+            "context": read.context,
+            "cached": max(0.0, read.held - read.tokens),
+        }
+        return self._measured(profile, "prefill", chip, split, batch, read, at, 1.0)
+
+    def write(
+        self, chip: Accelerator, split: Split, batch: int, written: Sequences
+    ) -> Timed | None:
+        """A running batch until each has written its tokens, on one split."""
+        profile = self._profile(chip, "decode")
+        if profile is None:
+            return decode_on(self.model, chip, self.precision, split, batch, written)
+        at = {"tokens": written.context, "context": written.context}
+        steps = written.tokens
+        return self._measured(profile, "decode", chip, split, batch, written, at, steps)
+
+    def reading(self, read: Sequences) -> OnChips:
+        """``read`` on the best split."""
+        return lambda chip, n, b: quickest(
+            self.read(chip, split, b, read) for split in self.splits(chip, n)
+        )
+
+    def writing(self, written: Sequences) -> OnChips:
+        """``write`` on the best split."""
+        return lambda chip, n, b: quickest(
+            self.write(chip, split, b, written) for split in self.splits(chip, n)
+        )
+
+    def _profile(self, chip: Accelerator, role: str) -> Measured | None:
+        found = self.measured.get(chip.name)
+        return found if found is not None and found.knows(role, self.name) else None
+
+    def _measured(
+        self,
+        profile: Measured,
+        role: str,
+        chip: Accelerator,
+        split: Split,
+        batch: int,
+        sequences: Sequences,
+        at: Mapping[str, float],
+        times: float,
+    ) -> Timed | None:
+        mine = math.ceil(batch / split.data)
+        held = held_on(self.model, self.precision, split, mine, sequences)
+        if held.total > chip.memory_bytes:
+            return None
+        found = profile.seconds(role, self.name, {**at, "batch": mine})
+        if found is None:
+            return None
+        return Timed(times * found.seconds, split, held, found.high / found.seconds - 1)
+
+
+def encoding(
+    config: EncoderConfig | RerankerConfig,
+    pieces: int,
+    tokens: int,
+    role: str,
+    measured: Mapping[str, Measured],
+) -> OnChips:
+    """An encoder that reads so many pieces of so many tokens per request.
+
+    Args:
+        role: of a profile: ``embed`` or ``rerank``.
+    """
+    width = bytes_of(config.weights)
+
+    def timed(chip: Accelerator, n: int, b: int) -> Timed | None:
+        split, held = Split(n, 1, 1), Held(config.parameters * width, 0.0)
+        profile = measured.get(chip.name)
+        if profile is None or not profile.knows(role):
+            seconds = encode_s(config.parameters, chip, width, n, b * pieces, tokens)
+            return Timed(seconds, split, held)
+        at = {"batch": math.ceil(b * pieces / n), "tokens": tokens}
+        found = profile.seconds(role, None, at)
+        if found is None:
+            return None
+        return Timed(found.seconds, split, held, found.high / found.seconds - 1)
+
+    return timed
+
+
+def searching(
+    search: Retrieval, node: Host | Fpga | Accelerator, measured: Mapping[str, Measured]
+) -> Callable[[int, int], Timed | None]:
+    """Retrieval for a batch of requests on n nodes, by n and batch."""
+    split, nothing = Split(1, 1, 1), Held(0.0, 0.0)
+    profile = measured.get(node.name)
+
+    def timed(nodes: int, batch: int) -> Timed | None:
+        if profile is None or not profile.knows("pq_scan"):
+            seconds = search.seconds(nodes, batch)
+            return None if seconds is None else Timed(seconds, split, nothing)
+        if not search.fits(nodes):
+            return None
+        at = search.features(nodes, batch)
+        roles = [r for r in ("index_scan", "pq_scan", "retrieval_call") if profile.knows(r)]
+        parts = [profile.seconds(role, None, at) for role in roles]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return None
+        total = sum(part.seconds for part in found)
+        spread = sum(part.high for part in found) / total - 1
+        return Timed(total + search.network_s(nodes, batch), split, nothing, spread)
+
+    return timed
