@@ -64,13 +64,13 @@ class Retrieval:
         return self._search_s(nodes, 1) is not None
 
     def features(self, nodes: int, batch: int) -> dict[str, float]:
-        """What a profile may have measured a search over."""
-        index = self._ivfpq()
+        """What a profile may have measured a search over; codes are those of all queries."""
+        index, queries = self._ivfpq(), batch * self._queries
         return {
-            "batch": batch * self._queries,
+            "batch": queries,
             "nprobe": index.nprobe,
             "nlist": index.nlist,
-            "codes": index.vectors * index.scan_share / nodes,
+            "codes": queries * index.vectors * index.scan_share / nodes,
             "k": index.results,
             "dim": index.dims,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragschema.hardware.devices import Accelerator, Fpga, Host
 from ragschema.measured import Measured
@@ -64,32 +65,32 @@ class LanguageModel:
 
     def splits(self, chip: Accelerator, chips: int) -> Sequence[Split]:
         """How n chips may be split; measured ones into replicas only."""
-        if self._profile(chip, "prefill") or self._profile(chip, "decode"):
+        if self._variant(chip, "prefill") or self._variant(chip, "decode"):
             return (Split(chips, 1, 1),)
         return tuple(splits(chips, self.model))
 
     def read(self, chip: Accelerator, split: Split, batch: int, read: Sequences) -> Timed | None:
         """A batch of prompts on one split."""
-        profile = self._profile(chip, "prefill")
-        if profile is None:
+        variant = self._variant(chip, "prefill")
+        if variant is None:
             return prefill_on(self.model, chip, self.precision, split, batch, read)
         at = {
             "tokens": read.tokens,
             "context": read.context,
             "cached": max(0.0, read.held - read.tokens),
         }
-        return self._measured(profile, "prefill", chip, split, batch, read, at, 1.0)
+        return self._measured("prefill", variant, chip, split, batch, read, at, 1.0)
 
     def write(
         self, chip: Accelerator, split: Split, batch: int, written: Sequences
     ) -> Timed | None:
         """A running batch until each has written its tokens, on one split."""
-        profile = self._profile(chip, "decode")
-        if profile is None:
+        variant = self._variant(chip, "decode")
+        if variant is None:
             return decode_on(self.model, chip, self.precision, split, batch, written)
         at = {"tokens": written.context, "context": written.context}
         steps = written.tokens
-        return self._measured(profile, "decode", chip, split, batch, written, at, steps)
+        return self._measured("decode", variant, chip, split, batch, written, at, steps)
 
     def reading(self, read: Sequences) -> OnChips:
         """``read`` on the best split."""
@@ -103,14 +104,18 @@ class LanguageModel:
             self.write(chip, split, b, written) for split in self.splits(chip, n)
         )
 
-    def _profile(self, chip: Accelerator, role: str) -> Measured | None:
-        found = self.measured.get(chip.name)
-        return found if found is not None and found.knows(role, self.name) else None
+    def _variant(self, chip: Accelerator, role: str) -> str | None:
+        """What the chip's profile calls this model; None: it was not measured in the role."""
+        found, path = self.measured.get(chip.name), Path(self.name)
+        # A node names a checkpoint by its folder.
+        checkpoint = path.parent.name if path.suffix == ".json" else self.name
+        names = (self.name, f"hf:{checkpoint}")
+        return next((n for n in names if found is not None and found.knows(role, n)), None)
 
     def _measured(
         self,
-        profile: Measured,
         role: str,
+        variant: str,
         chip: Accelerator,
         split: Split,
         batch: int,
@@ -122,7 +127,7 @@ class LanguageModel:
         held = held_on(self.model, self.precision, split, mine, sequences)
         if held.total > chip.memory_bytes:
             return None
-        found = profile.seconds(role, self.name, {**at, "batch": mine})
+        found = self.measured[chip.name].seconds(role, variant, {**at, "batch": mine})
         if found is None:
             return None
         return Timed(times * found.seconds, split, held, found.high / found.seconds - 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ragschema.here import Machine, Software
 from ragschema.profile import FORMAT, Profile, RoleProfile, Sample, fitted
-from ragschema.profile_fit import Fit, Term
+from ragschema.profile_fit import fit_terms
 
 MACHINE = Machine("made up", 2, 16.0, "avx2")
 SOFTWARE = Software("0.1.0", 1, None, "3.11.2", {})
@@ -27,7 +27,7 @@ def role(
         at = dict(zip(over, map(float, values), strict=True))
         once = seconds(**at)
         samples.append(Sample(at, (once * (1 - noise), once, once * (1 + noise))))
-    nothing = Fit((Term("1", 0.0),), (0.0,), 0.0)
+    nothing = fit_terms([samples[0].at], [1.0], ("1",))
     bare = RoleProfile(
         name, variant, 2, {}, SOFTWARE, "2026-01-01T00:00:00Z", 0.0, tuple(samples), nothing
     )

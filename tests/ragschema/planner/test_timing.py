@@ -47,7 +47,7 @@ def measured(noise: float = 0.05) -> Profile:
         role("rerank", "any", {"batch": [1, 64], "tokens": TOKENS},
              lambda batch, tokens: 1e-5 * batch * tokens, ("batch*tokens",), noise),
         role("pq_scan", "simd", {"batch": [1, 8], "codes": [1e3, 1e6]},
-             lambda batch, codes: 1e-4 + 1e-9 * batch * codes, ("1", "batch*codes"), noise),
+             lambda batch, codes: 1e-4 * batch + 1e-9 * codes, ("batch", "codes"), noise),
         role("retrieval_call", "simd", {"batch": [1, 8]}, lambda batch: 0.001, ("1",), noise),
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_every_stage_is_what_was_measured() -> None:
     assert seconds(problem, "prefill", 1, 4) == pytest.approx(0.01 + 1e-4 * 4 * 300, rel=1e-6)
     assert seconds(problem, "decode", 1, 16) == pytest.approx(100 * (0.02 + 0.016), rel=1e-6)
     assert seconds(problem, "rerank", 1, 8) == pytest.approx(1e-5 * 64 * 100, rel=1e-6)
-    scan = 1e-4 + 1e-9 * 8 * 1e7 * 0.01
+    scan = 8e-4 + 1e-9 * 8 * 1e7 * 0.01
     assert seconds(problem, "retrieval", 1, 8) == pytest.approx(scan + 0.001, rel=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_more_of_a_device_are_replicas_and_shards() -> None:
     problem = problem_of(schema(), pool(), SMALL)
     assert seconds(problem, "prefill", 2, 8) == seconds(problem, "prefill", 1, 4)
     assert seconds(problem, "decode", 2, 32) == seconds(problem, "decode", 1, 16)
-    half = 1e-4 + 1e-9 * 8 * 1e7 * 0.01 / 2
+    half = 8e-4 + 1e-9 * 8 * 1e7 * 0.01 / 2
     assert seconds(problem, "retrieval", 2, 8) == pytest.approx(half + 0.001, rel=1e-6)
 
 
@@ -116,6 +116,12 @@ def test_what_was_not_measured_is_modelled() -> None:
 def test_another_models_figures_are_not_taken() -> None:
     other = replace(schema(), generator=replace(schema().generator, model="mistral-7b"))
     assert stage(problem_of(other, pool(), SMALL), "prefill").spread is None
+
+
+def test_a_checkpoint_goes_by_its_folders_name() -> None:
+    first = replace(measured().roles[0], variant="hf:llama-3-8b")
+    known = with_profiles(parse_pool(POOL, "p.yaml"), {"l4": Measured(profile(first))})
+    assert stage(problem_of(schema(), known, SMALL), "prefill").spread is not None
 
 
 def test_a_plan_says_what_is_measured_and_how_sure_it_is(tmp_path: Path) -> None:
