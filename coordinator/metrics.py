@@ -24,7 +24,9 @@ from coordinator.types import Coverage, Timings, Usage
 from ragschema.errors import InternalError, RagrigError, all_error_types
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-STAGES: Final = ("queue", "embed", "probe", "scan", "merge", "prompt", "first_token", "total")
+STAGES: Final = (
+    "queue", "embed", "probe", "scan", "merge", "rerank", "prompt", "first_token", "total",
+)  # fmt: skip
 OPERATIONS: Final = ("search", "query", "embed")
 _SECONDS = (
     1e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
@@ -110,6 +112,7 @@ class Metrics:
             ("probe", timings.probe_ms),
             ("scan", timings.scan_ms),
             ("merge", timings.merge_ms),
+            ("rerank", timings.rerank_ms),
             ("prompt", timings.prompt_ms),
             ("first_token", timings.first_token_ms),
         ):

@@ -1,6 +1,6 @@
 """A question's way, in order. Start reading here.
 
-    search:  check -> effort -> embed -> find (probe -> retrieve -> merge)
+    search:  check -> effort -> embed -> find (probe -> retrieve -> merge) -> rerank
     query:   search -> prompt -> write -> citations
 
 ``write`` is one of four ways, as the rig says: a node alone, a prefill and a decode
@@ -36,6 +36,7 @@ from coordinator.stages.gate import Gate
 from coordinator.stages.iterative import SearchTogether
 from coordinator.stages.merge import to_hits
 from coordinator.stages.prompt import PromptStage
+from coordinator.stages.rerank import RerankStage
 from coordinator.stages.retrieve import RetrieveRequest
 from coordinator.stages.row_filter import Reach, RowFilter, reach_of
 from coordinator.stages.vectors import query_vector
@@ -74,6 +75,7 @@ class Pipeline:
         )
         metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
+        self._rerank = RerankStage(config.rerank, pool, Gate(stages.rerank, "rerank", metrics))
         gate = Gate(stages.generate, "generate", metrics)
         self._iterative = Batcher[SearchSpec, SearchOutcome](
             SearchTogether(self._search), stages.iterative, "iterative", metrics
@@ -91,7 +93,7 @@ class Pipeline:
                 either the caller's to mend or says when to try again.
         """
         with self._metrics.operation("search"):
-            outcome = await self._search(spec, context)
+            outcome = await self._best(spec, context)
             self._metrics.observe_timings(outcome.timings)
             self._metrics.observe_usage(outcome.usage)
             return outcome
@@ -112,7 +114,7 @@ class Pipeline:
         """
         started_s = time.perf_counter()
         with self._metrics.operation("query"):
-            outcome = await self._search(spec.search, context)
+            outcome = await self._best(spec.search, context)
             yield RetrievalEvent(outcome)
 
             prompt_s = time.perf_counter()
@@ -141,6 +143,11 @@ class Pipeline:
         with self._catalog.use(collection) as live:
             embedder = live.snapshot.manifest.embedder
             return None if embedder is None else embedder.fingerprint
+
+    async def _best(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
+        """What a search finds, reranked where the rig says so."""
+        outcome = await self._search(self._rerank.widened(spec), context)
+        return await self._rerank(spec, outcome, context)
 
     async def _search(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         started_s = time.perf_counter()

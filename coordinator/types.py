@@ -83,10 +83,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk and how near it is; larger scores are nearer."""
+    """A chunk and how near it is; larger scores are nearer.
+
+    Attributes:
+        rerank_score: of the cross-encoder that ordered the hits, on its own scale,
+            larger answers better; None where none did.
+    """
 
     chunk: Chunk
     score: float
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class Timings:
     probe_ms: float | None = None
     scan_ms: float | None = None
     merge_ms: float | None = None
+    rerank_ms: float | None = None
     prompt_ms: float | None = None
     first_token_ms: float | None = None
     total_ms: float = 0.0

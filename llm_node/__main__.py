@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from llm_node import arguments
 from llm_node.config import LlmOptions
 from llm_node.engine_options import parse_engine
 from llm_node.libraries import prepare_environment
@@ -18,7 +18,7 @@ from ragschema.wire.serving import ListenOptions
 
 app = typer.Typer(
     name="llm_node",
-    help="An LLM node: embeds texts and generates answers behind gRPC.",
+    help="An LLM node: embeds texts, ranks passages and generates answers behind gRPC.",
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 @app.callback()
 def _node() -> None:
-    """An LLM node: embeds texts and generates answers behind gRPC."""
+    """An LLM node: embeds texts, ranks passages and generates answers behind gRPC."""
 
 
 def _roles(text: str) -> tuple[Role, ...]:
@@ -46,42 +46,22 @@ def _roles(text: str) -> tuple[Role, ...]:
 
 @app.command()
 def serve(
-    name: Annotated[str, typer.Option(help="Name in messages and in status.")] = "llm-0",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 0,
-    roles: Annotated[
-        str, typer.Option(help="embed, generate, prefill, decode; several with commas.")
-    ] = "embed,generate",
-    embedder: Annotated[
-        str, typer.Option(help="minilm, or the directory of a sentence-embedding model.")
-    ] = "minilm",
-    generator: Annotated[
-        str, typer.Option(help="extractive, hf:DIR or openai:URL[#MODEL].")
-    ] = "extractive",
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the upstream server's API key.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a model.")] = 1,
-    kv_mib: Annotated[
-        int | None, typer.Option(min=1, help="KV cache in MiB; default: a share of free memory.")
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(help="Of hf:DIR, such as step_tokens=256,dtype=bfloat16; see docs/engine.md."),
-    ] = "",
-    max_running: Annotated[
-        int, typer.Option(min=1, max=1024, help="Generations under way at once.")
-    ] = 8,
-    max_waiting: Annotated[
-        int, typer.Option(min=1, max=65536, help="Requests of a kind that may wait.")
-    ] = 128,
-    ready_file: Annotated[
-        Path | None, typer.Option(help="Written with the address once the node serves.")
-    ] = None,
-    parent_pid: Annotated[int | None, typer.Option(help="Stop when this process ends.")] = None,
-    log_level: Annotated[
-        str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")
-    ] = "INFO",
+    name: arguments.Name = "llm-0",
+    host: arguments.Host = "127.0.0.1",
+    port: arguments.Port = 0,
+    roles: arguments.Roles = "embed,generate",
+    embedder: arguments.EmbedderRef = "minilm",
+    generator: arguments.GeneratorRef = "extractive",
+    reranker: arguments.RerankerRef = None,
+    api_key_env: arguments.ApiKeyEnv = None,
+    threads: arguments.Threads = 1,
+    kv_mib: arguments.KvMib = None,
+    engine: arguments.EngineText = "",
+    max_running: arguments.MaxRunning = 8,
+    max_waiting: arguments.MaxWaiting = 128,
+    ready_file: arguments.ReadyFile = None,
+    parent_pid: arguments.ParentPid = None,
+    log_level: arguments.LogLevel = "INFO",
 ) -> None:
     """Loads the models, then serves until SIGTERM or Ctrl-C."""
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -96,6 +76,7 @@ def serve(
         roles=_roles(roles),
         embedder=embedder,
         generator=generator,
+        reranker=reranker,
         api_key_env=api_key_env,
         threads=threads,
         engine=parse_engine(engine, kv_mib),
@@ -128,9 +109,9 @@ async def _run(options: LlmOptions, listen: ListenOptions) -> None:
         await service.close()
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Runs the command line; ``serve`` may be left out."""
-    procs.run_command_line(app, "python -m llm_node", arguments)
+    procs.run_command_line(app, "python -m llm_node", argv)
 
 
 if __name__ == "__main__":

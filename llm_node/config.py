@@ -42,6 +42,7 @@ class LlmOptions:
     Attributes:
         roles: what it does; a call for another role is refused.
         embedder: ``minilm`` or the directory of a sentence-embedding model.
+        reranker: directory of a cross-encoder, for the role rerank.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
@@ -54,6 +55,7 @@ class LlmOptions:
     roles: tuple[Role, ...] = (Role.EMBED, Role.GENERATE)
     embedder: str = "minilm"
     generator: str = "extractive"
+    reranker: str | None = None
     api_key_env: str | None = None
     threads: int = 1
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -13,7 +13,16 @@ from llm_node.config import LlmOptions
 from llm_node.embed.scheduler import EmbedScheduler
 from llm_node.engine.request import EngineStats
 from llm_node.libraries import set_torch_threads
-from llm_node.roles import Embedder, Generator, GeneratorDeps, load_embedder, load_generator
+from llm_node.rerank.queue import RerankQueue
+from llm_node.roles import (
+    Embedder,
+    Generator,
+    GeneratorDeps,
+    Reranker,
+    load_embedder,
+    load_generator,
+    load_reranker,
+)
 from ragschema.errors import IncompatibleRequest, InvalidInput
 from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
 
@@ -40,6 +49,8 @@ class LoadedNode:
         self.options = options
         self._embedder = embedder
         self._generator: Generator | None = None
+        self._reranker: Reranker | None = None
+        self._reranks: RerankQueue | None = None
         self._scheduler: EmbedScheduler | None = None
         if embedder is not None:
             limits = options.limits
@@ -51,6 +62,18 @@ class LoadedNode:
     def attach(self, generator: Generator) -> None:
         """Adds the generator, which may use this node's embedder."""
         self._generator = generator
+
+    def attach_reranker(self, reranker: Reranker) -> None:
+        """Adds the reranker and its queue."""
+        self._reranker = reranker
+        self._reranks = RerankQueue(reranker, self.options.max_waiting)
+
+    @property
+    def reranks(self) -> RerankQueue:
+        """Raises IncompatibleRequest when the node does not rerank."""
+        if self._reranks is None:
+            raise self._lacks(Role.RERANK)
+        return self._reranks
 
     @property
     def scheduler(self) -> EmbedScheduler:
@@ -82,8 +105,8 @@ class LoadedNode:
         """Token borders by the model of a role; blocks."""
         if role in WRITERS:
             return self.generator.token_offsets(texts)
-        if self._embedder is None:
-            raise self._lacks(Role.EMBED)
+        if role is not Role.EMBED or self._embedder is None:
+            raise self._lacks(role)
         return self._embedder.token_offsets(texts)
 
     def models(self) -> list[ModelInfo]:
@@ -91,13 +114,14 @@ class LoadedNode:
         if self._generator is not None:
             own = self._generator.info
             found += [replace(own, role=role) for role in WRITERS if role in self.options.roles]
+        if self._reranker is not None:
+            found.append(self._reranker.info)
         return found
 
-    def embedding_load(self) -> tuple[int, int]:
-        """Embedding requests running and waiting."""
-        if self._scheduler is None:
-            return (0, 0)
-        return (self._scheduler.running, self._scheduler.waiting)
+    def encoding_load(self) -> tuple[int, int]:
+        """Requests to embed and to rerank, running and waiting."""
+        queues = [queue for queue in (self._scheduler, self._reranks) if queue is not None]
+        return (sum(queue.running for queue in queues), sum(queue.waiting for queue in queues))
 
     def engine_status(self) -> EngineStatus | None:
         """What the engine does now; None without one.
@@ -118,6 +142,8 @@ class LoadedNode:
         if self._generator is not None:
             found += [role.value for role in WRITERS if role in self.options.roles]
             found += [f"generator:{self.options.generator.partition(':')[0]}"]
+        if self._reranker is not None:
+            found.append(Role.RERANK.value)
         return found
 
     async def close(self) -> None:
@@ -125,6 +151,8 @@ class LoadedNode:
             await self._generator.close()
         if self._scheduler is not None:
             await self._scheduler.close()
+        if self._reranks is not None:
+            self._reranks.close()
 
     def _lacks(self, role: Role) -> IncompatibleRequest:
         return IncompatibleRequest(
@@ -141,7 +169,7 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         InvalidInput, CorruptData: naming the option or file at fault.
     """
     key = _api_key(options)
-    if Role.EMBED in options.roles or options.generator.startswith("hf:"):
+    if {Role.EMBED, Role.RERANK} & set(options.roles) or options.generator.startswith("hf:"):
         set_torch_threads(options.threads)
     embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
     node = LoadedNode(options, embedder)
@@ -157,7 +185,19 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         generator = load_generator(options.generator, deps)
         await generator.start()
         node.attach(generator)
+    if Role.RERANK in options.roles:
+        node.attach_reranker(load_reranker(_reranker_of(options)))
     return node
+
+
+def _reranker_of(options: LlmOptions) -> str:
+    if options.reranker is None:
+        raise InvalidInput(
+            "the role rerank has no model",
+            field="reranker",
+            hint="name the directory of a cross-encoder with --reranker",
+        )
+    return options.reranker
 
 
 def _check_transfer(options: LlmOptions) -> None:

@@ -1,4 +1,4 @@
-"""The two roles an LLM node may play, and the registry of who plays them.
+"""The roles an LLM node may play, and the registry of who plays them.
 
 A real engine replaces a generator here by implementing ``Generator`` and adding
 one row to the table. Implementations are imported only when they are chosen, so
@@ -41,6 +41,28 @@ class TokenizedText:
 
     ids: tuple[int, ...]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenizedPair(TokenizedText):
+    """A query and a text in one; ``types`` tell which token is whose."""
+
+    types: tuple[int, ...]
+
+
+class Reranker(Protocol):
+    """Scores texts for a query. Methods block; call them from one worker thread."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def encode(self, query: str, texts: Sequence[str]) -> list[TokenizedPair]:
+        """One pair per text, as the model reads it."""
+        ...
+
+    def forward(self, batch: Sequence[TokenizedPair]) -> F32:
+        """float32 [len(batch)], higher for what answers better."""
+        ...
 
 
 class Embedder(Protocol):
@@ -124,6 +146,16 @@ def load_embedder(reference: str) -> Embedder:
     """
     module = importlib.import_module("llm_node.embed.encoder")
     return cast(Embedder, module.load(reference))
+
+
+def load_reranker(reference: str) -> Reranker:
+    """Loads a cross-encoder's directory; blocks until the weights are in memory.
+
+    Raises:
+        InvalidInput, CorruptData: naming the file that is missing or broken.
+    """
+    module = importlib.import_module("llm_node.rerank.cross_encoder")
+    return cast(Reranker, module.load(reference))
 
 
 def load_generator(reference: str, deps: GeneratorDeps) -> Generator:

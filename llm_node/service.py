@@ -53,12 +53,12 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
     async def Status(
         self, request: llm_pb2.LlmStatusRequest, context: _Context
     ) -> llm_pb2.LlmStatusReply:
-        """Generations and embeddings together, running and waiting."""
-        embeds_running, embeds_waiting = self._node.embedding_load()
+        """Generations and encodings together, running and waiting."""
+        encodes_running, encodes_waiting = self._node.encoding_load()
         return llm_pb2.LlmStatusReply(
             models=[model_to_wire(model) for model in self._node.models()],
-            running=self._generations.running + embeds_running,
-            waiting=self._generations.waiting + embeds_waiting,
+            running=self._generations.running + encodes_running,
+            waiting=self._generations.waiting + encodes_waiting,
             requests_total=self._requests,
             cancelled_total=self._cancelled,
             tokens_total=self._tokens,
@@ -103,6 +103,27 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
         self._tokens += done.tokens
         return llm_pb2.EmbedReply(
             vectors=tensor_to_wire(done.vectors),
+            tokens=done.tokens,
+            truncated=done.truncated,
+            queue_us=done.queue_us,
+            compute_us=done.compute_us,
+        )
+
+    async def Rerank(
+        self, request: llm_pb2.RerankRequest, context: _Context
+    ) -> llm_pb2.RerankReply:
+        queue = self._node.reranks
+        texts = list(request.texts)
+        check_texts([*texts, request.query], self._limits.max_texts, self._limits.max_embed_bytes)
+        self._requests += 1
+        try:
+            done = await within(queue.rank(request.query, texts), context_of(context))
+        except asyncio.CancelledError:
+            self._cancelled += 1
+            raise
+        self._tokens += done.tokens
+        return llm_pb2.RerankReply(
+            scores=tensor_to_wire(done.scores),
             tokens=done.tokens,
             truncated=done.truncated,
             queue_us=done.queue_us,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from ragschema.errors import InvalidInput
+
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -54,6 +56,7 @@ class LlmNodeConfig:
     Attributes:
         embedder: ``minilm`` or the directory of a sentence-embedding model.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
+        reranker: directory of a cross-encoder, needed by the role rerank.
         api_key_env: environment variable with the upstream server's key.
         kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
         engine: of an ``hf:`` generator.
@@ -62,7 +65,7 @@ class LlmNodeConfig:
     __pydantic_config__ = _STRICT
     name: NodeName
     roles: Annotated[
-        tuple[Literal["embed", "generate", "prefill", "decode"], ...], Field(min_length=1)
+        tuple[Literal["embed", "generate", "prefill", "decode", "rerank"], ...], Field(min_length=1)
     ] = (
         "embed",
         "generate",
@@ -71,6 +74,7 @@ class LlmNodeConfig:
     generator: Annotated[str, Field(pattern=r"^(extractive|hf:.+|openai:https?://.+)$")] = (
         "extractive"
     )
+    reranker: str | None = None
     api_key_env: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     kv_mib: Positive | None = None
@@ -80,3 +84,17 @@ class LlmNodeConfig:
     host: str = "127.0.0.1"
     port: Port = 0
     address: str | None = None
+
+
+def check_llm_node(node: LlmNodeConfig, path: str, source: str) -> None:
+    """Raises InvalidInput, naming the field, for a role that has no model.
+
+    Args:
+        path: of the node in the file, such as ``llm_nodes.0``.
+    """
+    if "rerank" in node.roles and node.reranker is None and node.address is None:
+        raise InvalidInput(
+            f"{source}: the role rerank of {node.name!r} has no model",
+            field=f"{path}.reranker",
+            hint="name the directory of a cross-encoder",
+        )

@@ -16,9 +16,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig, check_generation
-from ragschema.llm_rig import EngineOptions, NodeName, Port, Positive
+from ragschema.llm_rig import EngineOptions, NodeName, Port, Positive, check_llm_node
 from ragschema.llm_rig import LlmNodeConfig as LlmNodeConfig
 from ragschema.plainyaml import load_plain_yaml
+from ragschema.refining import RerankConfig, check_rerank
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -56,6 +57,9 @@ class StagesConfig:
     retrieve: BatchConfig = field(default_factory=lambda: BatchConfig(max_batch=64))
     generate: BatchConfig = field(
         default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=8)
+    )
+    rerank: BatchConfig = field(
+        default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=4)
     )
     iterative: BatchConfig = field(
         default_factory=lambda: BatchConfig(max_batch=16, max_wait_ms=2.0, max_concurrent=4)
@@ -100,7 +104,11 @@ class RecallSamplingConfig:
 
 @dataclass(frozen=True)
 class CoordinatorConfig:
-    """The REST server."""
+    """The REST server and the pipeline.
+
+    Attributes:
+        rerank: None: passages stay as the search ordered them.
+    """
 
     __pydantic_config__ = _STRICT
     host: str = "127.0.0.1"
@@ -110,6 +118,7 @@ class CoordinatorConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     recall_sampling: RecallSamplingConfig = field(default_factory=RecallSamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    rerank: RerankConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +202,8 @@ class RigConfig:
     def needed_roles(self) -> tuple[str, ...]:
         """Roles without which questions cannot be answered."""
         apart = self.disaggregated and self.coordinator.generation.kind == "plain"
-        return ("embed", "prefill", "decode") if apart else ("embed", "generate")
+        more = ("rerank",) if self.coordinator.rerank is not None else ()
+        return ("embed", *(("prefill", "decode") if apart else ("generate",)), *more)
 
     def shards_of(self, node_index: int, num_shards: int) -> tuple[int, ...]:
         """Shards of a collection that the retrieval node at this index serves."""
@@ -262,6 +272,8 @@ def _check_whole(rig: RigConfig, source: str) -> None:
         )
     for number, node in enumerate(rig.retrieval_nodes):
         _check_retrieval_node(node, f"retrieval_nodes.{number}", source)
+    for number, llm_node in enumerate(rig.llm_nodes):
+        check_llm_node(llm_node, f"llm_nodes.{number}", source)
     present = {role for node in rig.llm_nodes for role in node.roles}
     for role in rig.needed_roles:
         if role not in present:
@@ -271,6 +283,7 @@ def _check_whole(rig: RigConfig, source: str) -> None:
                 hint=f"add {role} to the roles of one LLM node",
             )
     check_generation(rig.coordinator.generation, rig.coordinator.limits.max_k, source)
+    check_rerank(rig.coordinator.rerank, rig.coordinator.limits.max_k, source)
 
 
 def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:
@@ -311,6 +324,6 @@ def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
         BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig, GenerationConfig,
-        IntervalConfig, KnnConfig, EngineOptions,
+        IntervalConfig, KnnConfig, EngineOptions, RerankConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

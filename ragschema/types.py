@@ -43,6 +43,7 @@ class Role(enum.StrEnum):
     GENERATE = "generate"
     PREFILL = "prefill"
     DECODE = "decode"
+    RERANK = "rerank"
 
 
 class EmbedPurpose(enum.StrEnum):

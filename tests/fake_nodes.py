@@ -247,9 +247,11 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
         self.pause_s = 0.0
         self.limit: int | None = None
         self.failure: e.RagrigError | None = None
+        self.rerank_failure: e.RagrigError | None = None
         self.running = self.cancelled = 0
         self.embeds: list[tuple[str, ...]] = []
         self.generated: list[llm_pb2.GenerateRequest] = []
+        self.reranked: list[llm_pb2.RerankRequest] = []
         self.trace_ids: list[str] = []
         self.reset()
 
@@ -271,7 +273,8 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
     async def Status(self, request: llm_pb2.LlmStatusRequest, context: Any) -> Any:
         embedder = ModelInfo(Role.EMBED, "fake-embedder", self.fingerprint, self.dim, 256)
         generator = ModelInfo(Role.GENERATE, "fake-generator", "g", None, self.limit)
-        models = [m for m in (embedder, generator) if m.role in self.roles]
+        reranker = ModelInfo(Role.RERANK, "fake-reranker", "r", None, 64)
+        models = [m for m in (embedder, generator, reranker) if m.role in self.roles]
         wire = [convert.model_to_wire(m) for m in models]
         return llm_pb2.LlmStatusReply(models=wire, running=self.running)
 
@@ -292,6 +295,14 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
             vectors = np.stack([self.vector(text) for text in request.texts])
             tokens = sum(len(text.split()) for text in request.texts)
             return llm_pb2.EmbedReply(vectors=tensor_to_wire(vectors), tokens=tokens)
+
+    async def Rerank(self, request: llm_pb2.RerankRequest, context: Any) -> Any:
+        """Scores are the numbers at the ends of texts; the nearer to 7 the better."""
+        self.reranked.append(request)
+        if self.rerank_failure is not None:
+            raise copy.copy(self.rerank_failure)
+        numbers = np.array([float(text.split()[-1]) for text in request.texts], np.float32)
+        return llm_pb2.RerankReply(scores=tensor_to_wire(-abs(numbers - 7)))
 
     async def Generate(self, request: llm_pb2.GenerateRequest, context: Any) -> Any:
         self.generated.append(request)

@@ -165,6 +165,23 @@ class LlmClient(PooledClient):
             )
         return tuple(offsets)
 
+    async def rerank(self, query: str, texts: Sequence[str], context: CallContext) -> F32:
+        """One score per text, float32 [len(texts)]; larger answers better.
+
+        Raises:
+            UpstreamError: the node gave another number of scores.
+        """
+        request = llm_pb2.RerankRequest(query=query, texts=texts)
+        reply = await self.call(self.stub.Rerank, request, context)
+        scores = convert.tensor_from_wire(reply.scores, np.float32, 1, "scores")
+        if len(scores) != len(texts) or not np.isfinite(scores).all():
+            raise UpstreamError(
+                f"node {self.name} gave {len(scores)} scores, or unusable ones,"
+                f" for {len(texts)} texts",
+                trace_id=context.trace_id,
+            )
+        return scores
+
     async def generate(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:

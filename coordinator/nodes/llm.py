@@ -15,6 +15,7 @@ from coordinator.nodes.watched import WatchConfig, WatchedNode
 from ragschema.errors import RagrigError
 from ragschema.rig import LlmNodeConfig
 from ragschema.types import (
+    F32,
     I32,
     CallContext,
     EmbedPurpose,
@@ -59,6 +60,10 @@ class LlmNode(WatchedNode[LlmClient]):
     ) -> tuple[I32, ...]:
         with self._call():
             return await self.client.tokenize(role, texts, context)
+
+    async def rerank(self, query: str, texts: Sequence[str], context: CallContext) -> F32:
+        with self._call():
+            return await self.client.rerank(query, texts, context)
 
     async def generate(
         self, spec: GenerateSpec, context: CallContext

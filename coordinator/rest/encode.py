@@ -50,6 +50,7 @@ def hit_json(hit: Hit) -> JsonObject:
         "headings": chunk.headings,
         "tokens": chunk.tokens,
         "score": hit.score,
+        "rerank_score": hit.rerank_score,
         "text": chunk.text,
         "metadata": chunk.metadata,
     }
@@ -85,6 +86,7 @@ def timings_json(timings: Timings) -> JsonObject:
         "probe_ms": timings.probe_ms,
         "scan_ms": timings.scan_ms,
         "merge_ms": timings.merge_ms,
+        "rerank_ms": timings.rerank_ms,
         "prompt_ms": timings.prompt_ms,
         "first_token_ms": timings.first_token_ms,
         "total_ms": timings.total_ms,

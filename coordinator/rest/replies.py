@@ -73,6 +73,7 @@ class TimingsReply(Reply):
     probe_ms: NonNegative | None
     scan_ms: NonNegative | None
     merge_ms: NonNegative | None
+    rerank_ms: NonNegative | None
     prompt_ms: NonNegative | None
     first_token_ms: NonNegative | None
     total_ms: NonNegative
@@ -97,6 +98,7 @@ class HitReply(Reply):
     headings: list[str]
     tokens: Count
     score: Annotated[float, Field(description="larger is nearer")]
+    rerank_score: Annotated[float | None, Field(description="of the reranker, if there is one")]
     text: str
     metadata: dict[str, FilterScalar]
 

@@ -38,6 +38,7 @@ def llm_command(
         *("--name", node.name, "--host", node.host, "--port", str(port)),
         *("--roles", ",".join(node.roles)),
         *("--embedder", node.embedder, "--generator", node.generator),
+        *(() if node.reranker is None else ("--reranker", node.reranker)),
         *key,
         *("--threads", str(node.threads)),
         *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),

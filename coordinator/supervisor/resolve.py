@@ -30,7 +30,8 @@ def _anchored(node: LlmNodeConfig, base: Path) -> LlmNodeConfig:
         embedder = _absolute(embedder, base)
     if generator.startswith(_HF):
         generator = _HF + _absolute(generator.removeprefix(_HF), base)
-    return replace(node, embedder=embedder, generator=generator)
+    reranker = None if node.reranker is None else _absolute(node.reranker, base)
+    return replace(node, embedder=embedder, generator=generator, reranker=reranker)
 
 
 def _absolute(path: str, base: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,13 @@ from llm_node.checkpoint import fingerprint
 from llm_node.embed.layout import Pooling, SentenceModel, read_sentence_model
 from llm_node.libraries import first_line, quiet_transformers
 from llm_node.roles import TokenizedText
+from llm_node.tiles import tiles
 from llm_node.tokens import encoding_offsets, load_tokenizer
 from ragschema.errors import CorruptData, InternalError, InvalidInput
 from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
 
 #: Weights that no pooling reads; checkpoints often leave them out.
 _UNREAD_PREFIXES = ("pooler.",)
-#: Padded tokens of one pass. Larger passes push the activations out of the
-#: core's cache: 32 texts at once took twice the time of four at a time.
-TILE_TOKENS = 512
 
 
 def load(reference: str) -> SentenceEncoder:
@@ -112,7 +110,7 @@ class SentenceEncoder:
             InternalError: the model produced a vector that is not finite.
         """
         vectors = np.empty((len(batch), self._info.dim or 0), dtype=np.float32)
-        for rows in _tiles([len(text.ids) for text in batch]):
+        for rows in tiles([len(text.ids) for text in batch]):
             vectors[rows] = self._forward_tile([batch[row] for row in rows])
         if not np.isfinite(vectors).all():
             raise InternalError(f"the embedder {self._layout.name} produced NaN or infinity")
@@ -143,18 +141,6 @@ class SentenceEncoder:
         """int32 [tokens, 2] per text, in characters of the text as given."""
         encodings = self._plain.encode_batch(list(texts), add_special_tokens=False)
         return [encoding_offsets(encoding) for encoding in encodings]
-
-
-def _tiles(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of similar length, together of at most TILE_TOKENS padded tokens."""
-    tile: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if tile and (len(tile) + 1) * lengths[tile[0]] > TILE_TOKENS:
-            yield tile
-            tile = []
-        tile.append(row)
-    if tile:
-        yield tile
 
 
 def _pad_id(layout: SentenceModel, tokenizer: Tokenizer) -> int:

@@ -100,7 +100,7 @@ def read_sentence_model(reference: str) -> SentenceModel:
         name=name,
         checkpoint=checkpoint,
         pooling=pooling,
-        max_tokens=_max_tokens(checkpoint, settings),
+        max_tokens=max_tokens_of(checkpoint, settings),
         lower_case=bool(settings.get("do_lower_case", False)),
         prompts=_read_prompts(described),
         extra_files=tuple(extra),
@@ -161,7 +161,7 @@ def _read_pooling(directory: Path) -> Pooling:
     return known[modes[0]]
 
 
-def _max_tokens(checkpoint: Checkpoint, settings: dict[str, Any]) -> int:
+def max_tokens_of(checkpoint: Checkpoint, settings: dict[str, Any]) -> int:
     """The smallest limit any file of the model names."""
     limits = [settings.get("max_seq_length")]
     described = _optional_json(checkpoint.directory / "tokenizer_config.json")

@@ -104,6 +104,26 @@ def save_tiny_bert(directory: Path, positions: int = 32) -> Path:
     return directory
 
 
+def save_tiny_cross_encoder(directory: Path, labels: int = 1, positions: int = 32) -> Path:
+    """The tiny BERT with a classifier, whose tokenizer writes pairs."""
+    import torch
+    from tokenizers import processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    save_tiny_bert(directory, positions)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save_pretrained(str(directory))
+    torch.manual_seed(5)
+    config = BertConfig.from_pretrained(str(directory), num_labels=labels)
+    BertForSequenceClassification(config).eval().save_pretrained(str(directory))
+    return directory
+
+
 def add_modules(
     directory: Path,
     pooling: dict[str, Any] | None = None,

@@ -34,6 +34,7 @@ from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
 from ragschema.wire.client import NodeClient, say_hello
 from ragschema.wire.convert import tensor_from_wire
 from ragschema.wire.generating import event_from_wire, generate_to_wire
+from tests.llm_node.checkpoints import save_tiny_cross_encoder
 from tests.llm_node.process import node_process
 
 SERVICE = "ragrig.wire.v1.LlmNode"
@@ -42,10 +43,12 @@ ENDLESS = GenerateSpec((ChatMessage("user", "go"),), "", (), Sampling(max_tokens
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, long_llama: Path) -> Iterator[str]:
-    """Both roles; one generation may run and one may wait."""
+    """Three roles; one generation may run and one may wait."""
     directory = tmp_path_factory.mktemp("node")
     limits = ("--max-running", "1", "--max-waiting", "1")
-    with node_process(directory, "--generator", f"hf:{long_llama}", *limits) as found:
+    cross = save_tiny_cross_encoder(directory / "cross")
+    roles = ("--roles", "embed,generate,rerank", "--reranker", str(cross))
+    with node_process(directory, "--generator", f"hf:{long_llama}", *roles, *limits) as found:
         yield found
 
 
@@ -102,8 +105,8 @@ async def test_hello_names_what_the_node_can_do(client: NodeClient, stub: Any) -
     reply = await say_hello(client, stub, _soon(), required=("embed", "generate"))
     assert reply.node_kind == "llm"
     assert {"embedder:minilm", "generator:hf", "tokenize"} <= set(reply.capabilities)
-    with pytest.raises(VersionMismatch, match="lacks rerank"):
-        await say_hello(client, stub, _soon(), required=("rerank",))
+    with pytest.raises(VersionMismatch, match="lacks dance"):
+        await say_hello(client, stub, _soon(), required=("rerank", "dance"))
     with pytest.raises(VersionMismatch, match="protocol 999"):
         await client.call(stub.Hello, common_pb2.HelloRequest(protocol_version=999), _soon())
 
@@ -131,6 +134,20 @@ async def test_status_tells_what_the_engine_does(client: NodeClient, stub: Any) 
     assert after.prefix_hit_tokens_total > before.prefix_hit_tokens_total
     assert (after.running, after.waiting, after.kv_blocks_used) == (0, 0, 0)
     assert after.kv_blocks * after.block_tokens >= after.max_tokens > 0
+
+
+async def test_rerank(client: NodeClient, stub: Any) -> None:
+    texts = ["a dog ran", "the cat sat", "the cat sat " * 40]
+    request = llm_pb2.RerankRequest(query="the cat sat", texts=texts)
+    reply = await client.call(stub.Rerank, request, _soon())
+    scores = tensor_from_wire(reply.scores, np.float32, 1, "scores")
+    assert len(set(scores.tolist())) == 3
+    assert reply.truncated == 1
+    assert reply.tokens > 32
+    models = {m.role: m.name for m in (await _status(client, stub)).models}
+    assert models[llm_pb2.ROLE_RERANK] == "cross"
+    with pytest.raises(PayloadTooLarge):
+        await client.call(stub.Rerank, llm_pb2.RerankRequest(texts=["x"] * 5000), _soon())
 
 
 async def test_tokenize_counts_characters_not_bytes(client: NodeClient, stub: Any) -> None:

@@ -68,6 +68,26 @@ def test_a_simd_node_is_read() -> None:
     assert (bare.mode, bare.cpus, bare.numa_node, bare.memory) == (None, (), None, "map")
 
 
+def test_reranking_and_the_engine_s_sizes_are_read() -> None:
+    rig = parse_rig(
+        """
+coordinator: {rerank: {candidates: 40}}
+llm_nodes:
+- {name: a, engine: {step_tokens: 64, dtype: bfloat16, prefix_reuse: false}}
+- {name: b, roles: [rerank], reranker: models/cross}
+""",
+        "rig.yaml",
+        BASE,
+    )
+    assert rig.coordinator.rerank is not None
+    assert rig.coordinator.rerank.candidates == 40
+    assert rig.needed_roles == ("embed", "generate", "rerank")
+    given = {"dtype": "bfloat16", "step_tokens": 64, "prefix_reuse": False}
+    assert rig.llm_nodes[0].engine.given() == given
+    assert rig.llm_nodes[1].reranker == "models/cross"
+    assert parse_rig("", "rig.yaml", BASE).llm_nodes[0].engine.given() == {}
+
+
 def test_an_absolute_data_dir_stays() -> None:
     assert parse_rig("data_dir: /var/lib/r", "rig.yaml", BASE).data_dir == "/var/lib/r"
 
@@ -111,7 +131,7 @@ BAD: list[tuple[str, str]] = [
     ("coordinator: {stages: {embed: {max_wait_ms: -1}}}", "coordinator.stages.embed.max_wait_ms"),
     ("coordinator: {stages: {embed: {max_wait_ms: .nan}}}", "coordinator.stages.embed.max_wait_ms"),
     ("coordinator: {stages: {embed: {max_wait_ms: .inf}}}", "coordinator.stages.embed.max_wait_ms"),
-    ("coordinator: {stages: {rerank: {}}}", "coordinator.stages.rerank"),
+    ("coordinator: {stages: {dance: {}}}", "coordinator.stages.dance"),
     ("llm_nodes: []", "llm_nodes"),
     ("llm_nodes: [{}]", "llm_nodes.0.name"),
     ("llm_nodes: [{name: a, roles: []}]", "llm_nodes.0.roles"),
@@ -143,6 +163,16 @@ BAD: list[tuple[str, str]] = [
         "retrieval_nodes.0.coalesce.max_wait_ms",
     ),
     ("retrieval_nodes: {name: a}", "retrieval_nodes"),
+    ("llm_nodes: [{name: a}, {name: b, roles: [rerank]}]", "llm_nodes.1.reranker"),
+    ("coordinator: {rerank: {}}", "llm_nodes.roles"),
+    ("coordinator: {rerank: {candidates: 0}}", "coordinator.rerank.candidates"),
+    (
+        "coordinator: {rerank: {candidates: 200}}\n"
+        "llm_nodes: [{name: a, roles: [embed, generate, rerank], reranker: m}]",
+        "coordinator.rerank.candidates",
+    ),
+    ("llm_nodes: [{name: a, engine: {dtype: int8}}]", "llm_nodes.0.engine.dtype"),
+    ("llm_nodes: [{name: a, engine: {block_tokens: 0}}]", "llm_nodes.0.engine.block_tokens"),
     ("- a\n- b", "config"),
     ("just words", "config"),
     ("a: [", "config"),

@@ -1,0 +1,42 @@
+"""The options of ``serve``, with their bounds and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Name = Annotated[str, typer.Option(help="Name in messages and in status.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")]
+Roles = Annotated[
+    str, typer.Option(help="embed, generate, prefill, decode, rerank; several with commas.")
+]
+EmbedderRef = Annotated[
+    str, typer.Option(help="minilm, or the directory of a sentence-embedding model.")
+]
+GeneratorRef = Annotated[str, typer.Option(help="extractive, hf:DIR or openai:URL[#MODEL].")]
+RerankerRef = Annotated[
+    str | None, typer.Option(help="Directory of a cross-encoder, for the role rerank.")
+]
+ApiKeyEnv = Annotated[
+    str | None, typer.Option(help="Environment variable with the upstream server's API key.")
+]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a model.")]
+KvMib = Annotated[
+    int | None, typer.Option(min=1, help="KV cache in MiB; default: a share of free memory.")
+]
+EngineText = Annotated[
+    str,
+    typer.Option(help="Of hf:DIR, such as step_tokens=256,dtype=bfloat16; see docs/operations.md."),
+]
+MaxRunning = Annotated[int, typer.Option(min=1, max=1024, help="Generations under way at once.")]
+MaxWaiting = Annotated[
+    int, typer.Option(min=1, max=65536, help="Requests of a kind that may wait.")
+]
+ReadyFile = Annotated[
+    Path | None, typer.Option(help="Written with the address once the node serves.")
+]
+ParentPid = Annotated[int | None, typer.Option(help="Stop when this process ends.")]
+LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")]

@@ -1,0 +1,1 @@
+"""Cross-encoders: how well passages answer a query."""
