@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -20,7 +21,7 @@ BUILD = ROOT / "build" / "fpga"
 SEED = 20261127
 #: Commands, and the Debian packages of the same names.
 _PACKAGES = {"verilator": "verilator", "icarus": "iverilog"}
-_TIMEOUT_S = 600
+_TIMEOUT_S = 400
 
 # cocotb's runner warns that it may change, and exits 0 when a test fails: it runs in a
 # process of its own, and the results file is read.
@@ -44,6 +45,22 @@ def need(simulator: str) -> None:
     command = _PACKAGES[simulator]
     if shutil.which(command) is None:
         pytest.skip(f"{command} is not installed: apt-get install {command}")
+
+
+def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
+    """Exit code and last lines; one that takes too long is ended with all that it started."""
+    with (folder / "said.txt").open("w+") as said:
+        child = subprocess.Popen(
+            command, cwd=folder, stdout=said, stderr=subprocess.STDOUT, env=env,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = child.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            code = child.wait()
+        said.seek(0)
+        return code, said.read()[-9000:]
 
 
 def sources() -> list[Path]:
@@ -78,12 +95,10 @@ def simulate(
     # cocotb asks pytest to rewrite its assertions; that must not load every plugin.
     own = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     own |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MAKEFLAGS": "-j2"}
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, json.dumps(job)], cwd=build, capture_output=True, text=True,
-        timeout=_TIMEOUT_S, check=False, env={**own, "PYTHONPATH": path},
-    )  # fmt: skip
-    said = done.stdout[-6000:] + done.stderr[-3000:]
-    assert done.returncode == 0, said
+    code, said = _run(
+        [sys.executable, "-c", _RUN, json.dumps(job)], build, own | {"PYTHONPATH": path}
+    )
+    assert code == 0, said
     assert results.exists(), f"the bench wrote no results\n{said}"
     cases = list(ET.parse(results).getroot().iter("testcase"))
     failed = [c.get("name") for c in cases if c.find("failure") is not None]

@@ -15,23 +15,31 @@ def open_device(name: str, compute_units: int, table_bits: int = 16) -> Device:
     """A device.
 
     Args:
-        name: ``emulator``, or ``pynq:FILE`` with the bitstream for a real card.
+        name: ``emulator``; ``verilator`` for the RTL itself, compiled and slow; or
+            ``pynq:FILE`` with the bitstream for a real card.
         compute_units: of the emulated card, as many as scans may run at once; a
             real one has those of its bitstream.
-        table_bits: LW of the emulated build; a real one has its own.
+        table_bits: LW of the emulated or compiled build; a real one has its own.
 
     Raises:
         InvalidInput: an unknown device.
-        Unavailable: PYNQ is not installed, or the card does not open.
+        Unavailable: PYNQ or Verilator is not installed, or the card does not open.
     """
     if name == "emulator":
         config = EmulatorConfig(compute_units=compute_units)
         build = replace(config.build, table_bits=table_bits)
         return EmulatedDevice(replace(config, build=build))
+    if name == "verilator":
+        from retrieval_node.backends.fpga.verilator_build import RtlBuild
+        from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
+
+        return VerilatorDevice(VerilatorConfig(RtlBuild(table_bits=table_bits)))
     if name.startswith(_PYNQ) and name != _PYNQ:
         from retrieval_node.backends.fpga.pynq_device import PynqDevice
 
         return PynqDevice(name.removeprefix(_PYNQ))
     raise InvalidInput(
-        f"{name!r} is not a device", field="device", hint="use emulator, or pynq:FILE.xclbin"
+        f"{name!r} is not a device",
+        field="device",
+        hint="use emulator, verilator, or pynq:FILE.xclbin",
     )

@@ -129,7 +129,7 @@ class UnitScan:
         except IndexError as error:
             raise NoSuchMemory(str(error)) from error
         cycles = self._put_cycles(given, codes.reshape(n, nprobe), results)
-        _spoil(fault, results)
+        spoil(fault, results)
         return {
             "cycles": cycles,
             "codes_scanned": scanned,
@@ -200,7 +200,8 @@ class UnitScan:
         self._memory.find(given.get("results"))[0].poison_host()
 
 
-def _spoil(fault: Fault | None, results: U8) -> None:
+def spoil(fault: Fault | None, results: U8) -> None:
+    """Turns the bit that a fault turns, in the results of the first query."""
     if fault is Fault.HEAD:
         results[ResultWord.QUERY * 4 + 3] ^= np.uint8(0x10)
     elif fault is Fault.ORDER:

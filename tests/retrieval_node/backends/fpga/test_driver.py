@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -31,14 +32,22 @@ from retrieval_node.backends.fpga.driver import DriverConfig
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
 from retrieval_node.backends.fpga.faults import Fault
 from retrieval_node.backends.fpga.pynq_device import PynqDevice
-from retrieval_node.backends.fpga.registers import Error, Flags
+from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Error, Flags
+from retrieval_node.backends.fpga.verilator_build import RtlBuild
+from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
 from retrieval_node.fixedpoint import Contract, TableMode
 from tests.fake_pynq import bitstream, fake_pynq
 from tests.retrieval_node.backends.fpga.cards import Loaded, ask, expected, load
 from tests.retrieval_node.native.contract_reference import Shape
 
-#: The last where PYNQ itself is installed, which wants numpy below 2.
-KINDS = ["emulator", "pynq", *(["pynq-device"] if find_spec("pynq") else [])]
+#: verilator compiles the RTL, with `make rtl-test`; the last where PYNQ itself is installed,
+#: which wants numpy below 2.
+KINDS = [
+    "emulator", "pynq", pytest.param("verilator", marks=pytest.mark.rtl),
+    *(["pynq-device"] if find_spec("pynq") else []),
+]  # fmt: skip
+#: Of the compiled RTL: eight lanes and few results, to compile soon.
+SMALL_RTL = RtlBuild(channels=4, m=8, k_max=16)
 SHAPE = Shape(Metric.L2, True, 8, 2, ((70, 0, 130, 9),))
 
 
@@ -47,10 +56,30 @@ class Card:
     """A device, and the emulated card behind it, which is the device itself or not."""
 
     device: Device
-    behind: EmulatedDevice
+    behind: EmulatedDevice | VerilatorDevice
+
+
+class OldBitstream(VerilatorDevice):
+    """The RTL, with another version in its register."""
+
+    version = VERSION
+
+    def read_register(self, unit: int, offset: int) -> int:
+        found = super().read_register(unit, offset)
+        return self.version if offset == REGISTERS["version"].offset else found
+
+
+def open_rtl(config: EmulatorConfig) -> Card:
+    if shutil.which("verilator") is None:
+        pytest.skip("verilator is not installed: apt-get install verilator")
+    device = OldBitstream(VerilatorConfig(SMALL_RTL, config.banks, config.bank_bytes))
+    device.version = config.version
+    return Card(device, device)
 
 
 def open_card(kind: str, config: EmulatorConfig) -> Card:
+    if kind == "verilator":
+        return open_rtl(config)
     behind = EmulatedDevice(config)
     if kind == "pynq":
         return Card(PynqDevice("card.xclbin", fake_pynq(behind)), behind)
@@ -73,7 +102,7 @@ def loaded() -> Loaded:
 
 def opened(
     kind: str, loaded: Loaded, config: EmulatorConfig | None = None, timeout_s: float = 30.0
-) -> tuple[FpgaBackend, EmulatedDevice]:
+) -> tuple[FpgaBackend, EmulatedDevice | VerilatorDevice]:
     card = open_card(kind, config or EmulatorConfig(watchful=True))
     backend = FpgaBackend(card.device, config=DriverConfig(timeout_s=timeout_s))
     backend.load(loaded.shard_set)
