@@ -176,13 +176,20 @@ class ObjectivesConfig:
 
     Attributes:
         ttft_s: of a burst at an empty system, on average.
-        ttft_p99_s: under the schema's arrivals at ``load`` of the plan's rate, by simulation.
+        ttft_p50_s ... e2e_p99_s: percentiles under the schema's arrivals at ``load`` of the
+            plan's rate, by simulation; end to end is until the last token.
+        tpot_s: per output token in a full decode batch.
         qps: to be served.
     """
 
     __pydantic_config__ = _STRICT
     ttft_s: Seconds | None = None
+    ttft_p50_s: Seconds | None = None
     ttft_p99_s: Seconds | None = None
+    tpot_p50_s: Seconds | None = None
+    tpot_p99_s: Seconds | None = None
+    e2e_p50_s: Seconds | None = None
+    e2e_p99_s: Seconds | None = None
     load: Share = 0.7
     tpot_s: Seconds | None = None
     qps: Amount | None = None

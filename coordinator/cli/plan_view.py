@@ -47,6 +47,7 @@ def plan_table(plan: Plan, groups: Sequence[GroupLoad]) -> Group:
         "qps": plan.schedule.qps,
         "qps_per_chip": plan.schedule.qps_per_chip,
         "ttft_s_p99": plan.simulated["ttft_s_p99"],
+        "e2e_s_p99": plan.simulated["e2e_s_p99"],
     }
     cost_per_1000, energy_j = plan.cost_per_1000, plan.per_request(Rate.PER_WATT)
     figures |= {"cost_per_1000": cost_per_1000} if cost_per_1000 else {}

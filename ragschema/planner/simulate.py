@@ -56,6 +56,7 @@ class Limits:
 
     ttft_s: float | None = None
     tpot_s: float | None = None
+    e2e_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,11 @@ class Played:
     def tpot_s(self) -> F64:
         return (self.end_s - self.first_token_s) / self.output
 
+    @property
+    def e2e_s(self) -> F64:
+        """From arrival to the last token."""
+        return self.end_s - self.arrival_s
+
     def goodput_per_s(self, limits: Limits) -> float:
         """Requests per second that meet every limit."""
         good = np.ones(len(self.arrival_s), dtype=bool)
@@ -93,13 +99,16 @@ class Played:
             good &= self.ttft_s <= limits.ttft_s
         if limits.tpot_s is not None:
             good &= self.tpot_s <= limits.tpot_s
+        if limits.e2e_s is not None:
+            good &= self.e2e_s <= limits.e2e_s
         span = float(self.end_s.max() - self.arrival_s.min())
         return float(good.sum()) / span
 
     def report(self, limits: Limits | None = None) -> dict[str, float]:
         """Means and percentiles, flat."""
         found = {"requests": float(len(self.arrival_s))}
-        for name, values in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s)):
+        met = {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
+        for name, values in met.items():
             found[f"{name}_mean"] = float(values.mean())
             found[f"{name}_p50"], found[f"{name}_p99"] = np.percentile(values, [50, 99]).tolist()
             for kind, mine in self.classes.items():
