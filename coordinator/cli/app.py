@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coordinator.cli import ask, bench, demo, doctor, index, ingest, plan, search, status, up
+from coordinator.cli import (
+    ask,
+    bench,
+    demo,
+    doctor,
+    index,
+    ingest,
+    plan,
+    profile,
+    search,
+    status,
+    up,
+)
 from ragschema.errors import RagrigError
 from ragschema.version import SOFTWARE_VERSION
 
@@ -56,6 +68,7 @@ def build() -> typer.Typer:
     app.command()(ask.ask)
     app.command()(search.search)
     app.add_typer(plan.build(), name="plan")
+    app.command()(profile.profile)
     app.add_typer(bench.build(), name="bench")
     app.command()(status.status)
     app.command()(doctor.doctor)

@@ -120,7 +120,7 @@ def test_every_option_of_every_command_has_help(capsys: pytest.CaptureFixture[st
 
     root = typer.main.get_command(build())
     commands = {"": root, **root.commands}  # type: ignore[attr-defined]
-    plain = {"demo", "up", "ingest", "ask", "search", "status", "doctor"}
+    plain = {"demo", "up", "ingest", "ask", "search", "profile", "status", "doctor"}
     groups = {
         "bench": {"load"},
         "index": {"import", "export", "knnlm", "tune"},
