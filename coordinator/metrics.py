@@ -25,7 +25,8 @@ from ragschema.errors import InternalError, RagrigError, all_error_types
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 STAGES: Final = (
-    "queue", "embed", "probe", "scan", "merge", "rerank", "prompt", "first_token", "total",
+    "queue", "rewrite", "embed", "probe", "scan", "merge", "rerank", "prompt", "first_token",
+    "total",
 )  # fmt: skip
 OPERATIONS: Final = ("search", "query", "embed")
 _SECONDS = (
@@ -108,6 +109,7 @@ class Metrics:
         stages["queue"].observe(timings.queue_ms / 1e3)
         stages["total"].observe(timings.total_ms / 1e3)
         for name, value in (
+            ("rewrite", timings.rewrite_ms),
             ("embed", timings.embed_ms),
             ("probe", timings.probe_ms),
             ("scan", timings.scan_ms),
@@ -130,6 +132,10 @@ class Metrics:
         ):
             if tokens:
                 self._tokens.labels(kind).inc(tokens)
+
+    def rewrote(self, tokens: int) -> None:
+        """Tokens read and written to turn a question into queries."""
+        self._tokens.labels("rewrite").inc(tokens)
 
     def operation(self, name: str) -> _Operation:
         """Counts what happens inside the ``with`` block; ``name`` is one of OPERATIONS."""

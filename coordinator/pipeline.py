@@ -1,7 +1,7 @@
 """A question's way, in order. Start reading here.
 
     search:  check -> effort -> embed -> find (probe -> retrieve -> merge) -> rerank
-    query:   search -> prompt -> write -> citations
+    query:   rewrite -> search (once for each query) -> prompt -> write -> citations
 
 ``write`` is one of four ways, as the rig says: a node alone, a prefill and a decode
 node, or a node that asks for more while it writes (interval -> search, knn -> search).
@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from coordinator.batch import Batched
 from coordinator.batcher import Batcher
@@ -38,7 +39,9 @@ from coordinator.stages.merge import to_hits
 from coordinator.stages.prompt import PromptStage
 from coordinator.stages.rerank import RerankStage
 from coordinator.stages.retrieve import RetrieveRequest
+from coordinator.stages.rewrite import RewriteStage
 from coordinator.stages.row_filter import Reach, RowFilter, reach_of
+from coordinator.stages.several import joined
 from coordinator.stages.vectors import query_vector
 from coordinator.stages.write import WriteStage
 from coordinator.types import (
@@ -76,6 +79,8 @@ class Pipeline:
         metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
         self._rerank = RerankStage(config.rerank, pool, Gate(stages.rerank, "rerank", metrics))
+        rewrite_gate = Gate(stages.rewrite, "rewrite", metrics)
+        self._rewrite = RewriteStage(config.rewrite, pool, rewrite_gate, metrics)
         gate = Gate(stages.generate, "generate", metrics)
         self._iterative = Batcher[SearchSpec, SearchOutcome](
             SearchTogether(self._search), stages.iterative, "iterative", metrics
@@ -114,7 +119,7 @@ class Pipeline:
         """
         started_s = time.perf_counter()
         with self._metrics.operation("query"):
-            outcome = await self._best(spec.search, context)
+            outcome = await self._found(spec, context)
             yield RetrievalEvent(outcome)
 
             prompt_s = time.perf_counter()
@@ -143,6 +148,24 @@ class Pipeline:
         with self._catalog.use(collection) as live:
             embedder = live.snapshot.manifest.embedder
             return None if embedder is None else embedder.fingerprint
+
+    async def _found(self, spec: QuerySpec, context: CallContext) -> SearchOutcome:
+        """What a question's searches find, with its own words or with others."""
+        rewritten = await self._rewrite(spec, context)
+        if rewritten.ran_s is None:
+            return await self._best(spec.search, context)
+        wide = self._rerank.widened(spec.search)
+        queries = rewritten.queries or (spec.question,)
+        searches = (self._search(replace(wide, text=query), context) for query in queries)
+        outcome = joined(await asyncio.gather(*searches), rewritten.queries, wide.k)
+        outcome = await self._rerank(spec.search, outcome, context)
+        timings = replace(
+            outcome.timings,
+            queue_ms=outcome.timings.queue_ms + rewritten.queued_s * 1e3,
+            rewrite_ms=rewritten.ran_s * 1e3,
+            total_ms=outcome.timings.total_ms + (rewritten.queued_s + rewritten.ran_s) * 1e3,
+        )
+        return replace(outcome, timings=timings)
 
     async def _best(self, spec: SearchSpec, context: CallContext) -> SearchOutcome:
         """What a search finds, reranked where the rig says so."""

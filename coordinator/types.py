@@ -116,6 +116,7 @@ class Timings:
     """
 
     queue_ms: float = 0.0
+    rewrite_ms: float | None = None
     embed_ms: float | None = None
     probe_ms: float | None = None
     scan_ms: float | None = None
@@ -152,6 +153,7 @@ class RetrievalReport:
             filter.
         filter_limited: the rig's limit ended the search before the filter was
             given all the lists it needs.
+        queries: what was searched for in the question's place; none: the question.
     """
 
     nprobe: int | None = None
@@ -161,6 +163,7 @@ class RetrievalReport:
     lists_probed: int = 0
     filter_selectivity: float | None = None
     filter_limited: bool = False
+    queries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ Name = Annotated[str, typer.Option(help="Name in messages and in status.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")]
 Roles = Annotated[
-    str, typer.Option(help="embed, generate, prefill, decode, rerank; several with commas.")
+    str,
+    typer.Option(help="embed, generate, prefill, decode, rerank, rewrite; several with commas."),
 ]
 EmbedderRef = Annotated[
     str, typer.Option(help="minilm, or the directory of a sentence-embedding model.")
@@ -19,6 +20,12 @@ EmbedderRef = Annotated[
 GeneratorRef = Annotated[str, typer.Option(help="extractive, hf:DIR or openai:URL[#MODEL].")]
 RerankerRef = Annotated[
     str | None, typer.Option(help="Directory of a cross-encoder, for the role rerank.")
+]
+RewriteTemplate = Annotated[
+    str | None, typer.Option(help="File with the prompt of the role rewrite; default: our own.")
+]
+RewriteTokens = Annotated[
+    int, typer.Option(min=1, max=4096, help="Tokens that one question's queries may have.")
 ]
 ApiKeyEnv = Annotated[
     str | None, typer.Option(help="Environment variable with the upstream server's API key.")

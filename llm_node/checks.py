@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llm_node.config import NodeLimits
 from ragschema.errors import InvalidInput, PayloadTooLarge
-from ragschema.types import GenerateSpec
+from ragschema.types import ChatMessage, GenerateSpec
 
 _ROLES = ("system", "user", "assistant")
 
@@ -26,6 +26,21 @@ def check_texts(texts: Sequence[str], max_texts: int, max_bytes: int) -> None:
             field="texts",
             hint="split them over several calls",
         )
+
+
+def check_rewrite(
+    question: str, history: Sequence[ChatMessage], max_queries: int, limits: NodeLimits
+) -> None:
+    """Raises InvalidInput or PayloadTooLarge, naming the field."""
+    if not question.strip():
+        raise InvalidInput("there is no question", field="question")
+    if not 1 <= max_queries <= limits.max_queries:
+        raise InvalidInput(
+            f"{max_queries} queries are asked for",
+            field="max_queries",
+            hint=f"use 1 to {limits.max_queries}",
+        )
+    check_generate(GenerateSpec(tuple(history), question, ()), limits)
 
 
 def check_generate(spec: GenerateSpec, limits: NodeLimits) -> None:

@@ -31,6 +31,7 @@ class NodeLimits:
     max_prompt_bytes: int = 8 << 20
     max_messages: int = 1024
     max_passages: int = 1024
+    max_queries: int = 16
     max_stop: int = 16
     max_stop_chars: int = 256
 
@@ -44,6 +45,8 @@ class LlmOptions:
         embedder: ``minilm`` or the directory of a sentence-embedding model.
         reranker: directory of a cross-encoder, for the role rerank.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
+        rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
+        rewrite_tokens: that may be written in one Rewrite call.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
         engine: of an ``hf:`` generator.
@@ -56,6 +59,8 @@ class LlmOptions:
     embedder: str = "minilm"
     generator: str = "extractive"
     reranker: str | None = None
+    rewrite_template: str | None = None
+    rewrite_tokens: int = 128
     api_key_env: str | None = None
     threads: int = 1
     engine: EngineConfig = field(default_factory=EngineConfig)

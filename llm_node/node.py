@@ -14,6 +14,8 @@ from llm_node.embed.scheduler import EmbedScheduler
 from llm_node.engine.request import EngineStats
 from llm_node.libraries import set_torch_threads
 from llm_node.rerank.queue import RerankQueue
+from llm_node.rewrite.rewriter import Rewriter
+from llm_node.rewrite.template import load_template
 from llm_node.roles import (
     Embedder,
     Generator,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from llm_node.generate.hf import HfGenerator
 
 #: Roles that a generator plays.
-WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE)
+WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE, Role.REWRITE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class LoadedNode:
         self.options = options
         self._embedder = embedder
         self._generator: Generator | None = None
+        self._rewriter: Rewriter | None = None
         self._reranker: Reranker | None = None
         self._reranks: RerankQueue | None = None
         self._scheduler: EmbedScheduler | None = None
@@ -62,6 +65,17 @@ class LoadedNode:
     def attach(self, generator: Generator) -> None:
         """Adds the generator, which may use this node's embedder."""
         self._generator = generator
+
+    def attach_rewriter(self, rewriter: Rewriter) -> None:
+        """Adds what turns questions into queries."""
+        self._rewriter = rewriter
+
+    @property
+    def rewriter(self) -> Rewriter:
+        """Raises IncompatibleRequest when the node does not rewrite."""
+        if self._rewriter is None:
+            raise self._lacks(Role.REWRITE)
+        return self._rewriter
 
     def attach_reranker(self, reranker: Reranker) -> None:
         """Adds the reranker and its queue."""
@@ -174,7 +188,7 @@ async def load_node(options: LlmOptions) -> LoadedNode:
     embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
     node = LoadedNode(options, embedder)
     if any(role in options.roles for role in WRITERS):
-        _check_transfer(options)
+        _check_generator(options)
         deps = GeneratorDeps(
             similarity=partial(_similarity, node.scheduler) if embedder else None,
             token_offsets=embedder.token_offsets if embedder else None,
@@ -185,6 +199,9 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         generator = load_generator(options.generator, deps)
         await generator.start()
         node.attach(generator)
+        if Role.REWRITE in options.roles:
+            template = load_template(options.rewrite_template)
+            node.attach_rewriter(Rewriter(generator, template, options.rewrite_tokens))
     if Role.RERANK in options.roles:
         node.attach_reranker(load_reranker(_reranker_of(options)))
     return node
@@ -200,14 +217,19 @@ def _reranker_of(options: LlmOptions) -> str:
     return options.reranker
 
 
-def _check_transfer(options: LlmOptions) -> None:
-    """KV is moved between engines; other generators have none."""
-    moves = {Role.PREFILL, Role.DECODE} & set(options.roles)
-    if moves and not options.generator.startswith("hf:"):
+def _check_generator(options: LlmOptions) -> None:
+    """KV is moved between engines, and queries are written by language models."""
+    scheme = options.generator.partition(":")[0]
+    lacking = {"openai": {Role.PREFILL, Role.DECODE}}.get(scheme, set())
+    if scheme == "extractive":
+        lacking = {Role.PREFILL, Role.DECODE, Role.REWRITE}
+    wrong = sorted(lacking & set(options.roles))
+    if wrong:
+        others = " or openai:URL" if wrong == [Role.REWRITE] else ""
         raise InvalidInput(
-            f"the generator {options.generator!r} cannot {' or '.join(sorted(moves))}",
+            f"the generator {options.generator!r} cannot {' or '.join(wrong)}",
             field="generator",
-            hint="use hf:DIR for the roles prefill and decode",
+            hint=f"use hf:DIR{others} for the roles {' and '.join(wrong)}",
         )
 
 

@@ -12,11 +12,18 @@ from typing import Any
 import grpc
 
 from llm_node.admission import Admission
-from llm_node.checks import check_generate, check_texts
+from llm_node.checks import check_generate, check_rewrite, check_texts
 from llm_node.deadlines import context_of, events_within, within
 from llm_node.node import EngineStatus, LoadedNode
 from ragschema.errors import PayloadTooLarge
-from ragschema.types import I32, CallContext, GenerateEnd, GenerateEvent, GenerateSpec
+from ragschema.types import (
+    I32,
+    CallContext,
+    ChatMessage,
+    GenerateEnd,
+    GenerateEvent,
+    GenerateSpec,
+)
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
 from ragschema.wire.convert import model_to_wire, purpose_from_wire, role_from_wire, tensor_to_wire
 from ragschema.wire.generating import event_to_wire, generate_from_wire
@@ -128,6 +135,29 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
             truncated=done.truncated,
             queue_us=done.queue_us,
             compute_us=done.compute_us,
+        )
+
+    async def Rewrite(
+        self, request: llm_pb2.RewriteRequest, context: _Context
+    ) -> llm_pb2.RewriteReply:
+        rewriter, call = self._node.rewriter, context_of(context)
+        history = [ChatMessage(turn.role, turn.content) for turn in request.history]
+        check_rewrite(request.question, history, request.max_queries, self._limits)
+        self._requests += 1
+        try:
+            async with self._generations.slot() as queue_us:
+                work = rewriter.rewrite(request.question, history, request.max_queries, call)
+                done = await within(work, call)
+        except asyncio.CancelledError:
+            self._cancelled += 1
+            raise
+        self._tokens += done.end.prompt_tokens + done.end.completion_tokens
+        return llm_pb2.RewriteReply(
+            queries=done.queries,
+            prompt_tokens=done.end.prompt_tokens,
+            completion_tokens=done.end.completion_tokens,
+            queue_us=queue_us,
+            compute_us=done.end.total_us,
         )
 
     async def Generate(

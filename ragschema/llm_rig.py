@@ -57,6 +57,8 @@ class LlmNodeConfig:
         embedder: ``minilm`` or the directory of a sentence-embedding model.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         reranker: directory of a cross-encoder, needed by the role rerank.
+        rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
+        rewrite_tokens: that one question's queries may have together.
         api_key_env: environment variable with the upstream server's key.
         kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
         engine: of an ``hf:`` generator.
@@ -65,7 +67,8 @@ class LlmNodeConfig:
     __pydantic_config__ = _STRICT
     name: NodeName
     roles: Annotated[
-        tuple[Literal["embed", "generate", "prefill", "decode", "rerank"], ...], Field(min_length=1)
+        tuple[Literal["embed", "generate", "prefill", "decode", "rerank", "rewrite"], ...],
+        Field(min_length=1),
     ] = (
         "embed",
         "generate",
@@ -75,6 +78,8 @@ class LlmNodeConfig:
         "extractive"
     )
     reranker: str | None = None
+    rewrite_template: str | None = None
+    rewrite_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
     api_key_env: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     kv_mib: Positive | None = None
@@ -97,4 +102,10 @@ def check_llm_node(node: LlmNodeConfig, path: str, source: str) -> None:
             f"{source}: the role rerank of {node.name!r} has no model",
             field=f"{path}.reranker",
             hint="name the directory of a cross-encoder",
+        )
+    if "rewrite" in node.roles and node.generator == "extractive" and node.address is None:
+        raise InvalidInput(
+            f"{source}: the extractive generator of {node.name!r} cannot rewrite",
+            field=f"{path}.generator",
+            hint="use hf:DIR or openai:URL on a node with the role rewrite",
         )

@@ -24,6 +24,20 @@ class RerankConfig:
     candidates: Annotated[int, Field(ge=1, le=1024)] = 20
 
 
+@dataclass(frozen=True)
+class RewriteConfig:
+    """A language model turns questions into search queries.
+
+    Attributes:
+        max_queries: of one question; they are searched for together.
+        history_turns: of the chat that it reads, the latest.
+    """
+
+    __pydantic_config__ = _STRICT
+    max_queries: Annotated[int, Field(ge=1, le=16)] = 3
+    history_turns: Annotated[int, Field(ge=0, le=256)] = 6
+
+
 def check_rerank(config: RerankConfig | None, max_k: int, source: str) -> None:
     """Raises InvalidInput for more candidates than a search may give."""
     if config is not None and config.candidates > max_k:

@@ -19,7 +19,7 @@ from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig, ch
 from ragschema.llm_rig import EngineOptions, NodeName, Port, Positive, check_llm_node
 from ragschema.llm_rig import LlmNodeConfig as LlmNodeConfig
 from ragschema.plainyaml import load_plain_yaml
-from ragschema.refining import RerankConfig, check_rerank
+from ragschema.refining import RerankConfig, RewriteConfig, check_rerank
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -60,6 +60,9 @@ class StagesConfig:
     )
     rerank: BatchConfig = field(
         default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=4)
+    )
+    rewrite: BatchConfig = field(
+        default_factory=lambda: BatchConfig(max_batch=1, max_queue=64, max_concurrent=8)
     )
     iterative: BatchConfig = field(
         default_factory=lambda: BatchConfig(max_batch=16, max_wait_ms=2.0, max_concurrent=4)
@@ -108,6 +111,7 @@ class CoordinatorConfig:
 
     Attributes:
         rerank: None: passages stay as the search ordered them.
+        rewrite: None: a question is searched for as it stands.
     """
 
     __pydantic_config__ = _STRICT
@@ -119,6 +123,7 @@ class CoordinatorConfig:
     recall_sampling: RecallSamplingConfig = field(default_factory=RecallSamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     rerank: RerankConfig | None = None
+    rewrite: RewriteConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,8 @@ class RigConfig:
     def needed_roles(self) -> tuple[str, ...]:
         """Roles without which questions cannot be answered."""
         apart = self.disaggregated and self.coordinator.generation.kind == "plain"
-        more = ("rerank",) if self.coordinator.rerank is not None else ()
+        wanted = {"rerank": self.coordinator.rerank, "rewrite": self.coordinator.rewrite}
+        more = tuple(role for role, config in wanted.items() if config is not None)
         return ("embed", *(("prefill", "decode") if apart else ("generate",)), *more)
 
     def shards_of(self, node_index: int, num_shards: int) -> tuple[int, ...]:
@@ -324,6 +330,6 @@ def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
         BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig, GenerationConfig,
-        IntervalConfig, KnnConfig, EngineOptions, RerankConfig,
+        IntervalConfig, KnnConfig, EngineOptions, RerankConfig, RewriteConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

@@ -44,6 +44,7 @@ class Role(enum.StrEnum):
     PREFILL = "prefill"
     DECODE = "decode"
     RERANK = "rerank"
+    REWRITE = "rewrite"
 
 
 class EmbedPurpose(enum.StrEnum):

@@ -248,10 +248,13 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
         self.limit: int | None = None
         self.failure: e.RagrigError | None = None
         self.rerank_failure: e.RagrigError | None = None
+        self.rewrite_failure: e.RagrigError | None = None
         self.running = self.cancelled = 0
         self.embeds: list[tuple[str, ...]] = []
         self.generated: list[llm_pb2.GenerateRequest] = []
         self.reranked: list[llm_pb2.RerankRequest] = []
+        self.rewritten: list[llm_pb2.RewriteRequest] = []
+        self.queries: tuple[str, ...] = ()
         self.trace_ids: list[str] = []
         self.reset()
 
@@ -274,7 +277,9 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
         embedder = ModelInfo(Role.EMBED, "fake-embedder", self.fingerprint, self.dim, 256)
         generator = ModelInfo(Role.GENERATE, "fake-generator", "g", None, self.limit)
         reranker = ModelInfo(Role.RERANK, "fake-reranker", "r", None, 64)
-        models = [m for m in (embedder, generator, reranker) if m.role in self.roles]
+        rewriter = ModelInfo(Role.REWRITE, "fake-generator", "g", None, self.limit)
+        known = (embedder, generator, reranker, rewriter)
+        models = [m for m in known if m.role in self.roles]
         wire = [convert.model_to_wire(m) for m in models]
         return llm_pb2.LlmStatusReply(models=wire, running=self.running)
 
@@ -303,6 +308,12 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
             raise copy.copy(self.rerank_failure)
         numbers = np.array([float(text.split()[-1]) for text in request.texts], np.float32)
         return llm_pb2.RerankReply(scores=tensor_to_wire(-abs(numbers - 7)))
+
+    async def Rewrite(self, request: llm_pb2.RewriteRequest, context: Any) -> Any:
+        self.rewritten.append(request)
+        if self.rewrite_failure is not None:
+            raise copy.copy(self.rewrite_failure)
+        return llm_pb2.RewriteReply(queries=self.queries, prompt_tokens=30, completion_tokens=5)
 
     async def Generate(self, request: llm_pb2.GenerateRequest, context: Any) -> Any:
         self.generated.append(request)

@@ -182,6 +182,13 @@ class LlmClient(PooledClient):
             )
         return scores
 
+    async def rewrite(
+        self, request: llm_pb2.RewriteRequest, context: CallContext
+    ) -> llm_pb2.RewriteReply:
+        """Queries in place of a question; none when the model wrote none."""
+        reply = await self.call(self.stub.Rewrite, request, context)
+        return cast("llm_pb2.RewriteReply", reply)
+
     async def generate(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:

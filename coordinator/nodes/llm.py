@@ -27,6 +27,7 @@ from ragschema.types import (
 from ragschema.wire.augment_pb2 import AugmentStart
 from ragschema.wire.convert import model_from_wire
 from ragschema.wire.kv_pb2 import DecodeEvent, DecodeRequest, PrefillReply
+from ragschema.wire.llm_pb2 import RewriteReply, RewriteRequest
 
 
 class LlmNode(WatchedNode[LlmClient]):
@@ -64,6 +65,10 @@ class LlmNode(WatchedNode[LlmClient]):
     async def rerank(self, query: str, texts: Sequence[str], context: CallContext) -> F32:
         with self._call():
             return await self.client.rerank(query, texts, context)
+
+    async def rewrite(self, request: RewriteRequest, context: CallContext) -> RewriteReply:
+        with self._call():
+            return await self.client.rewrite(request, context)
 
     async def generate(
         self, spec: GenerateSpec, context: CallContext

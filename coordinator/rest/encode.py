@@ -76,12 +76,14 @@ def retrieval_json(report: RetrievalReport) -> JsonObject:
         "lists_probed": report.lists_probed,
         "filter_selectivity": report.filter_selectivity,
         "filter_limited": report.filter_limited,
+        "queries": report.queries,
     }
 
 
 def timings_json(timings: Timings) -> JsonObject:
     return {
         "queue_ms": timings.queue_ms,
+        "rewrite_ms": timings.rewrite_ms,
         "embed_ms": timings.embed_ms,
         "probe_ms": timings.probe_ms,
         "scan_ms": timings.scan_ms,

@@ -53,7 +53,8 @@ class RetrievalReply(Reply):
 
     `nprobe` is null for a collection of exact vectors; `recall_expected` is null where nothing
     was measured, `recall_reached` where no recall was asked for. A filter grows `lists_probed`
-    until enough rows pass; `filter_limited` says that the rig's limit came first.
+    until enough rows pass; `filter_limited` says that the rig's limit came first. `queries` were
+    searched for in the question's place; with several, the other fields are the first one's.
     """
 
     nprobe: Count | None
@@ -63,12 +64,14 @@ class RetrievalReply(Reply):
     lists_probed: Count
     filter_selectivity: Share | None
     filter_limited: bool
+    queries: list[str]
 
 
 class TimingsReply(Reply):
     """Milliseconds per stage; null: the request did not pass that stage."""
 
     queue_ms: NonNegative
+    rewrite_ms: NonNegative | None
     embed_ms: NonNegative | None
     probe_ms: NonNegative | None
     scan_ms: NonNegative | None

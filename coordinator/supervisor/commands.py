@@ -39,6 +39,7 @@ def llm_command(
         *("--roles", ",".join(node.roles)),
         *("--embedder", node.embedder, "--generator", node.generator),
         *(() if node.reranker is None else ("--reranker", node.reranker)),
+        *_rewriting(node),
         *key,
         *("--threads", str(node.threads)),
         *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),
@@ -46,6 +47,13 @@ def llm_command(
         *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
         *_common(ready_file),
     )
+
+
+def _rewriting(node: LlmNodeConfig) -> tuple[str, ...]:
+    if "rewrite" not in node.roles:
+        return ()
+    template = ("--rewrite-template", node.rewrite_template) if node.rewrite_template else ()
+    return ("--rewrite-tokens", str(node.rewrite_tokens), *template)
 
 
 def _engine(node: LlmNodeConfig) -> tuple[str, ...]:

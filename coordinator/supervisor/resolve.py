@@ -31,7 +31,14 @@ def _anchored(node: LlmNodeConfig, base: Path) -> LlmNodeConfig:
     if generator.startswith(_HF):
         generator = _HF + _absolute(generator.removeprefix(_HF), base)
     reranker = None if node.reranker is None else _absolute(node.reranker, base)
-    return replace(node, embedder=embedder, generator=generator, reranker=reranker)
+    template = None if node.rewrite_template is None else _absolute(node.rewrite_template, base)
+    return replace(
+        node,
+        embedder=embedder,
+        generator=generator,
+        reranker=reranker,
+        rewrite_template=template,
+    )
 
 
 def _absolute(path: str, base: Path) -> str:

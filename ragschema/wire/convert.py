@@ -36,6 +36,7 @@ _ROLE_CODES: dict[t.Role, llm_pb2.Role.ValueType] = {
     t.Role.PREFILL: llm_pb2.ROLE_PREFILL,
     t.Role.DECODE: llm_pb2.ROLE_DECODE,
     t.Role.RERANK: llm_pb2.ROLE_RERANK,
+    t.Role.REWRITE: llm_pb2.ROLE_REWRITE,
 }
 
 

@@ -32,6 +32,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_PREFILL: _Role.ValueType  # 3
     ROLE_DECODE: _Role.ValueType  # 4
     ROLE_RERANK: _Role.ValueType  # 5
+    ROLE_REWRITE: _Role.ValueType  # 6
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
 
@@ -41,6 +42,7 @@ ROLE_GENERATE: Role.ValueType  # 2
 ROLE_PREFILL: Role.ValueType  # 3
 ROLE_DECODE: Role.ValueType  # 4
 ROLE_RERANK: Role.ValueType  # 5
+ROLE_REWRITE: Role.ValueType  # 6
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _EmbedPurpose:
@@ -245,6 +247,69 @@ class ChatMessage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class RewriteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    MAX_QUERIES_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    max_queries: _builtins.int
+    """1 .. 16."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """Turns before it, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        history: _abc.Iterable[Global___ChatMessage] | None = ...,
+        max_queries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "max_queries", b"max_queries", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteRequest: _TypeAlias = RewriteRequest  # noqa: Y015
+
+@_typing.final
+class RewriteReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    queue_us: _builtins.int
+    compute_us: _builtins.int
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Distinct; none: the model wrote nothing that could be a query."""
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_builtins.str] | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        queue_us: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "compute_us", b"compute_us", "prompt_tokens", b"prompt_tokens", "queries", b"queries", "queue_us", b"queue_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteReply: _TypeAlias = RewriteReply  # noqa: Y015
 
 @_typing.final
 class PromptPassage(_message.Message):

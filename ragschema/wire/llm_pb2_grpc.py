@@ -60,6 +60,11 @@ class LlmNodeStub:
                 request_serializer=ragschema_dot_wire_dot_llm__pb2.RerankRequest.SerializeToString,
                 response_deserializer=ragschema_dot_wire_dot_llm__pb2.RerankReply.FromString,
                 _registered_method=True)
+        self.Rewrite = channel.unary_unary(
+                '/ragrig.wire.v1.LlmNode/Rewrite',
+                request_serializer=ragschema_dot_wire_dot_llm__pb2.RewriteRequest.SerializeToString,
+                response_deserializer=ragschema_dot_wire_dot_llm__pb2.RewriteReply.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/ragrig.wire.v1.LlmNode/Generate',
                 request_serializer=ragschema_dot_wire_dot_llm__pb2.GenerateRequest.SerializeToString,
@@ -103,6 +108,13 @@ class LlmNodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rewrite(self, request, context):
+        """Role rewrite: search queries in place of a question.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Generate(self, request, context):
         """Token events, and for each of sampling.n answers exactly one done event,
         the last of which is the end. Cancelling the call stops the work at once.
@@ -138,6 +150,11 @@ def add_LlmNodeServicer_to_server(servicer, server):
                     servicer.Rerank,
                     request_deserializer=ragschema_dot_wire_dot_llm__pb2.RerankRequest.FromString,
                     response_serializer=ragschema_dot_wire_dot_llm__pb2.RerankReply.SerializeToString,
+            ),
+            'Rewrite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewrite,
+                    request_deserializer=ragschema_dot_wire_dot_llm__pb2.RewriteRequest.FromString,
+                    response_serializer=ragschema_dot_wire_dot_llm__pb2.RewriteReply.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -280,6 +297,33 @@ class LlmNode:
             '/ragrig.wire.v1.LlmNode/Rerank',
             ragschema_dot_wire_dot_llm__pb2.RerankRequest.SerializeToString,
             ragschema_dot_wire_dot_llm__pb2.RerankReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewrite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragrig.wire.v1.LlmNode/Rewrite',
+            ragschema_dot_wire_dot_llm__pb2.RewriteRequest.SerializeToString,
+            ragschema_dot_wire_dot_llm__pb2.RewriteReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class LlmNodeStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
     Rerank: _grpc.UnaryUnaryMultiCallable[_llm_pb2.RerankRequest, _llm_pb2.RerankReply]
     """Role rerank: how well each text answers a query."""
+    Rewrite: _grpc.UnaryUnaryMultiCallable[_llm_pb2.RewriteRequest, _llm_pb2.RewriteReply]
+    """Role rewrite: search queries in place of a question."""
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]
     """Token events, and for each of sampling.n answers exactly one done event,
     the last of which is the end. Cancelling the call stops the work at once.
@@ -58,6 +60,8 @@ class LlmNodeAsyncStub(LlmNodeStub):
     Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
     Rerank: _aio.UnaryUnaryMultiCallable[_llm_pb2.RerankRequest, _llm_pb2.RerankReply]  # type: ignore[assignment]
     """Role rerank: how well each text answers a query."""
+    Rewrite: _aio.UnaryUnaryMultiCallable[_llm_pb2.RewriteRequest, _llm_pb2.RewriteReply]  # type: ignore[assignment]
+    """Role rewrite: search queries in place of a question."""
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]  # type: ignore[assignment]
     """Token events, and for each of sampling.n answers exactly one done event,
     the last of which is the end. Cancelling the call stops the work at once.
@@ -102,6 +106,14 @@ class LlmNodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.RerankReply, _abc.Awaitable[_llm_pb2.RerankReply]]:
         """Role rerank: how well each text answers a query."""
+
+    @_abc_1.abstractmethod
+    def Rewrite(
+        self,
+        request: _llm_pb2.RewriteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.RewriteReply, _abc.Awaitable[_llm_pb2.RewriteReply]]:
+        """Role rewrite: search queries in place of a question."""
 
     @_abc_1.abstractmethod
     def Generate(

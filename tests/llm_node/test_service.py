@@ -43,11 +43,11 @@ ENDLESS = GenerateSpec((ChatMessage("user", "go"),), "", (), Sampling(max_tokens
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, long_llama: Path) -> Iterator[str]:
-    """Three roles; one generation may run and one may wait."""
+    """Four roles; one generation may run and one may wait."""
     directory = tmp_path_factory.mktemp("node")
     limits = ("--max-running", "1", "--max-waiting", "1")
     cross = save_tiny_cross_encoder(directory / "cross")
-    roles = ("--roles", "embed,generate,rerank", "--reranker", str(cross))
+    roles = ("--roles", "embed,generate,rerank,rewrite", "--reranker", str(cross))
     with node_process(directory, "--generator", f"hf:{long_llama}", *roles, *limits) as found:
         yield found
 
@@ -148,6 +148,25 @@ async def test_rerank(client: NodeClient, stub: Any) -> None:
     assert models[llm_pb2.ROLE_RERANK] == "cross"
     with pytest.raises(PayloadTooLarge):
         await client.call(stub.Rerank, llm_pb2.RerankRequest(texts=["x"] * 5000), _soon())
+
+
+async def test_rewrite(client: NodeClient, stub: Any) -> None:
+    turn = llm_pb2.ChatMessage(role="user", content="What is heapq?")
+    request = llm_pb2.RewriteRequest(question="How is it used?", history=[turn], max_queries=2)
+    reply = await client.call(stub.Rewrite, request, _soon())
+    assert len(reply.queries) <= 2
+    assert reply.prompt_tokens > 100
+    assert 0 < reply.completion_tokens <= 128
+    assert reply.compute_us > 0
+    again = await client.call(stub.Rewrite, request, _soon())
+    assert again.queries == reply.queries
+    for wrong, field in (
+        (llm_pb2.RewriteRequest(question=" ", max_queries=1), "question"),
+        (llm_pb2.RewriteRequest(question="x", max_queries=17), "max_queries"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            await client.call(stub.Rewrite, wrong, _soon())
+        assert caught.value.field == field
 
 
 async def test_tokenize_counts_characters_not_bytes(client: NodeClient, stub: Any) -> None:

@@ -165,6 +165,9 @@ BAD: list[tuple[str, str]] = [
     ("retrieval_nodes: {name: a}", "retrieval_nodes"),
     ("llm_nodes: [{name: a}, {name: b, roles: [rerank]}]", "llm_nodes.1.reranker"),
     ("coordinator: {rerank: {}}", "llm_nodes.roles"),
+    ("coordinator: {rewrite: {}}", "llm_nodes.roles"),
+    ("coordinator: {rewrite: {max_queries: 0}}", "coordinator.rewrite.max_queries"),
+    ("llm_nodes: [{name: a, roles: [embed, generate, rewrite]}]", "llm_nodes.0.generator"),
     ("coordinator: {rerank: {candidates: 0}}", "coordinator.rerank.candidates"),
     (
         "coordinator: {rerank: {candidates: 200}}\n"

@@ -39,6 +39,7 @@ async def test_text_search_answers_what_the_pipeline_found(rig: Rig) -> None:
         "lists_probed": 12,
         "filter_selectivity": 0.25,
         "filter_limited": False,
+        "queries": [],
     }
 
 

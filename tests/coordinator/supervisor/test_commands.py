@@ -69,6 +69,26 @@ llm_nodes:
     assert "--engine" not in specs["plain"].command(0)
 
 
+def test_models_and_prompts_of_other_roles_reach_their_node(tmp_path: Path) -> None:
+    rig = parse_rig(
+        """
+llm_nodes:
+- {name: all, roles: [embed, generate, rerank, rewrite], generator: "hf:m", reranker: cross,
+   rewrite_template: prompt.txt, rewrite_tokens: 64}
+- {name: plain, roles: [embed]}
+""",
+        "test",
+        tmp_path,
+    )
+    rig = anchor_paths(rig, tmp_path)
+    specs = {s.name: s for s in node_specs(rig, RunDir.of(rig.data_dir), commands.Programs())}
+    argv = specs["all"].command(0)
+    assert option(argv, "--reranker") == str(tmp_path / "cross")
+    assert option(argv, "--rewrite-template") == str(tmp_path / "prompt.txt")
+    assert option(argv, "--rewrite-tokens") == "64"
+    assert not {"--reranker", "--rewrite-tokens"} & set(specs["plain"].command(0))
+
+
 def test_a_simd_node_s_command_carries_its_placement_and_limits(tmp_path: Path) -> None:
     rig = parse_rig(
         """

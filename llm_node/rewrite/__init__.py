@@ -1,0 +1,1 @@
+"""Questions rewritten into search queries by the node's generator."""
