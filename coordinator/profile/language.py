@@ -28,13 +28,16 @@ from ragschema.types import (
     Role,
     Sampling,
 )
-from ragschema.wire import kv_pb2
+from ragschema.wire import kv_pb2, llm_pb2
 from ragschema.wire.convert import model_from_wire
 
 #: What a model's time grows with: calls, sequences, tokens, and pairs of tokens in attention.
 _READING: Final = ("1", "batch", "batch*tokens", "batch*tokens*tokens")
 _WRITING: Final = ("1", "batch", "batch*tokens")
 _TRIAL_TOKENS: Final = 32
+_ASKED_WORDS: Final = 8
+#: Marks around a question and a passage that are read together.
+_PAIR_TOKENS: Final = 3
 #: Tokens of a sequence beyond which its context is no longer that of the point.
 _MOST_WRITTEN: Final = 256
 #: A text that is cut at a token may read as one more or less beside a template's tokens.
@@ -126,6 +129,32 @@ def generate_probe(node: LanguageNode, grid: Grid) -> Probe:
     points = tuple(point(*pair) for pair in grid.passages)
     terms = ("1", "passages", "passages*words")
     return Probe((node.kind("generate", Role.GENERATE, terms),), points)
+
+
+def rerank_probe(node: LanguageNode, grid: Grid) -> Probe:
+    """A call that scores ``texts`` passages of ``tokens`` tokens each, the question included."""
+
+    def point(count: int, tokens: int) -> Call:
+        async def call() -> Mapping[str, Reading]:
+            question = text_of(Part(PartKind.QUESTION, next(node.numbers), _ASKED_WORDS))
+            words = max(1, tokens - _ASKED_WORDS - _PAIR_TOKENS)
+            texts = [
+                text_of(Part(PartKind.PASSAGE, next(node.numbers), words)) for _ in range(count)
+            ]
+            request = llm_pb2.RerankRequest(query=question, texts=texts)
+            started_s = time.perf_counter()
+            done = await node.client.call(
+                node.client.stub.Rerank, request, CallContext.start(CALL_S)
+            )
+            passed_s = time.perf_counter() - started_s
+            at = {"texts": float(count), "tokens": _told(done.tokens / count, tokens)}
+            return {"rerank": Reading(at, passed_s)}
+
+        return call
+
+    points = tuple(point(*pair) for pair in grid.rerank)
+    terms = ("1", "texts", "texts*tokens", "texts*tokens*tokens")
+    return Probe((node.kind("rerank", Role.RERANK, terms),), points)
 
 
 def prefill_probe(node: LanguageNode, grid: Grid) -> Probe:

@@ -27,12 +27,12 @@ ROLES: Final = (
     "prefill",
     "decode",
     "kv_transfer",
+    "rerank",
     "coordinator",
 )
 #: Roles of the planner's vocabulary that no node plays by itself.
 _NO_NODE: Final = {
     "rewrite": "no node rewrites; with an hf: generator its time is that of prefill and decode",
-    "rerank": "no node reranks",
 }
 _N = TypeVar("_N", LlmNodeConfig, RetrievalNodeConfig)
 Pairs = tuple[tuple[int, int], ...]
@@ -48,6 +48,7 @@ class Grid:
         index_batches: queries of one search for lists.
         scan: queries and probed lists.
         passages: that the extractive generator reads, and the words of each.
+        rerank: passages that are scored in one call, and tokens of each with its question.
         prefill: prompts read at once, and their tokens.
         decode: sequences that write at once, and the tokens before them.
         decode_tokens: written by each sequence.
@@ -60,6 +61,7 @@ class Grid:
     index_batches: tuple[int, ...]
     scan: Pairs
     passages: Pairs
+    rerank: Pairs
     prefill: Pairs
     decode: Pairs
     decode_tokens: int
@@ -73,6 +75,7 @@ QUICK_GRID: Final = Grid(
     index_batches=(1, 2, 8, 32, 128),
     scan=((1, 1), (1, 8), (1, 64), (8, 8), (8, 32), (32, 8), (64, 32)),
     passages=((1, 60), (1, 150), (3, 60), (3, 150), (8, 100)),
+    rerank=((1, 32), (1, 128), (4, 64), (16, 32), (16, 128)),
     prefill=((1, 32), (1, 128), (1, 384), (2, 64), (4, 32), (4, 128)),
     decode=((1, 32), (1, 256), (2, 64), (4, 32), (4, 256), (8, 64)),
     decode_tokens=12,
@@ -85,6 +88,7 @@ FULL_GRID: Final = Grid(
     index_batches=(1, 2, 4, 8, 32, 64, 128),
     scan=tuple((b, n) for b in (1, 2, 8, 32, 64, 128) for n in (1, 4, 16, 64, 128)),
     passages=tuple((n, words) for n in (1, 3, 5, 10) for words in (40, 100, 180)),
+    rerank=tuple((n, tokens) for n in (1, 4, 16, 50) for tokens in (32, 128, 256)),
     prefill=(*((b, n) for b in (1, 2, 4, 8) for n in (32, 128, 256, 512)), (1, 1024)),
     decode=tuple((b, n) for b in (1, 2, 4, 8) for n in (32, 128, 512)),
     decode_tokens=32,
@@ -144,6 +148,8 @@ def not_here(scope: Scope) -> dict[str, str]:
     if not any(local_model(node) for node in scope.llm_nodes):
         why = "needs a node with an hf: generator"
         missing |= dict.fromkeys(("prefill", "decode", "kv_transfer"), why)
+    if not any("rerank" in node.roles for node in scope.llm_nodes):
+        missing["rerank"] = "no node of this rig reranks"
     if not any("generate" in node.roles for node in scope.llm_nodes):
         missing["generate"] = "no node generates by itself"
     return {role: why for role, why in missing.items() if role in scope.roles or role in _NO_NODE}
@@ -169,7 +175,9 @@ def _disaggregated(node: LlmNodeConfig) -> LlmNodeConfig:
     roles = {*node.roles, "embed"}
     if local_model(node):
         roles |= {"generate", "prefill", "decode"}
-    known = ("embed", "generate", "prefill", "decode")
+    if node.reranker is not None:
+        roles.add("rerank")
+    known = ("embed", "generate", "prefill", "decode", "rerank")
     threads = min(node.threads, usable_cores())
     return replace(node, roles=tuple(r for r in known if r in roles), threads=threads, port=0)
 

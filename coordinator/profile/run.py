@@ -22,6 +22,7 @@ from coordinator.profile.language import (
     kv_probe,
     language_node,
     prefill_probe,
+    rerank_probe,
 )
 from coordinator.profile.measure import Measured, Measurement, Step
 from coordinator.profile.plan import Scope, local_model, not_here
@@ -120,6 +121,8 @@ class _Run:
             if (config.embedder, config.threads) not in embedders:
                 embedders.add((config.embedder, config.threads))
                 probes.append(embed_probe(node, grid))
+            if config.reranker is not None:
+                probes.append(rerank_probe(node, grid))
             if local_model(config):
                 probes += [
                     prefill_probe(node, grid),

@@ -11,12 +11,14 @@ from pathlib import Path
 from ragschema.here import this_machine
 from ragschema.profile import read_profile, require_machine
 from tests.e2e.rigs import RAGRIG
+from tests.llm_node.checkpoints import save_tiny_cross_encoder
 
 QUICK_LIMIT_S = 180
 
 
 def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
     """Within its three minutes, of this machine, and its models tell what was measured."""
+    judge = save_tiny_cross_encoder(tmp_path / "judge", positions=256)
     (tmp_path / "rig.yaml").write_text(
         json.dumps(
             {
@@ -25,6 +27,7 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
                         "name": "llm",
                         "embedder": str(models / "reader"),
                         "generator": f"hf:{models / 'writer'}",
+                        "reranker": str(judge),
                     }
                 ],
                 "retrieval_nodes": [{"name": "ret", "backend": "simd"}],
@@ -43,7 +46,7 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
     require_machine(profile, this_machine())
     assert {role.role for role in profile.roles} == {
         "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "kv_transfer",
-        "coordinator",
+        "rerank", "coordinator",
     }, done.stdout  # fmt: skip
     for role in profile.roles:
         for sample in role.samples:

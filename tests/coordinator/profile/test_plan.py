@@ -49,18 +49,23 @@ def test_nodes_that_repeat_others_or_run_elsewhere_are_left_out() -> None:
 
 def test_roles_that_a_rig_lacks_are_explained() -> None:
     plain = not_here(scope_of(None, ROLES, True, VECTORS))
-    assert {"prefill", "decode", "kv_transfer", "rewrite"} <= plain.keys()
+    assert {"prefill", "decode", "kv_transfer", "rerank", "rewrite"} <= plain.keys()
     assert "generate" not in plain
     model = not_here(scope_of(RigConfig(llm_nodes=(HF,)), ROLES, True, VECTORS))
     assert "prefill" not in model
+    ranking = scope_of(RigConfig(llm_nodes=(replace(HF, reranker="/m"),)), ROLES, True, VECTORS)
+    assert "rerank" in ranking.llm_nodes[0].roles
+    assert "rerank" not in not_here(ranking)
     only = not_here(scope_of(None, ["embed"], True, VECTORS))
     assert "prefill" not in only, "nobody asked"
 
 
 @pytest.mark.parametrize("grid", [QUICK_GRID, FULL_GRID])
 def test_grids_cover_more_points_than_terms(grid: object) -> None:
-    for points, terms in ((grid.embed, 4), (grid.prefill, 4), (grid.decode, 3), (grid.kv_tokens, 2),  # type: ignore[attr-defined]
-                          (grid.scan, 4), (grid.passages, 3), (grid.hits, 2)):  # type: ignore[attr-defined]  # fmt: skip
+    sizes = {"embed": 4, "prefill": 4, "decode": 3, "kv_tokens": 2, "rerank": 4, "scan": 4,
+             "passages": 3, "hits": 2}  # fmt: skip
+    for name, terms in sizes.items():
+        points = getattr(grid, name)
         assert len(set(points)) == len(points) > terms
 
 
