@@ -19,6 +19,10 @@ from ragschema.hardware.devices import Accelerator, Fpga, Host
 #: Entries of a table per sub-quantiser: 8-bit codes.
 _ENTRIES = 256
 _FLOAT_BYTES = 4.0
+#: Of the accelerator: an entry of its tables, and stalls of its top-K queue per result and ln
+#: of its lanes.
+_TABLE_ENTRY_BYTES = 2.0
+_QUEUE_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _on_gpu(index: IvfPq, gpu: Accelerator, nodes: int, queries: int) -> float:
 
 
 def _on_fpga(index: IvfPq, card: Fpga, nodes: int, queries: int) -> float:
-    """A table per list; lists that are shorter than a table takes wait for it.
+    """A table per list; lists that are shorter than a table takes wait for it, but the last.
 
     The coarse search is the coordinator's or a model node's, and not counted here.
     """
@@ -120,11 +124,9 @@ def _on_fpga(index: IvfPq, card: Fpga, nodes: int, queries: int) -> float:
         1.0, card.memory_share * card.channel_bytes_per_s / (card.beat_bytes * card.clock_hz)
     )
     codes = index.vectors * index.scan_share / index.nprobe / nodes
-    per_list = max(math.ceil(math.ceil(codes / lanes) / beats), card.table_cycles)
-    cycles = (
-        card.table_cycles
-        + index.nprobe * (per_list + card.gap_cycles)
-        + card.settle_cycles
-        + index.results
-    )
+    own = math.ceil(math.ceil(codes / lanes) / beats) + card.gap_cycles
+    table = card.table_cycles * max(1.0, _TABLE_ENTRY_BYTES * index.code_bytes / card.beat_bytes)
+    # Handing out results, stalls of their queue, writing them.
+    queue = index.results * (1.0 + _QUEUE_SHARE * math.log(max(1.0, lanes)) + 9 / 8)
+    cycles = table + (index.nprobe - 1) * max(own, table) + own + card.settle_cycles + queue
     return queries * cycles / card.clock_hz

@@ -1,12 +1,20 @@
 """Cycles, latency, bandwidth and energy of the accelerator, from a formula.
 
 Nothing here was measured on a card: every result carries ``PROVENANCE``, and
-clock frequencies are targets. Per query, with P lanes, list lengths n_l and eta
-beats per cycle that memory delivers to each channel:
+clock frequencies are targets. The formula is within a few per cent of the RTL's
+own cycles (``bench.rtl_cycles``). With P lanes, list lengths n_l, eta beats per
+cycle that memory delivers to each channel, T = 256 cycles per table (512 where a
+row of it is two beats) and b_l = ceil(n_l / P) / eta + g cycles per list, a start
+of one query takes
 
-* mode A (a table per list): ``256 + sum_l [max(ceil(n_l / P) / eta, 256) + g] + S + K``
-* mode B (a table per query): ``256 + sum_l [ceil(n_l / P) / eta + g] + S + K``;
-  the first 256 hide behind the query before it.
+* mode A (a table per list): ``T + sum_l max(b_l, T) + S + Q``, but for the last
+  list, which no table waits for: ``b_l``;
+* mode B (a table per query): ``T + sum_l b_l + S + Q``;
+
+S is what a start costs by itself, and ``Q = K + 0.75 K ln P + 9 K / 8``: handing
+out the results, stalls of their queue, writing them. In a further query of the
+start, S is shorter, results are written and the first table is loaded beside the
+scan, where it is long enough.
 
 ``P = channels * 64 / M``: one beat of 64 bytes per channel and cycle.
 """
@@ -30,6 +38,11 @@ BEAT_BYTES: Final = 64
 TABLE_CYCLES: Final = 256
 ID_BYTES: Final = 4
 _WIDTHS = (8, 16, 32, 64)
+_ENTRY_BYTES: Final = 2
+#: Stalls per result and ln P, fitted to the RTL.
+_QUEUE_SHARE: Final = 0.75
+#: Of a query's record behind the scan of the next one: ids, memory's answers, entries.
+_WRITE_CYCLES: Final = 85
 
 
 @dataclass(frozen=True)
@@ -38,14 +51,17 @@ class Pipeline:
 
     Attributes:
         gap_cycles: g, between two lists.
-        settle_cycles: S, stalls of the top-K queue and the pipeline's end.
+        settle_cycles: S of a start: reading descriptors, the pipeline's end and the
+            last write, with memory that answers after 40 cycles.
+        between_cycles: the same of each further query of a start.
     """
 
-    gap_cycles: int = 4
-    settle_cycles: int = 250
+    gap_cycles: int = 1
+    settle_cycles: int = 192
+    between_cycles: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("gap_cycles", "settle_cycles"):
+        for name in ("gap_cycles", "settle_cycles", "between_cycles"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{getattr(self, name)} is negative", field=name)
 
@@ -82,6 +98,15 @@ class Build:
         """P, codes per cycle at best."""
         return self.channels * BEAT_BYTES // self.m
 
+    @property
+    def table_cycles(self) -> int:
+        """T, to load a table: a row, or a beat of a longer row, per cycle."""
+        return TABLE_CYCLES * max(1, self.m * _ENTRY_BYTES // BEAT_BYTES)
+
+    def queue_cycles(self, k: int) -> int:
+        """Stalls of the top-K queue: keys come faster than one per cycle at first."""
+        return round(_QUEUE_SHARE * k * math.log(self.lanes))
+
 
 @dataclass(frozen=True)
 class Cycles:
@@ -91,8 +116,8 @@ class Cycles:
         table: before the first code is read.
         scan: reading and decoding codes, waiting for tables included.
         gaps: between lists.
-        settle: stalls of the queue and the end of the pipeline.
-        drain: handing out the K results.
+        settle: of a start, the end of the pipeline, stalls of the queue.
+        drain: handing out the K results and, where nothing hides it, writing them.
     """
 
     table: int
@@ -146,7 +171,7 @@ def query_cycles(
 
     Args:
         list_codes: codes of each probed list; empty lists cost their gap.
-        first: no query runs before this one, so nothing hides its first table.
+        first: the first query of a start, whose table nothing hides.
 
     Raises:
         InvalidInput: k is less than 1, or a list's length is negative.
@@ -155,16 +180,21 @@ def query_cycles(
         raise InvalidInput(f"{k} is less than 1", field="k")
     if any(codes < 0 for codes in list_codes):
         raise InvalidInput(f"{min(list_codes)} is negative", field="list_codes")
-    floor = TABLE_CYCLES if mode is TableMode.PER_LIST else 0
-    beats = (math.ceil(-(-codes // build.lanes) / build.beats_per_cycle) for codes in list_codes)
-    hidden = mode is TableMode.PER_QUERY and not first
-    return Cycles(
-        table=0 if hidden else TABLE_CYCLES,
-        scan=sum(max(cycles, floor) for cycles in beats),
-        gaps=build.pipeline.gap_cycles * len(list_codes),
-        settle=build.pipeline.settle_cycles,
-        drain=k,
-    )
+    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.table_cycles
+    beats = [math.ceil(-(-codes // build.lanes) / build.beats_per_cycle) for codes in list_codes]
+    floor = table - gap if mode is TableMode.PER_LIST else 0
+    scan = sum(max(cycles, floor) for cycles in beats[:-1]) + sum(beats[-1:])
+    gaps = gap * len(beats)
+    written = -(-k * 9 // 8)
+    if first:
+        settle = pipeline.settle_cycles + build.queue_cycles(k)
+        return Cycles(table, scan, gaps, settle, k + written)
+    settle = pipeline.between_cycles + build.queue_cycles(k)
+    end = settle + k
+    behind = (sum(beats[-1:]) + gap if mode is TableMode.PER_LIST else scan + gaps) + end
+    scan += max(0, table - behind) if beats else 0
+    scan += max(0, written + _WRITE_CYCLES + k - scan - gaps - end)
+    return Cycles(0, scan, gaps, settle, k)
 
 
 def batch_cycles(
@@ -176,14 +206,26 @@ def batch_cycles(
         codes: codes of each probed list, [n, nprobe]; a list without codes is
             passed over and costs nothing, as the card does with padding.
     """
+    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.table_cycles
     probed = codes > 0
-    beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle)
-    floor = TABLE_CYCLES if mode is TableMode.PER_LIST else 0
-    scan = np.where(probed, np.maximum(beats, floor) + build.pipeline.gap_cycles, 0).sum(axis=1)
-    total: NDArray[np.int64] = scan.astype(np.int64) + build.pipeline.settle_cycles + k
-    hidden = slice(0, 1) if mode is TableMode.PER_QUERY else slice(None)
-    total[hidden] += TABLE_CYCLES
-    return total
+    beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle) + gap
+    beats = np.where(probed, beats.astype(np.int64), 0)
+    some = probed.any(axis=1)
+    last = codes.shape[1] - 1 - np.argmax(probed[:, ::-1], axis=1)
+    own = np.where(some, beats[np.arange(len(codes)), last], 0)
+    if mode is TableMode.PER_LIST:
+        scan = np.where(probed, np.maximum(beats, table), 0).sum(axis=1)
+        scan += np.where(some, own - np.maximum(own, table), 0)
+    else:
+        scan = own = beats.sum(axis=1)
+    written = -(-k * 9 // 8)
+    end = pipeline.between_cycles + build.queue_cycles(k) + k
+    total = scan + end + np.where(some, np.maximum(0, table - own - end), 0)
+    total = np.maximum(total, written + _WRITE_CYCLES + k)
+    start = pipeline.settle_cycles - pipeline.between_cycles
+    total[:1] = (scan + end)[:1] + table + start + written
+    found: NDArray[np.int64] = total.astype(np.int64)
+    return found
 
 
 def estimate(
