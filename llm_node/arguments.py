@@ -27,6 +27,9 @@ RewriteTemplate = Annotated[
 RewriteTokens = Annotated[
     int, typer.Option(min=1, max=4096, help="Tokens that one question's queries may have.")
 ]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The rig's data directory, for the role index_scan.")
+]
 ApiKeyEnv = Annotated[
     str | None, typer.Option(help="Environment variable with the upstream server's API key.")
 ]

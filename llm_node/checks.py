@@ -43,6 +43,20 @@ def check_rewrite(
     check_generate(GenerateSpec(tuple(history), question, ()), limits)
 
 
+def check_scan(queries: int, nprobe: int, limits: NodeLimits) -> None:
+    """Raises InvalidInput or PayloadTooLarge, naming the field."""
+    if not 1 <= nprobe <= limits.max_nprobe:
+        raise InvalidInput(
+            f"{nprobe} lists are asked for", field="nprobe", hint=f"use 1 to {limits.max_nprobe}"
+        )
+    if 4 * queries * nprobe > limits.max_scan_reply_bytes:
+        raise PayloadTooLarge(
+            f"{nprobe} lists of {queries} queries fill {4 * queries * nprobe} bytes",
+            field="queries",
+            hint="split the queries over several calls",
+        )
+
+
 def check_generate(spec: GenerateSpec, limits: NodeLimits) -> None:
     """Raises InvalidInput or PayloadTooLarge, naming the field."""
     for index, message in enumerate(spec.messages):

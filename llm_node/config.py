@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from llm_node.engine.config import EngineConfig
 from ragschema.types import Role
@@ -32,6 +33,8 @@ class NodeLimits:
     max_messages: int = 1024
     max_passages: int = 1024
     max_queries: int = 16
+    max_nprobe: int = 65_536
+    max_scan_reply_bytes: int = 48 << 20
     max_stop: int = 16
     max_stop_chars: int = 256
 
@@ -49,6 +52,7 @@ class LlmOptions:
         rewrite_tokens: that may be written in one Rewrite call.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
+        data_dir: the rig's collections, for the role index_scan.
         engine: of an ``hf:`` generator.
         max_running: generations under way at once.
         max_waiting: requests of one kind that may wait; more are refused.
@@ -61,6 +65,7 @@ class LlmOptions:
     reranker: str | None = None
     rewrite_template: str | None = None
     rewrite_tokens: int = 128
+    data_dir: Path | None = None
     api_key_env: str | None = None
     threads: int = 1
     engine: EngineConfig = field(default_factory=EngineConfig)

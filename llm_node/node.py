@@ -30,6 +30,7 @@ from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
 
 if TYPE_CHECKING:
     from llm_node.generate.hf import HfGenerator
+    from llm_node.index_scan.scanner import IndexScanner
 
 #: Roles that a generator plays.
 WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE, Role.REWRITE)
@@ -52,6 +53,7 @@ class LoadedNode:
         self._embedder = embedder
         self._generator: Generator | None = None
         self._rewriter: Rewriter | None = None
+        self._scanner: IndexScanner | None = None
         self._reranker: Reranker | None = None
         self._reranks: RerankQueue | None = None
         self._scheduler: EmbedScheduler | None = None
@@ -76,6 +78,17 @@ class LoadedNode:
         if self._rewriter is None:
             raise self._lacks(Role.REWRITE)
         return self._rewriter
+
+    def attach_scanner(self, scanner: IndexScanner) -> None:
+        """Adds what finds the nearest lists."""
+        self._scanner = scanner
+
+    @property
+    def scanner(self) -> IndexScanner:
+        """Raises IncompatibleRequest when the node does not scan indexes."""
+        if self._scanner is None:
+            raise self._lacks(Role.INDEX_SCAN)
+        return self._scanner
 
     def attach_reranker(self, reranker: Reranker) -> None:
         """Adds the reranker and its queue."""
@@ -130,11 +143,14 @@ class LoadedNode:
             found += [replace(own, role=role) for role in WRITERS if role in self.options.roles]
         if self._reranker is not None:
             found.append(self._reranker.info)
+        if self._scanner is not None:
+            found.append(self._scanner.info)
         return found
 
     def encoding_load(self) -> tuple[int, int]:
-        """Requests to embed and to rerank, running and waiting."""
-        queues = [queue for queue in (self._scheduler, self._reranks) if queue is not None]
+        """Requests to embed, to rerank and to scan, running and waiting."""
+        known = (self._scheduler, self._reranks, self._scanner)
+        queues = [queue for queue in known if queue is not None]
         return (sum(queue.running for queue in queues), sum(queue.waiting for queue in queues))
 
     def engine_status(self) -> EngineStatus | None:
@@ -158,6 +174,8 @@ class LoadedNode:
             found += [f"generator:{self.options.generator.partition(':')[0]}"]
         if self._reranker is not None:
             found.append(Role.RERANK.value)
+        if self._scanner is not None:
+            found.append(Role.INDEX_SCAN.value)
         return found
 
     async def close(self) -> None:
@@ -167,6 +185,8 @@ class LoadedNode:
             await self._scheduler.close()
         if self._reranks is not None:
             self._reranks.close()
+        if self._scanner is not None:
+            self._scanner.close()
 
     def _lacks(self, role: Role) -> IncompatibleRequest:
         return IncompatibleRequest(
@@ -183,7 +203,9 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         InvalidInput, CorruptData: naming the option or file at fault.
     """
     key = _api_key(options)
-    if {Role.EMBED, Role.RERANK} & set(options.roles) or options.generator.startswith("hf:"):
+    if {Role.EMBED, Role.RERANK, Role.INDEX_SCAN} & set(
+        options.roles
+    ) or options.generator.startswith("hf:"):
         set_torch_threads(options.threads)
     embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
     node = LoadedNode(options, embedder)
@@ -204,7 +226,21 @@ async def load_node(options: LlmOptions) -> LoadedNode:
             node.attach_rewriter(Rewriter(generator, template, options.rewrite_tokens))
     if Role.RERANK in options.roles:
         node.attach_reranker(load_reranker(_reranker_of(options)))
+    if Role.INDEX_SCAN in options.roles:
+        node.attach_scanner(_scanner_of(options))
     return node
+
+
+def _scanner_of(options: LlmOptions) -> IndexScanner:
+    if options.data_dir is None:
+        raise InvalidInput(
+            "the role index_scan has no collections",
+            field="data",
+            hint="name the rig's data directory with --data",
+        )
+    from llm_node.index_scan.scanner import IndexScanner
+
+    return IndexScanner(options.data_dir, options.engine.device, options.max_waiting)
 
 
 def _reranker_of(options: LlmOptions) -> str:

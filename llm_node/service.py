@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+import numpy as np
 
 from llm_node.admission import Admission
-from llm_node.checks import check_generate, check_rewrite, check_texts
+from llm_node.checks import check_generate, check_rewrite, check_scan, check_texts
 from llm_node.deadlines import context_of, events_within, within
+from llm_node.index_scan.index_id import IndexId
 from llm_node.node import EngineStatus, LoadedNode
 from ragschema.errors import PayloadTooLarge
 from ragschema.types import (
@@ -25,7 +27,14 @@ from ragschema.types import (
     GenerateSpec,
 )
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
-from ragschema.wire.convert import model_to_wire, purpose_from_wire, role_from_wire, tensor_to_wire
+from ragschema.wire.convert import (
+    model_to_wire,
+    purpose_from_wire,
+    require_finite,
+    role_from_wire,
+    tensor_from_wire,
+    tensor_to_wire,
+)
 from ragschema.wire.generating import event_to_wire, generate_from_wire
 from ragschema.wire.serving import Greeter
 
@@ -135,6 +144,25 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
             truncated=done.truncated,
             queue_us=done.queue_us,
             compute_us=done.compute_us,
+        )
+
+    async def IndexScan(
+        self, request: llm_pb2.IndexScanRequest, context: _Context
+    ) -> llm_pb2.IndexScanReply:
+        scanner = self._node.scanner
+        queries = tensor_from_wire(request.queries, np.float32, 2, "queries")
+        require_finite(queries, "queries")
+        check_scan(len(queries), request.nprobe, self._limits)
+        index = IndexId(request.collection, request.index_path, request.index_crc32)
+        self._requests += 1
+        try:
+            work = scanner.scan(index, queries, request.nprobe)
+            done = await within(work, context_of(context))
+        except asyncio.CancelledError:
+            self._cancelled += 1
+            raise
+        return llm_pb2.IndexScanReply(
+            lists=tensor_to_wire(done.lists), queue_us=done.queue_us, compute_us=done.compute_us
         )
 
     async def Rewrite(

@@ -60,6 +60,7 @@ class LlmNodeConfig:
         rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
         rewrite_tokens: that one question's queries may have together.
         api_key_env: environment variable with the upstream server's key.
+        cpus: processors that the process stays on; empty: any.
         kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
         engine: of an ``hf:`` generator.
     """
@@ -67,7 +68,10 @@ class LlmNodeConfig:
     __pydantic_config__ = _STRICT
     name: NodeName
     roles: Annotated[
-        tuple[Literal["embed", "generate", "prefill", "decode", "rerank", "rewrite"], ...],
+        tuple[
+            Literal["embed", "generate", "prefill", "decode", "rerank", "rewrite", "index_scan"],
+            ...,
+        ],
         Field(min_length=1),
     ] = (
         "embed",
@@ -82,6 +86,7 @@ class LlmNodeConfig:
     rewrite_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
     api_key_env: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(max_length=1024)] = ()
     kv_mib: Positive | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
     max_running: Annotated[int, Field(ge=1, le=1024)] = 8

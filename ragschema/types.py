@@ -45,6 +45,7 @@ class Role(enum.StrEnum):
     DECODE = "decode"
     RERANK = "rerank"
     REWRITE = "rewrite"
+    INDEX_SCAN = "index_scan"
 
 
 class EmbedPurpose(enum.StrEnum):

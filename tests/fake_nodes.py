@@ -255,6 +255,9 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
         self.reranked: list[llm_pb2.RerankRequest] = []
         self.rewritten: list[llm_pb2.RewriteRequest] = []
         self.queries: tuple[str, ...] = ()
+        self.scans: list[llm_pb2.IndexScanRequest] = []
+        self.centroids: Any = np.zeros((1, dim), np.float32)
+        self.scan_failure: e.RagrigError | None = None
         self.trace_ids: list[str] = []
         self.reset()
 
@@ -278,7 +281,8 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
         generator = ModelInfo(Role.GENERATE, "fake-generator", "g", None, self.limit)
         reranker = ModelInfo(Role.RERANK, "fake-reranker", "r", None, 64)
         rewriter = ModelInfo(Role.REWRITE, "fake-generator", "g", None, self.limit)
-        known = (embedder, generator, reranker, rewriter)
+        scanner = ModelInfo(Role.INDEX_SCAN, "fake-scanner", "i", None, None)
+        known = (embedder, generator, reranker, rewriter, scanner)
         models = [m for m in known if m.role in self.roles]
         wire = [convert.model_to_wire(m) for m in models]
         return llm_pb2.LlmStatusReply(models=wire, running=self.running)
@@ -308,6 +312,15 @@ class FakeLlm(llm_pb2_grpc.LlmNodeServicer):
             raise copy.copy(self.rerank_failure)
         numbers = np.array([float(text.split()[-1]) for text in request.texts], np.float32)
         return llm_pb2.RerankReply(scores=tensor_to_wire(-abs(numbers - 7)))
+
+    async def IndexScan(self, request: llm_pb2.IndexScanRequest, context: Any) -> Any:
+        self.scans.append(request)
+        if self.scan_failure is not None:
+            raise copy.copy(self.scan_failure)
+        queries = convert.tensor_from_wire(request.queries, np.float32, 2, "queries")
+        far = ((queries[:, None] - self.centroids) ** 2).sum(2)
+        lists = far.argsort(axis=1)[:, : request.nprobe].astype(np.int32)
+        return llm_pb2.IndexScanReply(lists=tensor_to_wire(lists))
 
     async def Rewrite(self, request: llm_pb2.RewriteRequest, context: Any) -> Any:
         self.rewritten.append(request)

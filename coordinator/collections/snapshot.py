@@ -13,12 +13,12 @@ import numpy as np
 
 from coordinator.collections import filters
 from coordinator.collections.cache import WeightedLru
-from coordinator.collections.index_arrays import IndexArrays, read_index_arrays
 from coordinator.collections.texts import StoredChunk, StoredDocument, TextsFile
 from coordinator.collections.tombstones import live_bitmap, read_tombstones
 from coordinator.types import Chunk, FilterScalar, FilterTerm
 from ragschema.errors import CorruptData, NotFound
 from ragschema.storage.blockfile import VERIFY_UP_TO_BYTES, map_blockfile
+from ragschema.storage.index_arrays import IndexArrays, read_index_arrays
 from ragschema.storage.manifest import Manifest, SegmentRef, read_manifest, verify_file
 from ragschema.types import F32, I64, U8, SnapshotId
 

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 
 from ragschema.errors import Cancelled, RagrigError, Unavailable, UpstreamError
+from ragschema.storage.manifest import FileRef
 from ragschema.types import (
     F32,
     I32,
@@ -188,6 +189,32 @@ class LlmClient(PooledClient):
         """Queries in place of a question; none when the model wrote none."""
         reply = await self.call(self.stub.Rewrite, request, context)
         return cast("llm_pb2.RewriteReply", reply)
+
+    async def index_scan(
+        self, collection: str, index: FileRef, queries: F32, nprobe: int, context: CallContext
+    ) -> I32:
+        """Nearest lists of each query, int32 [n, min(nprobe, lists)].
+
+        Raises:
+            NotFound: the node's collection has another index.
+            UpstreamError: the answer does not fit the question.
+        """
+        request = llm_pb2.IndexScanRequest(
+            collection=collection,
+            index_path=index.path,
+            index_crc32=index.crc32,
+            queries=convert.tensor_to_wire(queries),
+            nprobe=nprobe,
+        )
+        reply = await self.call(self.stub.IndexScan, request, context)
+        lists = convert.tensor_from_wire(reply.lists, np.int32, 2, "lists")
+        if len(lists) != len(queries) or lists.shape[1] > nprobe:
+            raise UpstreamError(
+                f"node {self.name} gave lists of shape {list(lists.shape)}"
+                f" for {len(queries)} queries",
+                trace_id=context.trace_id,
+            )
+        return lists
 
     async def generate(
         self, spec: GenerateSpec, context: CallContext

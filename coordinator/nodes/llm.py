@@ -14,6 +14,7 @@ from coordinator.nodes.health import NodeKind
 from coordinator.nodes.watched import WatchConfig, WatchedNode
 from ragschema.errors import RagrigError
 from ragschema.rig import LlmNodeConfig
+from ragschema.storage.manifest import FileRef
 from ragschema.types import (
     F32,
     I32,
@@ -69,6 +70,12 @@ class LlmNode(WatchedNode[LlmClient]):
     async def rewrite(self, request: RewriteRequest, context: CallContext) -> RewriteReply:
         with self._call():
             return await self.client.rewrite(request, context)
+
+    async def index_scan(
+        self, collection: str, index: FileRef, queries: F32, nprobe: int, context: CallContext
+    ) -> I32:
+        with self._call():
+            return await self.client.index_scan(collection, index, queries, nprobe, context)
 
     async def generate(
         self, spec: GenerateSpec, context: CallContext

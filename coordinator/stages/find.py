@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from coordinator.nodes.pool import NodePool
+from coordinator.stages.index_scan import IndexScanStage
 from coordinator.stages.merge import MergeStage
 from coordinator.stages.probe import ProbeStage
 from coordinator.stages.retrieve import RetrieveRequest, RetrieveStage, stack_vectors
@@ -67,6 +68,7 @@ class FindStage:
     """Rows for requests of one key."""
 
     def __init__(self, pool: NodePool) -> None:
+        self._scan = IndexScanStage(pool)
         self._probe = ProbeStage()
         self._retrieve = RetrieveStage(pool)
         self._merge = MergeStage()
@@ -81,7 +83,7 @@ class FindStage:
         """
         clock = _Clock()
         widths = [r.reach.first for r in requests]
-        lists = await self._probe(requests[0].coarse, stack_vectors(requests), widths)
+        lists = await self._lists(requests, widths, context)
         clock.probe_s += clock.lap_s()
         rows = await self._round(requests, lists, context, clock)
         if lists is not None:
@@ -104,6 +106,18 @@ class FindStage:
             for request, found, width in zip(requests, rows, widths, strict=True)
         ]
 
+    async def _lists(
+        self, requests: Sequence[RetrieveRequest], widths: Sequence[int], context: CallContext
+    ) -> I32 | None:
+        """Of each request; None where the collection keeps exact vectors."""
+        coarse, queries = requests[0].coarse, stack_vectors(requests)
+        if coarse is not None:
+            snapshot = requests[0].snapshot
+            lists = await self._scan(snapshot, coarse, queries, widths, context)
+            if lists is not None:
+                return lists
+        return await self._probe(coarse, queries, widths)
+
     async def _go_on(
         self,
         requests: Sequence[RetrieveRequest],
@@ -123,7 +137,7 @@ class FindStage:
                 return
             some = [requests[i] for i in again]
             widths = [min(requests[i].reach.most, _GROWTH * len(scanned[i])) for i in again]
-            ranked = await self._probe(some[0].coarse, stack_vectors(some), widths)
+            ranked = await self._lists(some, widths, context)
             assert ranked is not None, "who has lists keeps them"
             fresh = _without(ranked, [scanned[i] for i in again])
             clock.probe_s += clock.lap_s()

@@ -130,6 +130,11 @@ class ProbeStage:
             lists = index.nearest(queries, widest)
         else:
             lists = await asyncio.to_thread(index.nearest, queries, widest)
-        if min(widths) < widest:
-            lists[np.arange(lists.shape[1]) >= np.asarray(widths)[:, np.newaxis]] = -1
-        return lists
+        return padded(lists, widths)
+
+
+def padded(lists: I32, widths: Sequence[int]) -> I32:
+    """The same array with -1 after the first ``widths[i]`` lists of row i."""
+    if min(widths) < max(widths):
+        lists[np.arange(lists.shape[1]) >= np.asarray(widths)[:, np.newaxis]] = -1
+    return lists

@@ -39,12 +39,20 @@ class Child:
 
     @classmethod
     def start(
-        cls, argv: Sequence[str], env: Mapping[str, str], log_file: Path, ready_file: Path
+        cls,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log_file: Path,
+        ready_file: Path,
+        cpus: Sequence[int] = (),
     ) -> Child:
         """Spawns the node.
 
+        Args:
+            cpus: processors that it stays on; empty: any.
+
         Raises:
-            InvalidInput: the program cannot be executed.
+            InvalidInput: the program cannot be executed, or there are no such processors.
         """
         ready_file.unlink(missing_ok=True)
         with log_file.open("ab") as log:
@@ -59,7 +67,26 @@ class Child:
                 )
             except OSError as error:
                 raise InvalidInput(f"cannot start {argv[0]}: {error.strerror}") from error
-        return cls(process, ready_file)
+        child = cls(process, ready_file)
+        child._stay_on(cpus)
+        return child
+
+    def _stay_on(self, cpus: Sequence[int]) -> None:
+        """Right after the start it has one thread, and the others inherit from that."""
+        if not cpus:
+            return
+        try:
+            os.sched_setaffinity(self.pid, cpus)
+        except ProcessLookupError:
+            pass  # it has ended already, which is noticed where its exit code is read
+        except OSError as error:
+            self._process.kill()
+            self._process.wait()
+            raise InvalidInput(
+                f"cannot stay on the processors {', '.join(map(str, cpus))}: {error.strerror}",
+                field="cpus",
+                hint=f"this process may use {sorted(os.sched_getaffinity(0))}",
+            ) from error
 
     @property
     def pid(self) -> int:

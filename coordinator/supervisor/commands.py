@@ -28,10 +28,9 @@ def _common(ready_file: Path) -> tuple[str, ...]:
     return ("--ready-file", str(ready_file), "--parent-pid", str(os.getpid()))
 
 
-def llm_command(
-    programs: Programs, node: LlmNodeConfig, port: int, ready_file: Path
-) -> tuple[str, ...]:
+def llm_command(programs: Programs, node: LlmNodeConfig, port: int, run: RunDir) -> tuple[str, ...]:
     """``python -m llm_node serve ...`` for one node of the rig."""
+    data = ("--data", str(run.data_dir)) if "index_scan" in node.roles else ()
     key = ("--api-key-env", node.api_key_env) if node.api_key_env else ()
     return (
         *programs.llm,
@@ -40,12 +39,13 @@ def llm_command(
         *("--embedder", node.embedder, "--generator", node.generator),
         *(() if node.reranker is None else ("--reranker", node.reranker)),
         *_rewriting(node),
+        *data,
         *key,
         *("--threads", str(node.threads)),
         *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),
         *_engine(node),
         *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
-        *_common(ready_file),
+        *_common(run.ready_file(node.name)),
     )
 
 

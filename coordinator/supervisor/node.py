@@ -59,6 +59,7 @@ class NodeSpec:
     Attributes:
         port: wished for, 0 for any; kept over restarts once it is known.
         command: the command line for a port.
+        cpus: processors that the process stays on; empty: any.
     """
 
     name: str
@@ -67,6 +68,7 @@ class NodeSpec:
     port: int
     threads: int
     command: Callable[[int], tuple[str, ...]]
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ class ManagedNode:
         rotate_if_large(log_file, self._policy.logs)
         argv = self.spec.command(self._port)
         try:
-            child = Child.start(argv, self._env, log_file, self._run.ready_file(self.spec.name))
+            ready_file = self._run.ready_file(self.spec.name)
+            child = Child.start(argv, self._env, log_file, ready_file, self.spec.cpus)
         except RagrigError as error:
             raise Unavailable(
                 f"node {self.spec.name} does not start: {error.message}",

@@ -57,6 +57,11 @@ class RunDir:
         return RunDir(Path(data_dir) / "run")
 
     @property
+    def data_dir(self) -> Path:
+        """The rig's, in which this one lies."""
+        return self.path.parent
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "lock"
 

@@ -14,9 +14,9 @@ def llm_spec(node: LlmNodeConfig, run: RunDir, programs: cmd.Programs) -> NodeSp
     """An LLM node to start here."""
 
     def command(port: int) -> tuple[str, ...]:
-        return cmd.llm_command(programs, node, port, run.ready_file(node.name))
+        return cmd.llm_command(programs, node, port, run)
 
-    return NodeSpec(node.name, "llm", node.host, node.port, node.threads, command)
+    return NodeSpec(node.name, "llm", node.host, node.port, node.threads, command, node.cpus)
 
 
 def _retrieval_spec(

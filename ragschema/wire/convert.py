@@ -37,6 +37,7 @@ _ROLE_CODES: dict[t.Role, llm_pb2.Role.ValueType] = {
     t.Role.DECODE: llm_pb2.ROLE_DECODE,
     t.Role.RERANK: llm_pb2.ROLE_RERANK,
     t.Role.REWRITE: llm_pb2.ROLE_REWRITE,
+    t.Role.INDEX_SCAN: llm_pb2.ROLE_INDEX_SCAN,
 }
 
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from ragschema.wire import common_pb2 as ragschema_dot_wire_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ragschema/wire/llm.proto\x12\x0eragrig.wire.v1\x1a\x1bragschema/wire/common.proto\"D\n\x0fTokenizeRequest\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.ragrig.wire.v1.Role\x12\r\n\x05texts\x18\x02 \x03(\t\"8\n\rTokenizeReply\x12\'\n\x07offsets\x18\x01 \x03(\x0b\x32\x16.ragrig.wire.v1.Tensor\"L\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12-\n\x07purpose\x18\x02 \x01(\x0e\x32\x1c.ragrig.wire.v1.EmbedPurpose\"~\n\nEmbedReply\x12\'\n\x07vectors\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x11\n\ttruncated\x18\x03 \x01(\r\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"-\n\rRerankRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"~\n\x0bRerankReply\x12&\n\x06scores\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x11\n\ttruncated\x18\x03 \x01(\r\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"e\n\x0eRewriteRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12,\n\x07history\x18\x02 \x03(\x0b\x32\x1b.ragrig.wire.v1.ChatMessage\x12\x13\n\x0bmax_queries\x18\x03 \x01(\r\"w\n\x0cRewriteReply\x12\x0f\n\x07queries\x18\x01 \x03(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"<\n\rPromptPassage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xe0\x02\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\r\n\x05min_p\x18\x07 \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\t \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\n \x01(\x01\x12\x10\n\x08stop_ids\x18\x0b \x03(\r\x12\x12\n\nmin_tokens\x18\x0c \x01(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\x02\x88\x01\x01\x12\t\n\x01n\x18\x0f \x01(\rB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobs\"\xaf\x01\n\x0fGenerateRequest\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.ragrig.wire.v1.ChatMessage\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x08passages\x18\x03 \x03(\x0b\x32\x1d.ragrig.wire.v1.PromptPassage\x12*\n\x08sampling\x18\x04 \x01(\x0b\x32\x18.ragrig.wire.v1.Sampling\":\n\x0bTokenChance\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"e\n\x0cTokenLogprob\x12+\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1b.ragrig.wire.v1.TokenChance\x12(\n\x03top\x18\x02 \x03(\x0b\x32\x1b.ragrig.wire.v1.TokenChance\"i\n\nTokenEvent\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12.\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\"\xa2\x01\n\x0cGenerateDone\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x16\n\x0e\x66irst_token_us\x18\x05 \x01(\r\x12\x10\n\x08total_us\x18\x06 \x01(\r\x12\r\n\x05index\x18\x07 \x01(\r\"s\n\rGenerateEvent\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1a.ragrig.wire.v1.TokenEventH\x00\x12,\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent\"\x12\n\x10LlmStatusRequest\"y\n\tModelInfo\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.ragrig.wire.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x0b\n\x03\x64im\x18\x04 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x05 \x01(\r\"\xe4\x02\n\x0c\x45ngineStatus\x12\x13\n\x0bsteps_total\x18\x01 \x01(\x04\x12\x1d\n\x15\x63omputed_tokens_total\x18\x02 \x01(\x04\x12\x15\n\rstep_us_total\x18\x03 \x01(\x04\x12\x14\n\x0c\x62\x61tch_tokens\x18\x04 \x01(\r\x12\x0f\n\x07step_us\x18\x05 \x01(\r\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x0f\n\x07waiting\x18\x07 \x01(\r\x12\x0e\n\x06paused\x18\x08 \x01(\r\x12\x17\n\x0fpreempted_total\x18\t \x01(\x04\x12\x16\n\x0ekv_blocks_used\x18\n \x01(\x04\x12\x11\n\tkv_blocks\x18\x0b \x01(\x04\x12\x14\n\x0c\x62lock_tokens\x18\x0c \x01(\r\x12!\n\x19prefix_query_tokens_total\x18\r \x01(\x04\x12\x1f\n\x17prefix_hit_tokens_total\x18\x0e \x01(\x04\x12\x12\n\nmax_tokens\x18\x0f \x01(\x04\"\xf4\x01\n\x0eLlmStatusReply\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.ragrig.wire.v1.ModelInfo\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x16\n\x0erequests_total\x18\x04 \x01(\x04\x12\x17\n\x0f\x63\x61ncelled_total\x18\x05 \x01(\x04\x12\x14\n\x0ctokens_total\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x31\n\x06\x65ngine\x18\x08 \x01(\x0b\x32\x1c.ragrig.wire.v1.EngineStatusH\x00\x88\x01\x01\x42\t\n\x07_engine*\x85\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_EMBED\x10\x01\x12\x11\n\rROLE_GENERATE\x10\x02\x12\x10\n\x0cROLE_PREFILL\x10\x03\x12\x0f\n\x0bROLE_DECODE\x10\x04\x12\x0f\n\x0bROLE_RERANK\x10\x05\x12\x10\n\x0cROLE_REWRITE\x10\x06*a\n\x0c\x45mbedPurpose\x12\x1d\n\x19\x45MBED_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45MBED_PURPOSE_QUERY\x10\x01\x12\x19\n\x15\x45MBED_PURPOSE_PASSAGE\x10\x02\x32\x84\x04\n\x07LlmNode\x12\x41\n\x05Hello\x12\x1c.ragrig.wire.v1.HelloRequest\x1a\x1a.ragrig.wire.v1.HelloReply\x12J\n\x06Status\x12 .ragrig.wire.v1.LlmStatusRequest\x1a\x1e.ragrig.wire.v1.LlmStatusReply\x12J\n\x08Tokenize\x12\x1f.ragrig.wire.v1.TokenizeRequest\x1a\x1d.ragrig.wire.v1.TokenizeReply\x12\x41\n\x05\x45mbed\x12\x1c.ragrig.wire.v1.EmbedRequest\x1a\x1a.ragrig.wire.v1.EmbedReply\x12\x44\n\x06Rerank\x12\x1d.ragrig.wire.v1.RerankRequest\x1a\x1b.ragrig.wire.v1.RerankReply\x12G\n\x07Rewrite\x12\x1e.ragrig.wire.v1.RewriteRequest\x1a\x1c.ragrig.wire.v1.RewriteReply\x12L\n\x08Generate\x12\x1f.ragrig.wire.v1.GenerateRequest\x1a\x1d.ragrig.wire.v1.GenerateEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ragschema/wire/llm.proto\x12\x0eragrig.wire.v1\x1a\x1bragschema/wire/common.proto\"D\n\x0fTokenizeRequest\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.ragrig.wire.v1.Role\x12\r\n\x05texts\x18\x02 \x03(\t\"8\n\rTokenizeReply\x12\'\n\x07offsets\x18\x01 \x03(\x0b\x32\x16.ragrig.wire.v1.Tensor\"L\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12-\n\x07purpose\x18\x02 \x01(\x0e\x32\x1c.ragrig.wire.v1.EmbedPurpose\"~\n\nEmbedReply\x12\'\n\x07vectors\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x11\n\ttruncated\x18\x03 \x01(\r\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"-\n\rRerankRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"~\n\x0bRerankReply\x12&\n\x06scores\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x11\n\ttruncated\x18\x03 \x01(\r\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"\x88\x01\n\x10IndexScanRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nindex_path\x18\x02 \x01(\t\x12\x13\n\x0bindex_crc32\x18\x03 \x01(\r\x12\'\n\x07queries\x18\x04 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x0e\n\x06nprobe\x18\x05 \x01(\r\"]\n\x0eIndexScanReply\x12%\n\x05lists\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12\x10\n\x08queue_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"e\n\x0eRewriteRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12,\n\x07history\x18\x02 \x03(\x0b\x32\x1b.ragrig.wire.v1.ChatMessage\x12\x13\n\x0bmax_queries\x18\x03 \x01(\r\"w\n\x0cRewriteReply\x12\x0f\n\x07queries\x18\x01 \x03(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"<\n\rPromptPassage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xe0\x02\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\r\n\x05min_p\x18\x07 \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\t \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\n \x01(\x01\x12\x10\n\x08stop_ids\x18\x0b \x03(\r\x12\x12\n\nmin_tokens\x18\x0c \x01(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\x02\x88\x01\x01\x12\t\n\x01n\x18\x0f \x01(\rB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobs\"\xaf\x01\n\x0fGenerateRequest\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.ragrig.wire.v1.ChatMessage\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x08passages\x18\x03 \x03(\x0b\x32\x1d.ragrig.wire.v1.PromptPassage\x12*\n\x08sampling\x18\x04 \x01(\x0b\x32\x18.ragrig.wire.v1.Sampling\":\n\x0bTokenChance\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"e\n\x0cTokenLogprob\x12+\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1b.ragrig.wire.v1.TokenChance\x12(\n\x03top\x18\x02 \x03(\x0b\x32\x1b.ragrig.wire.v1.TokenChance\"i\n\nTokenEvent\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12.\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\"\xa2\x01\n\x0cGenerateDone\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x10\n\x08queue_us\x18\x04 \x01(\r\x12\x16\n\x0e\x66irst_token_us\x18\x05 \x01(\r\x12\x10\n\x08total_us\x18\x06 \x01(\r\x12\r\n\x05index\x18\x07 \x01(\r\"s\n\rGenerateEvent\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1a.ragrig.wire.v1.TokenEventH\x00\x12,\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent\"\x12\n\x10LlmStatusRequest\"y\n\tModelInfo\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.ragrig.wire.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x0b\n\x03\x64im\x18\x04 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x05 \x01(\r\"\xe4\x02\n\x0c\x45ngineStatus\x12\x13\n\x0bsteps_total\x18\x01 \x01(\x04\x12\x1d\n\x15\x63omputed_tokens_total\x18\x02 \x01(\x04\x12\x15\n\rstep_us_total\x18\x03 \x01(\x04\x12\x14\n\x0c\x62\x61tch_tokens\x18\x04 \x01(\r\x12\x0f\n\x07step_us\x18\x05 \x01(\r\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x0f\n\x07waiting\x18\x07 \x01(\r\x12\x0e\n\x06paused\x18\x08 \x01(\r\x12\x17\n\x0fpreempted_total\x18\t \x01(\x04\x12\x16\n\x0ekv_blocks_used\x18\n \x01(\x04\x12\x11\n\tkv_blocks\x18\x0b \x01(\x04\x12\x14\n\x0c\x62lock_tokens\x18\x0c \x01(\r\x12!\n\x19prefix_query_tokens_total\x18\r \x01(\x04\x12\x1f\n\x17prefix_hit_tokens_total\x18\x0e \x01(\x04\x12\x12\n\nmax_tokens\x18\x0f \x01(\x04\"\xf4\x01\n\x0eLlmStatusReply\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.ragrig.wire.v1.ModelInfo\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0f\n\x07waiting\x18\x03 \x01(\r\x12\x16\n\x0erequests_total\x18\x04 \x01(\x04\x12\x17\n\x0f\x63\x61ncelled_total\x18\x05 \x01(\x04\x12\x14\n\x0ctokens_total\x18\x06 \x01(\x04\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x31\n\x06\x65ngine\x18\x08 \x01(\x0b\x32\x1c.ragrig.wire.v1.EngineStatusH\x00\x88\x01\x01\x42\t\n\x07_engine*\x9a\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_EMBED\x10\x01\x12\x11\n\rROLE_GENERATE\x10\x02\x12\x10\n\x0cROLE_PREFILL\x10\x03\x12\x0f\n\x0bROLE_DECODE\x10\x04\x12\x0f\n\x0bROLE_RERANK\x10\x05\x12\x10\n\x0cROLE_REWRITE\x10\x06\x12\x13\n\x0fROLE_INDEX_SCAN\x10\x07*a\n\x0c\x45mbedPurpose\x12\x1d\n\x19\x45MBED_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45MBED_PURPOSE_QUERY\x10\x01\x12\x19\n\x15\x45MBED_PURPOSE_PASSAGE\x10\x02\x32\xd3\x04\n\x07LlmNode\x12\x41\n\x05Hello\x12\x1c.ragrig.wire.v1.HelloRequest\x1a\x1a.ragrig.wire.v1.HelloReply\x12J\n\x06Status\x12 .ragrig.wire.v1.LlmStatusRequest\x1a\x1e.ragrig.wire.v1.LlmStatusReply\x12J\n\x08Tokenize\x12\x1f.ragrig.wire.v1.TokenizeRequest\x1a\x1d.ragrig.wire.v1.TokenizeReply\x12\x41\n\x05\x45mbed\x12\x1c.ragrig.wire.v1.EmbedRequest\x1a\x1a.ragrig.wire.v1.EmbedReply\x12\x44\n\x06Rerank\x12\x1d.ragrig.wire.v1.RerankRequest\x1a\x1b.ragrig.wire.v1.RerankReply\x12M\n\tIndexScan\x12 .ragrig.wire.v1.IndexScanRequest\x1a\x1e.ragrig.wire.v1.IndexScanReply\x12G\n\x07Rewrite\x12\x1e.ragrig.wire.v1.RewriteRequest\x1a\x1c.ragrig.wire.v1.RewriteReply\x12L\n\x08Generate\x12\x1f.ragrig.wire.v1.GenerateRequest\x1a\x1d.ragrig.wire.v1.GenerateEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ragschema.wire.llm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=2749
-  _globals['_ROLE']._serialized_end=2882
-  _globals['_EMBEDPURPOSE']._serialized_start=2884
-  _globals['_EMBEDPURPOSE']._serialized_end=2981
+  _globals['_ROLE']._serialized_start=2983
+  _globals['_ROLE']._serialized_end=3137
+  _globals['_EMBEDPURPOSE']._serialized_start=3139
+  _globals['_EMBEDPURPOSE']._serialized_end=3236
   _globals['_TOKENIZEREQUEST']._serialized_start=73
   _globals['_TOKENIZEREQUEST']._serialized_end=141
   _globals['_TOKENIZEREPLY']._serialized_start=143
@@ -48,36 +48,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RERANKREQUEST']._serialized_end=452
   _globals['_RERANKREPLY']._serialized_start=454
   _globals['_RERANKREPLY']._serialized_end=580
-  _globals['_CHATMESSAGE']._serialized_start=582
-  _globals['_CHATMESSAGE']._serialized_end=626
-  _globals['_REWRITEREQUEST']._serialized_start=628
-  _globals['_REWRITEREQUEST']._serialized_end=729
-  _globals['_REWRITEREPLY']._serialized_start=731
-  _globals['_REWRITEREPLY']._serialized_end=850
-  _globals['_PROMPTPASSAGE']._serialized_start=852
-  _globals['_PROMPTPASSAGE']._serialized_end=912
-  _globals['_SAMPLING']._serialized_start=915
-  _globals['_SAMPLING']._serialized_end=1267
-  _globals['_GENERATEREQUEST']._serialized_start=1270
-  _globals['_GENERATEREQUEST']._serialized_end=1445
-  _globals['_TOKENCHANCE']._serialized_start=1447
-  _globals['_TOKENCHANCE']._serialized_end=1505
-  _globals['_TOKENLOGPROB']._serialized_start=1507
-  _globals['_TOKENLOGPROB']._serialized_end=1608
-  _globals['_TOKENEVENT']._serialized_start=1610
-  _globals['_TOKENEVENT']._serialized_end=1715
-  _globals['_GENERATEDONE']._serialized_start=1718
-  _globals['_GENERATEDONE']._serialized_end=1880
-  _globals['_GENERATEEVENT']._serialized_start=1882
-  _globals['_GENERATEEVENT']._serialized_end=1997
-  _globals['_LLMSTATUSREQUEST']._serialized_start=1999
-  _globals['_LLMSTATUSREQUEST']._serialized_end=2017
-  _globals['_MODELINFO']._serialized_start=2019
-  _globals['_MODELINFO']._serialized_end=2140
-  _globals['_ENGINESTATUS']._serialized_start=2143
-  _globals['_ENGINESTATUS']._serialized_end=2499
-  _globals['_LLMSTATUSREPLY']._serialized_start=2502
-  _globals['_LLMSTATUSREPLY']._serialized_end=2746
-  _globals['_LLMNODE']._serialized_start=2984
-  _globals['_LLMNODE']._serialized_end=3500
+  _globals['_INDEXSCANREQUEST']._serialized_start=583
+  _globals['_INDEXSCANREQUEST']._serialized_end=719
+  _globals['_INDEXSCANREPLY']._serialized_start=721
+  _globals['_INDEXSCANREPLY']._serialized_end=814
+  _globals['_CHATMESSAGE']._serialized_start=816
+  _globals['_CHATMESSAGE']._serialized_end=860
+  _globals['_REWRITEREQUEST']._serialized_start=862
+  _globals['_REWRITEREQUEST']._serialized_end=963
+  _globals['_REWRITEREPLY']._serialized_start=965
+  _globals['_REWRITEREPLY']._serialized_end=1084
+  _globals['_PROMPTPASSAGE']._serialized_start=1086
+  _globals['_PROMPTPASSAGE']._serialized_end=1146
+  _globals['_SAMPLING']._serialized_start=1149
+  _globals['_SAMPLING']._serialized_end=1501
+  _globals['_GENERATEREQUEST']._serialized_start=1504
+  _globals['_GENERATEREQUEST']._serialized_end=1679
+  _globals['_TOKENCHANCE']._serialized_start=1681
+  _globals['_TOKENCHANCE']._serialized_end=1739
+  _globals['_TOKENLOGPROB']._serialized_start=1741
+  _globals['_TOKENLOGPROB']._serialized_end=1842
+  _globals['_TOKENEVENT']._serialized_start=1844
+  _globals['_TOKENEVENT']._serialized_end=1949
+  _globals['_GENERATEDONE']._serialized_start=1952
+  _globals['_GENERATEDONE']._serialized_end=2114
+  _globals['_GENERATEEVENT']._serialized_start=2116
+  _globals['_GENERATEEVENT']._serialized_end=2231
+  _globals['_LLMSTATUSREQUEST']._serialized_start=2233
+  _globals['_LLMSTATUSREQUEST']._serialized_end=2251
+  _globals['_MODELINFO']._serialized_start=2253
+  _globals['_MODELINFO']._serialized_end=2374
+  _globals['_ENGINESTATUS']._serialized_start=2377
+  _globals['_ENGINESTATUS']._serialized_end=2733
+  _globals['_LLMSTATUSREPLY']._serialized_start=2736
+  _globals['_LLMSTATUSREPLY']._serialized_end=2980
+  _globals['_LLMNODE']._serialized_start=3239
+  _globals['_LLMNODE']._serialized_end=3834
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_DECODE: _Role.ValueType  # 4
     ROLE_RERANK: _Role.ValueType  # 5
     ROLE_REWRITE: _Role.ValueType  # 6
+    ROLE_INDEX_SCAN: _Role.ValueType  # 7
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
 
@@ -43,6 +44,7 @@ ROLE_PREFILL: Role.ValueType  # 3
 ROLE_DECODE: Role.ValueType  # 4
 ROLE_RERANK: Role.ValueType  # 5
 ROLE_REWRITE: Role.ValueType  # 6
+ROLE_INDEX_SCAN: Role.ValueType  # 7
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _EmbedPurpose:
@@ -224,6 +226,70 @@ class RerankReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RerankReply: _TypeAlias = RerankReply  # noqa: Y015
+
+@_typing.final
+class IndexScanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    INDEX_PATH_FIELD_NUMBER: _builtins.int
+    INDEX_CRC32_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    NPROBE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    index_path: _builtins.str
+    """The committed index's file and checksum, as the manifest has them."""
+    index_crc32: _builtins.int
+    nprobe: _builtins.int
+    """1 .. 65 536."""
+    @_builtins.property
+    def queries(self) -> _common_pb2.Tensor:
+        """float32 [n, dim], finite."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        index_path: _builtins.str = ...,
+        index_crc32: _builtins.int = ...,
+        queries: _common_pb2.Tensor | None = ...,
+        nprobe: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queries", b"queries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index_crc32", b"index_crc32", "index_path", b"index_path", "nprobe", b"nprobe", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexScanRequest: _TypeAlias = IndexScanRequest  # noqa: Y015
+
+@_typing.final
+class IndexScanReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    queue_us: _builtins.int
+    compute_us: _builtins.int
+    @_builtins.property
+    def lists(self) -> _common_pb2.Tensor:
+        """int32 [n, min(nprobe, lists)], nearest first, ties by list."""
+
+    def __init__(
+        self,
+        *,
+        lists: _common_pb2.Tensor | None = ...,
+        queue_us: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lists", b"lists"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "lists", b"lists", "queue_us", b"queue_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexScanReply: _TypeAlias = IndexScanReply  # noqa: Y015
 
 @_typing.final
 class ChatMessage(_message.Message):

@@ -60,6 +60,11 @@ class LlmNodeStub:
                 request_serializer=ragschema_dot_wire_dot_llm__pb2.RerankRequest.SerializeToString,
                 response_deserializer=ragschema_dot_wire_dot_llm__pb2.RerankReply.FromString,
                 _registered_method=True)
+        self.IndexScan = channel.unary_unary(
+                '/ragrig.wire.v1.LlmNode/IndexScan',
+                request_serializer=ragschema_dot_wire_dot_llm__pb2.IndexScanRequest.SerializeToString,
+                response_deserializer=ragschema_dot_wire_dot_llm__pb2.IndexScanReply.FromString,
+                _registered_method=True)
         self.Rewrite = channel.unary_unary(
                 '/ragrig.wire.v1.LlmNode/Rewrite',
                 request_serializer=ragschema_dot_wire_dot_llm__pb2.RewriteRequest.SerializeToString,
@@ -108,6 +113,13 @@ class LlmNodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IndexScan(self, request, context):
+        """Role index_scan: the nearest inverted lists of query vectors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Rewrite(self, request, context):
         """Role rewrite: search queries in place of a question.
         """
@@ -150,6 +162,11 @@ def add_LlmNodeServicer_to_server(servicer, server):
                     servicer.Rerank,
                     request_deserializer=ragschema_dot_wire_dot_llm__pb2.RerankRequest.FromString,
                     response_serializer=ragschema_dot_wire_dot_llm__pb2.RerankReply.SerializeToString,
+            ),
+            'IndexScan': grpc.unary_unary_rpc_method_handler(
+                    servicer.IndexScan,
+                    request_deserializer=ragschema_dot_wire_dot_llm__pb2.IndexScanRequest.FromString,
+                    response_serializer=ragschema_dot_wire_dot_llm__pb2.IndexScanReply.SerializeToString,
             ),
             'Rewrite': grpc.unary_unary_rpc_method_handler(
                     servicer.Rewrite,
@@ -297,6 +314,33 @@ class LlmNode:
             '/ragrig.wire.v1.LlmNode/Rerank',
             ragschema_dot_wire_dot_llm__pb2.RerankRequest.SerializeToString,
             ragschema_dot_wire_dot_llm__pb2.RerankReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IndexScan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragrig.wire.v1.LlmNode/IndexScan',
+            ragschema_dot_wire_dot_llm__pb2.IndexScanRequest.SerializeToString,
+            ragschema_dot_wire_dot_llm__pb2.IndexScanReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class LlmNodeStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
     Rerank: _grpc.UnaryUnaryMultiCallable[_llm_pb2.RerankRequest, _llm_pb2.RerankReply]
     """Role rerank: how well each text answers a query."""
+    IndexScan: _grpc.UnaryUnaryMultiCallable[_llm_pb2.IndexScanRequest, _llm_pb2.IndexScanReply]
+    """Role index_scan: the nearest inverted lists of query vectors."""
     Rewrite: _grpc.UnaryUnaryMultiCallable[_llm_pb2.RewriteRequest, _llm_pb2.RewriteReply]
     """Role rewrite: search queries in place of a question."""
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]
@@ -60,6 +62,8 @@ class LlmNodeAsyncStub(LlmNodeStub):
     Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
     Rerank: _aio.UnaryUnaryMultiCallable[_llm_pb2.RerankRequest, _llm_pb2.RerankReply]  # type: ignore[assignment]
     """Role rerank: how well each text answers a query."""
+    IndexScan: _aio.UnaryUnaryMultiCallable[_llm_pb2.IndexScanRequest, _llm_pb2.IndexScanReply]  # type: ignore[assignment]
+    """Role index_scan: the nearest inverted lists of query vectors."""
     Rewrite: _aio.UnaryUnaryMultiCallable[_llm_pb2.RewriteRequest, _llm_pb2.RewriteReply]  # type: ignore[assignment]
     """Role rewrite: search queries in place of a question."""
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateEvent]  # type: ignore[assignment]
@@ -106,6 +110,14 @@ class LlmNodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.RerankReply, _abc.Awaitable[_llm_pb2.RerankReply]]:
         """Role rerank: how well each text answers a query."""
+
+    @_abc_1.abstractmethod
+    def IndexScan(
+        self,
+        request: _llm_pb2.IndexScanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.IndexScanReply, _abc.Awaitable[_llm_pb2.IndexScanReply]]:
+        """Role index_scan: the nearest inverted lists of query vectors."""
 
     @_abc_1.abstractmethod
     def Rewrite(

@@ -17,37 +17,50 @@ from ragschema.errors import (
     DeadlineExceeded,
     IncompatibleRequest,
     InvalidInput,
+    NotFound,
     Overloaded,
     PayloadTooLarge,
     RagrigError,
     VersionMismatch,
 )
+from ragschema.storage.manifest import collection_dir, read_manifest
 from ragschema.types import (
     CallContext,
     ChatMessage,
     GenerateEnd,
     GenerateSpec,
+    Metric,
     Passage,
     Sampling,
 )
 from ragschema.wire import common_pb2, llm_pb2, llm_pb2_grpc
 from ragschema.wire.client import NodeClient, say_hello
-from ragschema.wire.convert import tensor_from_wire
+from ragschema.wire.convert import tensor_from_wire, tensor_to_wire
 from ragschema.wire.generating import event_from_wire, generate_to_wire
+from tests.coordinator.making import Content, unit_vectors, write_collection
 from tests.llm_node.checkpoints import save_tiny_cross_encoder
 from tests.llm_node.process import node_process
 
 SERVICE = "ragrig.wire.v1.LlmNode"
+CENTROIDS = unit_vectors(12, seed=2)
 ENDLESS = GenerateSpec((ChatMessage("user", "go"),), "", (), Sampling(max_tokens=50_000))
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, long_llama: Path) -> Iterator[str]:
-    """Four roles; one generation may run and one may wait."""
-    directory = tmp_path_factory.mktemp("node")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module")
+def address(data_dir: Path, long_llama: Path) -> Iterator[str]:
+    """Five roles; one generation may run and one may wait."""
+    directory = data_dir
     limits = ("--max-running", "1", "--max-waiting", "1")
     cross = save_tiny_cross_encoder(directory / "cross")
-    roles = ("--roles", "embed,generate,rerank,rewrite", "--reranker", str(cross))
+    content = Content(unit_vectors(40), Metric.L2, centroids=CENTROIDS)
+    write_collection(directory, "notes", content)
+    names = "embed,generate,rerank,rewrite,index_scan"
+    roles = ("--roles", names, "--reranker", str(cross), "--data", str(directory))
     with node_process(directory, "--generator", f"hf:{long_llama}", *roles, *limits) as found:
         yield found
 
@@ -148,6 +161,29 @@ async def test_rerank(client: NodeClient, stub: Any) -> None:
     assert models[llm_pb2.ROLE_RERANK] == "cross"
     with pytest.raises(PayloadTooLarge):
         await client.call(stub.Rerank, llm_pb2.RerankRequest(texts=["x"] * 5000), _soon())
+
+
+async def test_index_scan(client: NodeClient, stub: Any, data_dir: Path) -> None:
+    index = read_manifest(collection_dir(data_dir, "notes")).index
+    assert index is not None
+    queries = unit_vectors(3, seed=9)
+    request = llm_pb2.IndexScanRequest(
+        collection="notes", index_path=index.file.path, index_crc32=index.file.crc32,
+        queries=tensor_to_wire(queries), nprobe=4,
+    )  # fmt: skip
+    reply = await client.call(stub.IndexScan, request, _soon())
+    lists = tensor_from_wire(reply.lists, np.int32, 2, "lists")
+    far = ((queries[:, None].astype(np.float64) - CENTROIDS) ** 2).sum(2)
+    assert lists.tolist() == far.argsort(axis=1)[:, :4].tolist()
+    request.index_crc32 ^= 1
+    with pytest.raises(NotFound):
+        await client.call(stub.IndexScan, request, _soon())
+    request.nprobe = 0
+    with pytest.raises(InvalidInput, match="0 lists"):
+        await client.call(stub.IndexScan, request, _soon())
+    request.queries.CopyFrom(tensor_to_wire(np.full((1, 8), np.nan, np.float32)))
+    with pytest.raises(InvalidInput, match="NaN"):
+        await client.call(stub.IndexScan, request, _soon())
 
 
 async def test_rewrite(client: NodeClient, stub: Any) -> None:

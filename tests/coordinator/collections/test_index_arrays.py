@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from coordinator.collections.commit import commit
-from coordinator.collections.index_arrays import read_index_arrays
 from coordinator.collections.snapshot import Snapshot
 from ragschema.errors import CorruptData
 from ragschema.storage.blockfile import write_blockfile
+from ragschema.storage.index_arrays import read_index_arrays
 from ragschema.storage.manifest import IndexRef, Manifest, file_ref, read_manifest
 from ragschema.types import F32
 from tests.coordinator.collections.making import SPEC, Doc, make_collection

@@ -102,6 +102,7 @@ class Known:
     class manifest:
         num_shards = 1
         live_rows = ROWS
+        index = None
 
 
 @pytest.fixture(scope="module")

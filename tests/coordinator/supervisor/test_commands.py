@@ -73,7 +73,7 @@ def test_models_and_prompts_of_other_roles_reach_their_node(tmp_path: Path) -> N
     rig = parse_rig(
         """
 llm_nodes:
-- {name: all, roles: [embed, generate, rerank, rewrite], generator: "hf:m", reranker: cross,
+- {name: all, roles: [embed, generate, rerank, rewrite, index_scan], generator: "hf:m", reranker: cross,
    rewrite_template: prompt.txt, rewrite_tokens: 64}
 - {name: plain, roles: [embed]}
 """,
@@ -86,7 +86,8 @@ llm_nodes:
     assert option(argv, "--reranker") == str(tmp_path / "cross")
     assert option(argv, "--rewrite-template") == str(tmp_path / "prompt.txt")
     assert option(argv, "--rewrite-tokens") == "64"
-    assert not {"--reranker", "--rewrite-tokens"} & set(specs["plain"].command(0))
+    assert option(argv, "--data") == rig.data_dir
+    assert not {"--reranker", "--rewrite-tokens", "--data"} & set(specs["plain"].command(0))
 
 
 def test_a_simd_node_s_command_carries_its_placement_and_limits(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the coordinator itself needs of a trained index: enough to choose lists."""
+"""What of a trained index it takes to choose lists."""
 
 from __future__ import annotations
 

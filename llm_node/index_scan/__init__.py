@@ -1,0 +1,1 @@
+"""The nearest inverted lists of query vectors, on this node's device."""
