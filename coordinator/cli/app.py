@@ -15,6 +15,7 @@ from coordinator.cli import (
     bench,
     demo,
     doctor,
+    export,
     index,
     ingest,
     plan,
@@ -67,7 +68,9 @@ def build() -> typer.Typer:
     app.add_typer(index.build(), name="index")
     app.command()(ask.ask)
     app.command()(search.search)
-    app.add_typer(plan.build(), name="plan")
+    planning = plan.build()
+    planning.command()(export.export)
+    app.add_typer(planning, name="plan")
     app.command()(profile.profile)
     app.add_typer(bench.build(), name="bench")
     app.command()(status.status)

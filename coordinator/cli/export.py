@@ -1,0 +1,73 @@
+"""``ragrig plan export``: a rig as manifests for Compose or Kubernetes."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli import options
+
+
+class Engine(enum.StrEnum):
+    """Who runs the containers."""
+
+    COMPOSE = "compose"
+    KUBERNETES = "kubernetes"
+
+
+PlanFile = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Take batch sizes from this plan; the rig has to have its nodes.",
+        metavar="[PLAN.yaml]",
+    ),
+]
+To = Annotated[Engine, typer.Option("--to", help="compose or kubernetes.")]
+Out = Annotated[
+    Path | None, typer.Option(help="File to write. Default: print it.", metavar="FILE.yaml")
+]
+Image = Annotated[str, typer.Option(help="Container image with ragrig in it.", metavar="NAME")]
+Port = Annotated[int, typer.Option(help="compose: port of this host for REST.", min=1, max=65535)]
+Storage = Annotated[
+    int, typer.Option(help="kubernetes: GiB for collections.", min=1, max=1_000_000)
+]
+StorageClass = Annotated[
+    str | None,
+    typer.Option(help="kubernetes: class of volumes that several pods mount.", metavar="NAME"),
+]
+
+
+def export(
+    to: To,
+    plan: PlanFile = None,
+    config: options.Config = None,
+    out: Out = None,
+    image: Image = "ragrig:latest",
+    port: Port = 8080,
+    storage: Storage = 50,
+    storage_class: StorageClass = None,
+) -> None:
+    """Write manifests for the nodes of a rig file: probes, resources, volumes, secrets by name."""
+    from coordinator.cli.target import rig_of
+    from coordinator.export.compose import compose_text
+    from coordinator.export.deployment import deployment_of
+    from coordinator.export.kubernetes import Volumes, kubernetes_text, prefix_of
+    from coordinator.export.plan import with_plan
+    from ragschema.planner.plan_file import read_plan
+    from ragschema.userfile import write_user_text
+
+    rig = rig_of(config, None)
+    if plan is not None:
+        rig = with_plan(rig, read_plan(plan).stages)
+    if to is Engine.COMPOSE:
+        text = compose_text(deployment_of(rig, image), port)
+    else:
+        volumes = Volumes(data_gib=storage, models_gib=storage, storage_class=storage_class)
+        text = kubernetes_text(deployment_of(rig, image, prefix_of(rig.name)), volumes)
+    if out is None:
+        print(text, end="")
+    else:
+        write_user_text(out, text, "out")
