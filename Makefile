@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 NATIVE := .venv/.native
-NATIVE_SOURCES := setup.py $(wildcard retrieval_node/native/*.cpp retrieval_node/native/*.hpp)
+NATIVE_SOURCES := setup.py $(wildcard */native/*.cpp */native/*.hpp)
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -31,7 +31,7 @@ test: $(NATIVE) ## Set up, then run the whole test suite
 	$(BIN)/python -m pytest
 
 .PHONY: native
-native: $(NATIVE) ## Compile the native scan where its sources changed
+native: $(NATIVE) ## Compile the native scan and kernels where their sources changed
 
 .PHONY: native-sanitize
 native-sanitize: $(NATIVE) ## Run the native tests under address and undefined-behaviour sanitizers
@@ -98,5 +98,5 @@ doctor: $(NATIVE) ## Say what this machine can do and what to install
 .PHONY: clean
 clean: ## Remove caches and build products, keep .venv and collections
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f retrieval_node/native/*.so .venv/.native .venv/.rtl
+	rm -f */native/*.so .venv/.native .venv/.rtl
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

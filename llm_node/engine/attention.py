@@ -15,6 +15,7 @@ import torch
 
 from llm_node.engine.kv import LayerShape
 from llm_node.engine.packed import PackedBatch
+from llm_node.native.loader import native_for
 from ragschema.errors import IncompatibleRequest, InternalError
 
 NAME = "ragrig_paged"
@@ -67,10 +68,10 @@ class PagedAttention:
 
 def backend_for(device: torch.device, dtype: torch.dtype) -> Backend:
     """The quickest attention there is for a device."""
-    from llm_node.engine import attention_torch
+    from llm_node.engine import attention_native, attention_torch
 
-    del device, dtype
-    return attention_torch.attend
+    module = native_for(device, dtype)
+    return attention_torch.attend if module is None else attention_native.backend(module)
 
 
 def register() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from llm_node.native.loader import native_for
 from ragschema.errors import IncompatibleRequest
 
 
@@ -81,6 +82,7 @@ class KvCache:
         self.blocks = blocks
         self.block_tokens = block_tokens
         self.device = device
+        self._kernels = native_for(device, layout.dtype)
         #: One more block, which no sequence holds: padding reads and writes it.
         self.scratch_slot = blocks * block_tokens
         slots = (blocks + 1) * block_tokens
@@ -94,9 +96,17 @@ class KvCache:
     def write(
         self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        """Puts K and V of [tokens, kv_heads, dim] at int64 slots [tokens]."""
-        self.keys[layer].index_copy_(0, slots, keys)
-        self.values[layer].index_copy_(0, slots, values)
+        """Puts K and V of [tokens, kv_heads, dim] at int64 slots [tokens], all distinct."""
+        self._put(self.keys[layer], slots, keys)
+        self._put(self.values[layer], slots, values)
+
+    def _put(self, pool: torch.Tensor, slots: torch.Tensor, rows: torch.Tensor) -> None:
+        if self._kernels is None or rows.stride(-1) != 1:
+            pool.index_copy_(0, slots, rows)
+            return
+        self._kernels.scatter(
+            pool.numpy(), slots.numpy(), rows.numpy(), threads=torch.get_num_threads()
+        )
 
     def slots(self, blocks: Sequence[int], tokens: int) -> torch.Tensor:
         """int64 [tokens], where the first tokens of a block table lie."""

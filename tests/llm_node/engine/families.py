@@ -18,7 +18,7 @@ _SIZES: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": None,
-    "initializer_range": 0.3,
+    "initializer_range": 0.25,
     "tie_word_embeddings": False,
 }
 
