@@ -22,7 +22,10 @@ from ragschema.types import F32, Metric
 NAME: Final = "profile"
 #: Fewer vectors in as many lists, so that probed lists and scanned codes can be told apart.
 SPARSE_NAME: Final = "profile-sparse"
+#: As many vectors in more lists, for nodes that find the nearest of those.
+LISTS_NAME: Final = "profile-lists"
 _SPARSE_PART: Final = 8
+_MORE_LISTS: Final = 4
 _LEAST_ROWS: Final = 1500
 #: Rows of a document; only counts matter.
 _DOCUMENT_ROWS: Final = 1000
@@ -48,6 +51,10 @@ class Vectors:
     def sparse(self) -> Vectors:
         """A fraction of them, in as many lists."""
         return replace(self, count=max(_LEAST_ROWS, self.count // _SPARSE_PART))
+
+    def more_lists(self) -> Vectors:
+        """As many of them, in more lists."""
+        return replace(self, nlist=self.nlist * _MORE_LISTS)
 
 
 def clustered(count: int, dim: int, seed: int) -> F32:

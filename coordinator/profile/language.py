@@ -132,7 +132,7 @@ def generate_probe(node: LanguageNode, grid: Grid) -> Probe:
 
 
 def rerank_probe(node: LanguageNode, grid: Grid) -> Probe:
-    """A call that scores ``texts`` passages of ``tokens`` tokens each, the question included."""
+    """A call that scores ``batch`` passages of ``tokens`` tokens each, the question included."""
 
     def point(count: int, tokens: int) -> Call:
         async def call() -> Mapping[str, Reading]:
@@ -147,14 +147,13 @@ def rerank_probe(node: LanguageNode, grid: Grid) -> Probe:
                 node.client.stub.Rerank, request, CallContext.start(CALL_S)
             )
             passed_s = time.perf_counter() - started_s
-            at = {"texts": float(count), "tokens": _told(done.tokens / count, tokens)}
+            at = {"batch": float(count), "tokens": _told(done.tokens / count, tokens)}
             return {"rerank": Reading(at, passed_s)}
 
         return call
 
     points = tuple(point(*pair) for pair in grid.rerank)
-    terms = ("1", "texts", "texts*tokens", "texts*tokens*tokens")
-    return Probe((node.kind("rerank", Role.RERANK, terms),), points)
+    return Probe((node.kind("rerank", Role.RERANK, _READING),), points)
 
 
 def prefill_probe(node: LanguageNode, grid: Grid) -> Probe:

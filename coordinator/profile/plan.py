@@ -30,9 +30,9 @@ ROLES: Final = (
     "rerank",
     "coordinator",
 )
-#: Roles of the planner's vocabulary that no node plays by itself.
-_NO_NODE: Final = {
-    "rewrite": "no node rewrites; with an hf: generator its time is that of prefill and decode",
+#: Roles that are not measured by themselves.
+_NO_PROBE: Final = {
+    "rewrite": "it is prefill and decode of the generator that rewrites",
 }
 _N = TypeVar("_N", LlmNodeConfig, RetrievalNodeConfig)
 Pairs = tuple[tuple[int, int], ...]
@@ -71,8 +71,8 @@ class Grid:
 
 QUICK_GRID: Final = Grid(
     embed=((1, 16), (1, 64), (1, 200), (4, 16), (4, 64), (16, 16), (16, 64)),
-    index_lists=(128, 256, 512, 1024, 2048, 4096),
-    index_batches=(1, 2, 8, 32, 128),
+    index_lists=(128, 512, 1024, 2048, 4096),
+    index_batches=(1, 8, 64),
     scan=((1, 1), (1, 8), (1, 64), (8, 8), (8, 32), (32, 8), (64, 32)),
     passages=((1, 60), (1, 150), (3, 60), (3, 150), (8, 100)),
     rerank=((1, 32), (1, 128), (4, 64), (16, 32), (16, 128)),
@@ -113,6 +113,11 @@ class Scope:
     llm_nodes: tuple[LlmNodeConfig, ...]
     retrieval_nodes: tuple[RetrievalNodeConfig, ...]
 
+    @property
+    def scans_indexes(self) -> bool:
+        """Whether a node finds the nearest lists of queries."""
+        return any("index_scan" in node.roles for node in self.llm_nodes)
+
     def rig(self, data_dir: Path) -> RigConfig:
         """The rig to start: replicas of one shard, nothing that works in the background."""
         quiet = CoordinatorConfig(port=0, recall_sampling=RecallSamplingConfig(share=0.0))
@@ -144,7 +149,7 @@ def scope_of(rig: RigConfig | None, roles: Iterable[str], quick: bool, vectors: 
 
 def not_here(scope: Scope) -> dict[str, str]:
     """Roles that this rig does not have, and why."""
-    missing = dict(_NO_NODE)
+    missing = dict(_NO_PROBE)
     if not any(local_model(node) for node in scope.llm_nodes):
         why = "needs a node with an hf: generator"
         missing |= dict.fromkeys(("prefill", "decode", "kv_transfer"), why)
@@ -152,7 +157,7 @@ def not_here(scope: Scope) -> dict[str, str]:
         missing["rerank"] = "no node of this rig reranks"
     if not any("generate" in node.roles for node in scope.llm_nodes):
         missing["generate"] = "no node generates by itself"
-    return {role: why for role, why in missing.items() if role in scope.roles or role in _NO_NODE}
+    return {role: why for role, why in missing.items() if role in scope.roles or role in _NO_PROBE}
 
 
 def local_model(node: LlmNodeConfig) -> bool:
@@ -177,7 +182,7 @@ def _disaggregated(node: LlmNodeConfig) -> LlmNodeConfig:
         roles |= {"generate", "prefill", "decode"}
     if node.reranker is not None:
         roles.add("rerank")
-    known = ("embed", "generate", "prefill", "decode", "rerank")
+    known = ("embed", "generate", "prefill", "decode", "rerank", "index_scan")
     threads = min(node.threads, usable_cores())
     return replace(node, roles=tuple(r for r in known if r in roles), threads=threads, port=0)
 

@@ -13,7 +13,7 @@ import httpx
 
 from coordinator.collections.store import CollectionStore
 from coordinator.nodes.clients import LlmClient, RetrievalClient
-from coordinator.profile.collection import NAME, SPARSE_NAME, make_collection
+from coordinator.profile.collection import LISTS_NAME, NAME, SPARSE_NAME, make_collection
 from coordinator.profile.edge import coordinator_probe, wait_searchable
 from coordinator.profile.language import (
     decode_probe,
@@ -27,13 +27,20 @@ from coordinator.profile.language import (
 from coordinator.profile.measure import Measured, Measurement, Step
 from coordinator.profile.plan import Scope, local_model, not_here
 from coordinator.profile.probe import Probe
-from coordinator.profile.searching import Searched, index_scan_probe, open_searched, scan_probe
+from coordinator.profile.searching import (
+    Searched,
+    index_scan_probe,
+    node_index_probe,
+    open_searched,
+    scan_probe,
+)
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.run import with_rig
 from coordinator.supervisor.supervisor import Supervisor
 from ragschema.errors import Cancelled, Unavailable
 from ragschema.here import this_machine, this_software
 from ragschema.profile import FORMAT, Profile
+from ragschema.types import Role
 
 _SEARCHABLE_S = 60.0
 _QUERIES = 512
@@ -73,6 +80,8 @@ class _Run:
         vectors = self.scope.vectors
         await make_collection(self.data_dir, NAME, vectors, _no_progress)
         await make_collection(self.data_dir, SPARSE_NAME, vectors.sparse(), _no_progress)
+        if self.scope.scans_indexes:
+            await make_collection(self.data_dir, LISTS_NAME, vectors.more_lists(), _no_progress)
         self.watcher.phase("starting nodes")
         readiness = await supervisor.start()
         if not readiness.ready:
@@ -82,7 +91,7 @@ class _Run:
 
     async def _measure(self, url: str, addresses: dict[str, str]) -> None:
         store = CollectionStore(self.data_dir)
-        names = (NAME, SPARSE_NAME)
+        names = [NAME, SPARSE_NAME, *((LISTS_NAME,) if self.scope.scans_indexes else ())]
         searched = [open_searched(store.directory(name), _QUERIES) for name in names]
         queries = searched[0].queries
         async with AsyncExitStack() as stack:
@@ -90,8 +99,8 @@ class _Run:
             for name in names:
                 await wait_searchable(http, name, queries[0], _SEARCHABLE_S)
             probes = [
-                *self._searching(stack, searched, addresses),
-                *await self._language(stack, addresses),
+                *self._searching(stack, searched[:2], addresses),
+                *await self._language(stack, searched, addresses),
                 coordinator_probe(http, queries, self.scope.grid.hits),
             ]
             measurement = Measurement(
@@ -110,7 +119,9 @@ class _Run:
             probes.append(scan_probe(client, node, searched, self.scope.grid))
         return probes
 
-    async def _language(self, stack: AsyncExitStack, addresses: dict[str, str]) -> list[Probe]:
+    async def _language(
+        self, stack: AsyncExitStack, searched: Sequence[Searched], addresses: dict[str, str]
+    ) -> list[Probe]:
         grid = self.scope.grid
         probes: list[Probe] = []
         embedders: set[tuple[str, int]] = set()
@@ -121,6 +132,9 @@ class _Run:
             if (config.embedder, config.threads) not in embedders:
                 embedders.add((config.embedder, config.threads))
                 probes.append(embed_probe(node, grid))
+            if "index_scan" in config.roles:
+                variant, scanned = node.models[Role.INDEX_SCAN], (searched[0], searched[-1])
+                probes.append(node_index_probe(client, config, variant, scanned, grid))
             if config.reranker is not None:
                 probes.append(rerank_probe(node, grid))
             if local_model(config):

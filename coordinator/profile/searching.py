@@ -11,18 +11,20 @@ from typing import Final
 import numpy as np
 
 from coordinator.collections.snapshot import Snapshot
-from coordinator.nodes.clients import RetrievalClient
+from coordinator.nodes.clients import LlmClient, RetrievalClient
 from coordinator.profile.collection import clustered
 from coordinator.profile.plan import Grid
 from coordinator.profile.probe import Call, Kind, Probe, Reading
 from coordinator.stages.probe import CoarseIndex
 from ragschema.errors import UpstreamError
-from ragschema.rig import RetrievalNodeConfig
+from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig
+from ragschema.storage.manifest import FileRef
 from ragschema.types import F32, CallContext, Metric, SearchBatch, SnapshotId
 
 CALL_S: Final = 120.0
 K: Final = 10
 _SEED: Final = 6
+_INDEX_TERMS: Final = ("1", "batch", "nlist", "batch*nlist", "batch*nprobe")
 #: A call cannot take less on top of its scan; clocks of two processes have limits.
 _LEAST_CALL_S: Final = 1e-6
 
@@ -32,11 +34,13 @@ class Searched:
     """The collection that nodes hold.
 
     Attributes:
+        index: its file, as the manifest has it.
         queries: float32 [n, dim], of the same kind as its vectors.
     """
 
     snapshot: SnapshotId
     coarse: CoarseIndex
+    index: FileRef
     queries: F32
     nlist: int
     m: int
@@ -57,7 +61,7 @@ def open_searched(directory: Path, queries: int) -> Searched:
             centroids, snapshot.manifest.metric, snapshot.rotation, snapshot.offset
         )
         drawn = clustered(queries, snapshot.manifest.dim, _SEED)
-        return Searched(snapshot.id, coarse, drawn, index.nlist, index.m)
+        return Searched(snapshot.id, coarse, index.file, drawn, index.nlist, index.m)
     finally:
         snapshot.close()
 
@@ -69,7 +73,7 @@ def index_scan_probe(grid: Grid, dim: int) -> Probe:
         "coordinator",
         1,
         {"dim": float(dim)},
-        ("1", "batch", "nlist", "batch*nlist", "batch*nprobe"),
+        _INDEX_TERMS,
     )
     points = tuple(
         _index_call(nlist, dim, batch, nprobe)
@@ -78,6 +82,44 @@ def index_scan_probe(grid: Grid, dim: int) -> Probe:
         for nprobe in (8, 64)
     )
     return Probe((kind,), points)
+
+
+def node_index_probe(
+    client: LlmClient,
+    node: LlmNodeConfig,
+    variant: str,
+    collections: Sequence[Searched],
+    grid: Grid,
+) -> Probe:
+    """The same by a node with that role: its call, and the scan on its device."""
+    kind = Kind(
+        "index_scan",
+        variant,
+        node.threads,
+        {"dim": float(collections[0].dim)},
+        _INDEX_TERMS,
+    )
+    points = tuple(
+        _node_index_call(client, searched, batch, min(nprobe, searched.nlist))
+        for searched in collections
+        for batch in grid.index_batches
+        for nprobe in (8, 64)
+    )
+    return Probe((kind,), points)
+
+
+def _node_index_call(client: LlmClient, searched: Searched, batch: int, nprobe: int) -> Call:
+    queries = searched.queries[:batch]
+    at = {"batch": float(batch), "nlist": float(searched.nlist), "nprobe": float(nprobe)}
+    name = searched.snapshot.collection
+
+    async def call() -> Mapping[str, Reading]:
+        context = CallContext.start(CALL_S)
+        started_s = time.perf_counter()
+        await client.index_scan(name, searched.index, queries, nprobe, context)
+        return {"index_scan": Reading(at, time.perf_counter() - started_s)}
+
+    return call
 
 
 def _index_call(nlist: int, dim: int, batch: int, nprobe: int) -> Call:

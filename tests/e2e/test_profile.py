@@ -28,6 +28,7 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
                         "embedder": str(models / "reader"),
                         "generator": f"hf:{models / 'writer'}",
                         "reranker": str(judge),
+                        "roles": ["embed", "generate", "rerank", "index_scan"],
                     }
                 ],
                 "retrieval_nodes": [{"name": "ret", "backend": "simd"}],
@@ -51,6 +52,7 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
     for role in profile.roles:
         for sample in role.samples:
             assert len(sample.seconds) >= 2, role.role
+    assert profile.find("index_scan", "index_scan:cpu").range_of("nlist")[0] > 1
     one = {"batch": 1.0, "tokens": 128.0}
     four = {"batch": 4.0, "tokens": 128.0}
     prefill = profile.find("prefill")
