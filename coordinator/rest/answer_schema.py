@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from coordinator.rest.names import CollectionName
-from coordinator.rest.schemas import NOT_BOTH, WHOLE, Retrieval, Text
+from coordinator.rest.schemas import NOT_BOTH, WHOLE, Retrieval, Strict, Text
 from ragschema.errors import InvalidInput
-from ragschema.sampling import MAX_PENALTY, MAX_STOP_IDS
+from ragschema.sampling import MAX_N, MAX_PENALTY, MAX_STOP_IDS
 from ragschema.types import Sampling
 
 MaxTokens = Annotated[int, Field(ge=1, le=32_768), WHOLE]
@@ -34,6 +34,17 @@ MinTokens = Annotated[
 ]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]
 StopTokenIds = Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)]
+
+Answers = Annotated[int, Field(ge=1, le=MAX_N), WHOLE]
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        description="`ragrig/COLLECTION`, or the generator's name with `collection` set",
+        examples=["ragrig/docs"],
+    ),
+]
 
 
 class Answering(Retrieval):
@@ -76,6 +87,49 @@ class Answering(Retrieval):
         }
         told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(sampling, **told)
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides the answer.
+
+    Load generators ask for usage in every chunk and read the last one; that is where it is.
+    """
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class OpenAiAnswering(Answering):
+    """The fields that both of OpenAI's bodies have."""
+
+    model: ModelName
+    collection: CollectionName | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stop: StopText | StopList | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    n: Answers | None = None
+
+    def sampled(self, max_tokens: int | None, logprobs: int | None) -> Sampling:
+        """Raises InvalidInput for options that contradict each other."""
+        plain = Sampling()
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return self.shaped(
+            Sampling(
+                max_tokens=max_tokens or plain.max_tokens,
+                temperature=plain.temperature if self.temperature is None else self.temperature,
+                top_p=plain.top_p if self.top_p is None else self.top_p,
+                seed=self.seed,
+                stop=stop,
+                logprobs=logprobs,
+                n=self.n or 1,
+            )
+        )
 
 
 class QueryBody(Answering):

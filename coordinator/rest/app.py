@@ -17,6 +17,7 @@ from coordinator.rest.openapi import build_document
 from coordinator.rest.operations import (
     chat,
     collections,
+    completions,
     documents,
     embeddings,
     health,
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from coordinator.runtime import Runtime
 
 #: The busiest first, since routes are tried in order.
-_TOPICS = (search, query, chat, embeddings, models, collections, recall, documents, jobs, health)
+_TOPICS = (
+    search, query, chat, completions, embeddings, models, collections, recall, documents, jobs,
+    health,
+)  # fmt: skip
 
 
 class EdgeApp(FastAPI):

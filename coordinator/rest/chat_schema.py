@@ -7,19 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from coordinator.rest.answer_schema import (
-    Answering,
-    MaxTokens,
-    Seed,
-    StopList,
-    StopText,
-    Temperature,
-    TopP,
-)
-from coordinator.rest.names import CollectionName
+from coordinator.rest.answer_schema import MaxTokens, OpenAiAnswering
 from coordinator.rest.schemas import MAX_TEXT_CHARS, MAX_TURNS, NOT_BOTH, WHOLE, Strict
 from ragschema.errors import InvalidInput
-from ragschema.sampling import MAX_LOGPROBS, MAX_N
+from ragschema.sampling import MAX_LOGPROBS
 from ragschema.types import ChatMessage, Sampling
 
 #: Options of OpenAI's API that would change the answer and that ragrig lacks.
@@ -31,18 +22,8 @@ UNSUPPORTED = frozenset(
     }
 )  # fmt: skip
 
-Answers = Annotated[int, Field(ge=1, le=MAX_N), WHOLE]
 TopLogprobs = Annotated[
     int, Field(ge=0, le=MAX_LOGPROBS, description="more than 0 needs `logprobs`"), WHOLE
-]
-ModelName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=256,
-        description="`ragrig/COLLECTION`, or the generator's name with `collection` set",
-        examples=["ragrig/docs"],
-    ),
 ]
 
 
@@ -72,17 +53,6 @@ class ChatTurn(Strict):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(Strict):
-    """What a stream carries besides the answer.
-
-    Load generators ask for usage in every chunk and read the last one; that is where it is.
-    """
-
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-    include_obfuscation: Literal[False] | None = None
-
-
 def _question_last(turns: list[ChatTurn]) -> list[ChatTurn]:
     if turns[-1].role != "user" or not turns[-1].text().strip():
         raise PydanticCustomError(
@@ -96,7 +66,7 @@ Messages = Annotated[
 ]
 
 
-class ChatBody(Answering):
+class ChatBody(OpenAiAnswering):
     """Messages whose last one, from the user, is the question."""
 
     unsupported: ClassVar[frozenset[str]] = UNSUPPORTED
@@ -111,19 +81,8 @@ class ChatBody(Answering):
             ],
         }
     )
-    model: ModelName
     messages: Messages
-    collection: CollectionName | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    seed: Seed | None = None
-    stop: StopText | StopList | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
-    n: Answers | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     store: Literal[False] | None = None
@@ -140,19 +99,7 @@ class ChatBody(Answering):
 
     def sampling(self) -> Sampling:
         """Raises InvalidInput for options that contradict each other."""
-        plain = Sampling()
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return self.shaped(
-            Sampling(
-                max_tokens=self.max_completion_tokens or self.max_tokens or plain.max_tokens,
-                temperature=plain.temperature if self.temperature is None else self.temperature,
-                top_p=plain.top_p if self.top_p is None else self.top_p,
-                seed=self.seed,
-                stop=stop,
-                logprobs=self._alternatives(),
-                n=self.n or 1,
-            )
-        )
+        return self.sampled(self.max_completion_tokens or self.max_tokens, self._alternatives())
 
     def _alternatives(self) -> int | None:
         if self.logprobs:

@@ -29,15 +29,25 @@ class Problem:
     body: bytes
 
 
+_STOP_IDS = "stop_ids"
+_RENAMED = "stop_token_ids"
+
+
 def error_object(error: e.RagrigError, trace_id: str) -> dict[str, Any]:
     """The JSON object under the key ``error``."""
     return {
         "type": error.type_name,
         "message": error.message,
-        "field": error.field,
+        "field": None if error.field is None else _as_sent(error.field),
         "hint": error.hint,
         "trace_id": trace_id,
     }
+
+
+def _as_sent(field: str) -> str:
+    """A node's name of a sampling option as bodies have it."""
+    name = field.removeprefix("sampling.")
+    return _RENAMED + name.removeprefix(_STOP_IDS) if name.startswith(_STOP_IDS) else name
 
 
 def problem_of(error: e.RagrigError, trace_id: str) -> Problem:

@@ -115,3 +115,39 @@ class ChatReply(Reply):
     coverage: CoverageReply
     retrieval: RetrievalReply
     timings: TimingsReply
+
+
+class CompletionLogprobsReply(Reply):
+    """Of each token, by place: its text, log probability, alternatives, and first character."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[Count]
+
+
+class CompletionChoice(Reply):
+    """One of the answers; `logprobs` is null unless asked for."""
+
+    index: Count
+    text: str
+    finish_reason: str
+    logprobs: CompletionLogprobsReply | None
+
+
+class CompletionReply(Reply):
+    """The OpenAI text completion, with citations, coverage, retrieval and timings added.
+
+    With several choices a citation is `cited` when any of them cites it.
+    """
+
+    id: str
+    object: Literal["text_completion"]
+    created: Count
+    model: str
+    choices: list[CompletionChoice]
+    usage: ChatUsage
+    citations: list[CitationReply]
+    coverage: CoverageReply
+    retrieval: RetrievalReply
+    timings: TimingsReply

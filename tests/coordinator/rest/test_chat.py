@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.rest.openai_replies import ChatReply
 from coordinator.types import QuerySpec
-from ragschema.errors import Unavailable
+from ragschema.errors import IncompatibleRequest, Unavailable
 from ragschema.types import ChatMessage, Sampling
 from tests.coordinator.rest.conftest import Rig
 
@@ -175,6 +175,18 @@ async def test_a_stream_of_several_answers_with_log_probabilities(rig: Rig) -> N
         assert "".join(one["token"] for content in told for one in content) == text
         assert mine[-1]["finish_reason"] == finish
     assert ["citations" in chunk for chunk in chunks[-2:]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [("sampling.top_k", "top_k"), ("sampling.stop_ids.3", "stop_token_ids.3"), ("n", "n")],
+)
+async def test_a_generator_s_refusal_names_the_body_s_field(
+    rig: Rig, told: str, field: str
+) -> None:
+    rig.runtime.pipeline.error = IncompatibleRequest("the generator has no such option", field=told)
+    response = await rig.post(PATH, CHAT)
+    assert (response.status_code, response.json()["error"]["field"]) == (422, field)
 
 
 async def test_zero_penalties_and_nulls_are_harmless(rig: Rig) -> None:

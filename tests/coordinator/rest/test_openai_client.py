@@ -43,6 +43,36 @@ async def test_chat(client: openai.AsyncOpenAI) -> None:
     assert reply.model_extra["citations"][0]["document_id"] == "guides/0"
 
 
+async def test_choices_and_log_probabilities(client: openai.AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(
+        model="ragrig/docs",
+        messages=[{"role": "user", "content": "How are keys rotated?"}],
+        n=2,
+        logprobs=True,
+        top_logprobs=1,
+    )
+    assert [choice.index for choice in reply.choices] == [0, 1]
+    told = reply.choices[1].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert "".join(one.token for one in told.content) == reply.choices[1].message.content
+    assert told.content[0].top_logprobs[0].logprob == -9.5
+
+
+async def test_text_completions(client: openai.AsyncOpenAI) -> None:
+    reply = await client.completions.create(
+        model="ragrig/docs", prompt="How are keys rotated?", logprobs=1
+    )
+    assert reply.choices[0].text == "Keys are rotated weekly [1]."
+    assert reply.choices[0].logprobs is not None
+    assert reply.choices[0].logprobs.text_offset == [0, 5, 9, 17]
+    stream = await client.completions.create(
+        model="ragrig/docs", prompt="How are keys rotated?", stream=True
+    )
+    text = "".join([chunk.choices[0].text async for chunk in stream])
+    assert text == "Keys are rotated weekly [1]."
+
+
 async def test_streamed_chat(client: openai.AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(
         model="extractive",

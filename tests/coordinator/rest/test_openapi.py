@@ -89,7 +89,7 @@ def test_every_operation_documents_its_errors_and_its_examples_are_valid(
         for path, methods in served_document["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 23
+    assert len(operations) == 24
     for path, method, operation in operations:
         statuses = set(operation["responses"])
         assert {"401", "422", "429", "500"} <= statuses, (path, method)
