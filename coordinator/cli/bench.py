@@ -102,11 +102,20 @@ Questions = Annotated[
         metavar="FILE",
     ),
 ]
+Schema = Annotated[
+    Path | None,
+    typer.Option(
+        help="Take arrivals, lengths, classes, rate and objectives from a RAGSchema; options that"
+        " are given as well go first.",
+        metavar="SCHEMA.yaml",
+    ),
+]
 PromptTokens = Annotated[
-    str, typer.Option(help="Tokens of a prompt: 64, or p50=64,p99=500.", metavar="N")
+    str | None,
+    typer.Option(help="Tokens of a prompt: 64, or p50=64,p99=500. Default: 64.", metavar="N"),
 ]
 OutputTokens = Annotated[
-    str, typer.Option(help="Tokens of an answer at most, likewise.", metavar="N")
+    str | None, typer.Option(help="Tokens of an answer at most, likewise.", metavar="N")
 ]
 MaxInFlight = Annotated[
     int,
@@ -171,6 +180,7 @@ def load(
     arrivals: Arrivals = Process.POISSON,
     cv: Cv = None,
     burst_size: BurstSize = None,
+    schema: Schema = None,
     trace: Trace = None,
     columns: Columns = "timestamp,input_length,output_length",
     speed: Speed = None,
@@ -179,8 +189,8 @@ def load(
     requests: Requests = None,
     duration: Duration = None,
     questions: Questions = None,
-    prompt_tokens: PromptTokens = "64",
-    output_tokens: OutputTokens = "64",
+    prompt_tokens: PromptTokens = None,
+    output_tokens: OutputTokens = None,
     max_in_flight: MaxInFlight = 256,
     timeout: Timeout = 120.0,
     warmup: Warmup = 1,
@@ -197,17 +207,18 @@ def load(
 ) -> None:
     """Send load to /v1/chat/completions and report latencies, goodput, errors and coverage.
 
-    Open loop with --rate or --trace: requests leave at their planned times, and latencies count
-    from there. Closed loop with --concurrency: a request leaves when another is answered.
+    Open loop with --rate, --schema or --trace: requests leave at their planned times, and
+    latencies count from there. Closed loop with --concurrency: a request leaves when another is
+    answered.
     """
     from coordinator.cli.benching import run_bench_load
     from coordinator.cli.load_choices import LoadChoices
     from coordinator.cli.target import find_target
 
     choices = LoadChoices(
-        model, rate, arrivals, cv, burst_size, trace, columns, speed, send, concurrency, requests,
-        duration, questions, prompt_tokens, output_tokens, max_in_flight, timeout, warmup, slo,
-        body, seed, json_, out, raw, plot,
+        model, rate, arrivals, cv, burst_size, schema, trace, columns, speed, send, concurrency,
+        requests, duration, questions, prompt_tokens, output_tokens, max_in_flight, timeout, warmup,
+        slo, body, seed, json_, out, raw, plot,
     )  # fmt: skip
     target = find_target(url, config, data_dir, api_key_file)
     if not run_bench_load(target, choices):

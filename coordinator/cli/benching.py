@@ -24,8 +24,8 @@ from coordinator.cli.load_choices import (
     RAGRIG_MODEL,
     LoadChoices,
     check_choices,
+    objectives_of,
     parse_extra,
-    parse_objectives,
     plan_of,
 )
 from coordinator.cli.load_plot import check_plot, draw_load
@@ -51,7 +51,7 @@ def run_bench_load(target: Target, choices: LoadChoices) -> bool:
     """
     check_choices(choices)
     check_plot(choices.plot)
-    objectives, extra = parse_objectives(choices.slo), parse_extra(choices.body)
+    objectives, extra = objectives_of(choices), parse_extra(choices.body)
     model = choices.model or _first_model(target)
     plan = plan_of(choices, model)
     sending = Sending(

@@ -19,17 +19,19 @@ from coordinator.load.workload import (
     Shape,
     from_columns,
     from_ragpulse,
+    mixed,
     paced,
     read_questions,
-    synthetic,
 )
 from ragschema.errors import InvalidInput
 from ragschema.lengths import LengthConfig, PercentilesConfig
-from ragschema.traffic import ArrivalsConfig, check_arrivals
+from ragschema.traffic import ArrivalsConfig, ClassConfig, check_arrivals
 from ragschema.userfile import nearest
+from ragschema.workload import RagSchema, load_schema
 
 RAGRIG_MODEL = "ragrig/"
 _DEFAULT_REQUESTS = 100
+_TOKENS = 64
 _PERCENTILES = ("min", "p10", "p50", "p90", "p99", "max")
 _LIMITS = ("ttft", "tpot", "e2e")
 
@@ -43,6 +45,7 @@ class LoadChoices:
     arrivals: Process
     cv: float | None
     burst_size: int | None
+    schema: Path | None
     trace: Path | None
     columns: str
     speed: float | None
@@ -51,8 +54,8 @@ class LoadChoices:
     requests: int | None
     duration_s: float | None
     questions: Path | None
-    prompt_tokens: str
-    output_tokens: str
+    prompt_tokens: str | None
+    output_tokens: str | None
     max_in_flight: int
     timeout_s: float
     warmup: int
@@ -68,10 +71,10 @@ class LoadChoices:
 def check_choices(choices: LoadChoices) -> None:
     """Raises InvalidInput where options contradict each other, or a number is not above 0."""
     closed = choices.concurrency is not None
-    opened = choices.rate_per_s is not None or choices.trace is not None
+    opened = any(x is not None for x in (choices.rate_per_s, choices.trace, choices.schema))
     if not closed and not opened:
         raise InvalidInput(
-            "a load needs --rate, --trace or --concurrency",
+            "a load needs --rate, --schema, --trace or --concurrency",
             field="rate",
             hint="ragrig bench load --rate 2 --duration 30",
         )
@@ -79,6 +82,9 @@ def check_choices(choices: LoadChoices) -> None:
         (closed and choices.rate_per_s is not None, "concurrency", "rate"),
         (closed and choices.speed is not None, "concurrency", "speed"),
         (closed and choices.arrivals is not Process.POISSON, "concurrency", "arrivals"),
+        (choices.schema is not None and choices.trace is not None, "schema", "trace"),
+        (choices.schema is not None and choices.arrivals is not Process.POISSON,
+         "schema", "arrivals"),
         (choices.rate_per_s is not None and choices.speed is not None, "rate", "speed"),
         (choices.trace is not None and choices.arrivals is not Process.POISSON,
          "trace", "arrivals"),
@@ -113,17 +119,57 @@ def plan_of(choices: LoadChoices, model: str) -> LoadPlan:
     if choices.trace is not None:
         plan = _traced(choices, model, questions)
         return LoadPlan(plan.requests, None) if choices.concurrency is not None else plan
-    shape = Shape(
-        parse_lengths(choices.prompt_tokens, "prompt_tokens"),
-        parse_lengths(choices.output_tokens, "output_tokens"),
-        questions,
-    )
-    requests = synthetic(shape, _count(choices), choices.seed)
-    if choices.rate_per_s is None:
+    schema = load_schema(choices.schema) if choices.schema is not None else None
+    rate_per_s = None if choices.concurrency is not None else _rate(choices, schema)
+    kinds = _kinds(choices, schema, model, questions)
+    requests = mixed(kinds, _count(choices, rate_per_s), choices.seed)
+    if rate_per_s is None:
         return LoadPlan(requests, None)
     process = ArrivalsConfig(choices.arrivals.value, cv=choices.cv, size=choices.burst_size)
+    if schema is not None and process == ArrivalsConfig():
+        process = schema.arrivals
     check_arrivals(process, "the options")
-    return paced(requests, process, choices.rate_per_s, choices.seed)
+    return paced(requests, process, rate_per_s, choices.seed)
+
+
+def _rate(choices: LoadChoices, schema: RagSchema | None) -> float:
+    if choices.rate_per_s is not None:
+        return choices.rate_per_s
+    wanted = schema.objectives.qps if schema is not None else None
+    if wanted is None:
+        raise InvalidInput(
+            f"{choices.schema} has no objectives.qps", field="rate", hint="give --rate"
+        )
+    return wanted
+
+
+def _kinds(
+    choices: LoadChoices, schema: RagSchema | None, model: str, questions: tuple[str, ...]
+) -> list[tuple[float, Shape]]:
+    """Shapes by share. A rig is sent questions and finds the rest of a prompt itself."""
+    prompt, output = (
+        None if text is None else parse_lengths(text, option)
+        for text, option in (
+            (choices.prompt_tokens, "prompt_tokens"),
+            (choices.output_tokens, "output_tokens"),
+        )
+    )
+    if schema is None:
+        return [(1.0, Shape(prompt or _TOKENS, output or _TOKENS, questions))]
+    whole = not model.startswith(RAGRIG_MODEL)
+    read = schema.lengths.prompt if whole else schema.lengths.question
+    kinds = schema.classes or (ClassConfig("all", 1.0),)
+    return [
+        (
+            kind.share,
+            Shape(
+                prompt or (kind.lengths.prompt if whole else None) or read,
+                output or kind.lengths.output or schema.lengths.output,
+                questions,
+            ),
+        )
+        for kind in kinds
+    ]
 
 
 def _traced(choices: LoadChoices, model: str, questions: tuple[str, ...]) -> LoadPlan:
@@ -145,14 +191,16 @@ def _traced(choices: LoadChoices, model: str, questions: tuple[str, ...]) -> Loa
     return from_ragpulse(choices.trace, limit, pace, None if whole else questions)
 
 
-def _count(choices: LoadChoices) -> int:
+def _count(choices: LoadChoices, rate_per_s: float | None) -> int:
     """Requests to make; of a duration so many that hardly ever too few arrive in it."""
     if choices.requests is not None:
         return choices.requests
     if choices.duration_s is None:
         return _DEFAULT_REQUESTS
-    expected = choices.duration_s * (choices.rate_per_s or 1.0)
+    expected = choices.duration_s * (rate_per_s or 1.0)
     spread = max(1.0, choices.cv or 1.0) * math.sqrt(expected)
+    # A schema's arrivals may come in clumps or bursts of any size.
+    spread *= 4.0 if choices.schema is not None else 1.0
     return int(min(MAX_REQUESTS, expected + 8 * spread + 16 + (choices.burst_size or 0)))
 
 
@@ -172,6 +220,23 @@ def parse_lengths(text: str, field: str) -> LengthConfig:
             f"--{option} {text!r} lacks p50 or p99", field=field, hint="p50=64,p99=500"
         )
     return PercentilesConfig(**values)
+
+
+def objectives_of(choices: LoadChoices) -> Objectives:
+    """What --slo says, else the strictest percentiles of the schema's objectives.
+
+    Raises:
+        RagrigError: of the option, or the schema.
+    """
+    if choices.slo is not None or choices.schema is None:
+        return parse_objectives(choices.slo)
+    wanted = load_schema(choices.schema).objectives
+    limits = (
+        wanted.ttft_p99_s or wanted.ttft_p50_s or wanted.ttft_s,
+        wanted.tpot_p99_s or wanted.tpot_p50_s or wanted.tpot_s,
+        wanted.e2e_p99_s or wanted.e2e_p50_s,
+    )
+    return Objectives(*(None if limit is None else float(limit) * 1e3 for limit in limits))
 
 
 def parse_objectives(text: str | None) -> Objectives:

@@ -135,18 +135,19 @@ class _Bar:
         )
 
 
+def _threads(count: int) -> str:
+    return "" if count == 1 else f", {count} threads"
+
+
 def _shown(profile: Profile, outcome: Outcome, path: Path) -> list[RenderableType]:
     table = Table(title=f"{profile.machine.cpu}, {profile.machine.cores} cores")
-    for column in ("role", "variant"):
-        table.add_column(column, overflow="fold")
-    for column in ("threads", "points", "repeats", "spread", "off by", "interval"):
+    table.add_column("role", no_wrap=True)
+    for column in ("points", "repeats", "spread", "off by", "interval"):
         table.add_column(column, justify="right")
     for role in profile.roles:
         spread = sorted(sample.dispersion for sample in role.samples)[len(role.samples) // 2]
         table.add_row(
-            role.role,
-            printable(role.variant),
-            str(role.threads),
+            printable(f"{role.role} {role.variant}" + _threads(role.threads)),
             str(len(role.samples)),
             str(sum(len(sample.seconds) for sample in role.samples)),
             f"{spread:.0%}",

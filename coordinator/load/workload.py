@@ -85,6 +85,21 @@ def synthetic(shape: Shape, count: int, seed: int) -> tuple[LoadRequest, ...]:
     )
 
 
+def mixed(kinds: Sequence[tuple[float, Shape]], count: int, seed: int) -> tuple[LoadRequest, ...]:
+    """Requests of several kinds, each drawn by its share.
+
+    Args:
+        kinds: shares that add up to 1, and what their requests look like.
+
+    Raises:
+        InvalidInput, NotFound: of the lengths.
+    """
+    shares = np.array([share for share, _ in kinds])
+    picks = np.random.default_rng([seed, 1]).choice(len(kinds), count, p=shares / shares.sum())
+    drawn = [synthetic(shape, count, seed + at) for at, (_, shape) in enumerate(kinds)]
+    return tuple(drawn[kind][at] for at, kind in enumerate(picks))
+
+
 def paced(
     requests: tuple[LoadRequest, ...], arrivals: ArrivalsConfig, rate_per_s: float, seed: int
 ) -> LoadPlan:

@@ -109,7 +109,7 @@ def test_a_ragpulse_trace_asks_a_rig_and_prompts_a_model(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "--rate, --trace or --concurrency"),
+        ([], "--rate, --schema, --trace or --concurrency"),
         (["--rate", "0"], "--rate 0 is not above 0"),
         (["--rate", "nan"], "--rate nan is not above 0"),
         (["--rate", "1", "--concurrency", "2"], "exclude each other"),
@@ -163,3 +163,49 @@ def test_an_endpoint_without_models(capsys: pytest.CaptureFixture[str]) -> None:
     with serving({("GET", "/v1/models"): (200, {"data": []})}) as fake:
         assert run(["bench", "load", "--url", fake.url, "--rate", "1"]) == 1
     assert "no models" in capsys.readouterr().err
+
+
+SCHEMA = """
+version: 1
+name: shop
+generator: {model: llama-3-8b}
+lengths: {question: 12, prompt: 40, output: 9}
+objectives: {ttft_s: 9, ttft_p99_s: 8, e2e_p99_s: 9, qps: 400}
+arrivals: {process: bursts, size: 4}
+classes:
+  - {name: short, share: 0.5, lengths: {prompt: 20, output: 3}}
+  - {name: long, share: 0.5}
+"""
+
+
+@pytest.mark.parametrize(("model", "words"), [("ragrig/docs", {12}), ("gpt", {20, 40})])
+def test_a_schema_is_replayed(endpoint: FakeCoordinator, model: str, words: set[int]) -> None:
+    Path("shop.yaml").write_text(SCHEMA)
+    argv = ["bench", "load", "--url", endpoint.url, "--schema", "shop.yaml", "--model", model,
+            "--requests", "24", "--warmup", "0", "--out", "r.json",
+            "--raw", "raw.jsonl"]  # fmt: skip
+    assert run(argv) == 0
+    sent = bodies(endpoint)
+    assert {len(body["messages"][0]["content"].split()) for body in sent} == words
+    assert {body["max_tokens"] for body in sent} == {3, 9}
+    report = json.loads(Path("r.json").read_text())
+    assert report["goodput_share"] == 1, "the schema's objectives"
+    rows = [json.loads(line) for line in Path("raw.jsonl").read_text().splitlines()]
+    planned = sorted({row["planned_s"] for row in rows})
+    assert len(planned) == 6, "bursts of four"
+    assert planned[1] - planned[0] == pytest.approx(4 / 400)
+
+
+def test_options_go_before_a_schema(
+    endpoint: FakeCoordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("shop.yaml").write_text(SCHEMA.replace(", qps: 400", ""))
+    argv = ["bench", "load", "--url", endpoint.url, "--schema", "shop.yaml", "--requests", "3"]
+    assert run(argv) == 1
+    assert "no objectives.qps" in capsys.readouterr().err
+    assert run([*argv, "--rate", "500", "--prompt-tokens", "7", "--output-tokens", "5"]) == 0
+    sent = bodies(endpoint)
+    assert {len(body["messages"][0]["content"].split()) for body in sent} == {7}
+    assert {body["max_tokens"] for body in sent} == {5}
+    assert run([*argv, "--concurrency", "2", "--slo", "ttft=1000"]) == 0
+    assert run([*argv, "--trace", "t.csv"]) == 1
