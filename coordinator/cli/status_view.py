@@ -55,28 +55,28 @@ def _nodes(status: Json) -> Table:
 
 
 def _models(node: Json) -> str:
-    models = node["detail"].get("models") or ()
-    names = [m.get("name", "?") if isinstance(m, dict) else str(m) for m in models]
-    return ", ".join(printable(str(n)) for n in names)
+    """Each model once, with what it is for."""
+    roles: dict[str, list[str]] = {}
+    for model in node["detail"].get("models") or ():
+        known = model if isinstance(model, dict) else {"name": model}
+        roles.setdefault(printable(str(known.get("name", "?"))), []).append(known.get("role", "?"))
+    return ", ".join(f"{name} ({', '.join(map(str, of))})" for name, of in roles.items())
 
 
 def _engines(nodes: Sequence[Json]) -> Table:
     table = Table(title="engines", title_justify="left")
-    for column in ("node", "running", "waiting", "paused", "preempted"):
-        table.add_column(column)
-    for column in ("KV in use", "prefix hits", "tokens per step", "step"):
+    for column in ("node", "sequences", "preempted", "KV in use", "prefix hits", "mean step"):
         table.add_column(column)
     for node in nodes:
         engine = node["detail"]["engine"]
-        counts = (engine[key] for key in ("running", "waiting", "paused", "preempted_total"))
         mean, step_ms = engine["batch_tokens_mean"], engine["step_ms_mean"]
         table.add_row(
             node["name"],
-            *map(str, counts),
+            ", ".join(f"{engine[state]} {state}" for state in ("running", "waiting", "paused")),
+            str(engine["preempted_total"]),
             f"{_share(engine['kv_use'])} of {engine['kv_tokens']} tokens",
             _share(engine["prefix_hit_rate"]),
-            "-" if mean is None else f"{mean:.1f}",
-            "-" if step_ms is None else f"{step_ms:.1f} ms",
+            "-" if mean is None else f"{mean:.1f} tokens, {step_ms:.1f} ms",
         )
     return table
 

@@ -60,6 +60,26 @@ def test_sampling_obeys_its_seed(client: httpx.Client) -> None:
     assert len({answer(seed) for seed in range(4)}) > 1
 
 
+def test_several_answers_and_their_log_probabilities(client: httpx.Client) -> None:
+    body = {
+        "model": "ragrig/notes", "messages": [{"role": "user", "content": "the cat"}], "k": 2,
+        "n": 2, "max_tokens": 16, "min_tokens": 16, "temperature": 1.2, "seed": 5, "top_k": 50,
+        "repetition_penalty": 1.1, "logprobs": True, "top_logprobs": 2,
+    }  # fmt: skip
+    reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+    first, second = reply["choices"]
+    assert first["message"]["content"] != second["message"]["content"]
+    assert reply["usage"]["completion_tokens"] == 32
+    for choice in (first, second):
+        told = choice["logprobs"]["content"]
+        data = bytes(byte for one in told for byte in one["bytes"])
+        assert data.decode(errors="replace") == choice["message"]["content"]
+        assert all(len(one["top_logprobs"]) == 2 for one in told)
+    wrong = client.post("/v1/chat/completions", json={**body, "stop_token_ids": [10**6]})
+    assert wrong.status_code == 422
+    assert wrong.json()["error"]["field"] == "stop_token_ids"
+
+
 def test_a_streamed_answer_is_the_whole_one(client: httpx.Client) -> None:
     body = {**LONG, "max_tokens": 40}
     whole = client.post("/v1/query", json=body).raise_for_status().json()["answer"]

@@ -205,12 +205,14 @@ def test_status_shows_what_engines_do(capsys: pytest.CaptureFixture[str]) -> Non
         steps_total=4, computed_tokens_total=50, step_us_total=8000, running=3, waiting=2,
         preempted_total=7, kv_blocks_used=30, kv_blocks=120, block_tokens=16,
     )  # fmt: skip
-    node = {**reply["nodes"][0], "name": "llm-0", "detail": {"engine": engine_detail(asked)}}
+    models = [{"name": "hf:m", "role": "generate"}, {"name": "hf:m", "role": "rewrite"}]
+    detail = {"engine": engine_detail(asked), "models": models}
+    node = {**reply["nodes"][0], "name": "llm-0", "detail": detail}
     with serving({STATUS: (200, {**reply, "nodes": [*reply["nodes"], node]})}) as fake:
         assert run(["status", "--url", fake.url]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "engines" in shown
-    for part in ("25% of 1920 tokens", "12.5", "2.0 ms", "7"):
+    for part in ("3 running", "2 waiting", "25% of", "12.5 tokens", " 7 ", "hf:m (generate"):
         assert part in shown
 
 

@@ -10,6 +10,8 @@ import pytest
 from coordinator.demo.rig import demo_rig
 from coordinator.supervisor.resolve import write_rig
 from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig
+from ragschema.llm_rig import EngineOptions
+from ragschema.refining import RerankConfig, RewriteConfig
 from ragschema.rig import (
     BatchConfig,
     CoalesceConfig,
@@ -31,7 +33,7 @@ MANUAL = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
 def test_the_examples_are_there() -> None:
     names = {path.stem for path in EXAMPLES}
     assert names >= {"default", "demo", "faiss", "openai-upstream", "two-hosts", "replicas", "simd"}
-    assert names >= {"disaggregated", "interval"}
+    assert names >= {"disaggregated", "interval", "refined"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -66,6 +68,9 @@ def test_demo_example_is_the_demo_rig(monkeypatch: pytest.MonkeyPatch) -> None:
         GenerationConfig,
         IntervalConfig,
         KnnConfig,
+        EngineOptions,
+        RerankConfig,
+        RewriteConfig,
     ],
 )
 def test_manual_describes_every_key(cls: type) -> None:
