@@ -63,7 +63,7 @@ def _shared(found: I64, wanted: I64) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
 
 
-def _collection(directory: Path, stored: F32, given: argparse.Namespace) -> None:
+def make_collection(directory: Path, stored: F32, given: argparse.Namespace) -> None:
     from ragschema.storage import manifest as m
     from retrieval_node.build import build
     from retrieval_node.build_spec import BuildSpec, IndexChoice, TrainSpec
@@ -117,7 +117,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"metric": given.metric.value, "vectors": len(stored)}
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "numerics"
-        _collection(directory, stored, given)
+        make_collection(directory, stored, given)
         backends: dict[str, Backend] = {"float": FaissBackend()}
         for bits in (16, 8):
             backends[f"{bits}bit"] = FpgaBackend(open_device("emulator", 1, bits))

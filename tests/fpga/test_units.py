@@ -7,6 +7,22 @@ import pytest
 from tests.fpga.simulate import simulate
 
 pytestmark = pytest.mark.rtl
+#: Modules that Icarus simulates in seconds, with parameters.
+UNITS = [
+    ("ragrig_fifo", {"W": 12, "DEPTH": 8}),
+    ("ragrig_arbiter", {"N": 3}),
+    ("ragrig_reader", {"DEPTH": 16, "BURST": 8}),
+    ("ragrig_table_loader", {"M": 16, "LW": 16}),
+    ("ragrig_table_loader", {"M": 64, "LW": 16}),
+    ("ragrig_table_loader", {"M": 8, "LW": 8}),
+    ("ragrig_walker", {"P": 4, "SW": 20}),
+    ("ragrig_sequencer", {}),
+    ("ragrig_control", {"CHANNELS": 3}),
+    ("ragrig_lanes", {"P": 4, "M": 8, "LW": 8, "SW": 12, "TW": 20}),
+    ("ragrig_ids", {"DEPTH": 16}),
+    ("ragrig_writer", {"KMAX": 20, "SW": 24}),
+    ("ragrig_scan_control", {"P": 4, "FLUSH": 6}),
+]
 
 
 @pytest.mark.parametrize(
@@ -22,3 +38,10 @@ def test_a_lane_sums_its_table_entries(simulator: str, m: int, lw: int, sw: int)
 )
 def test_topk_is_exact(simulator: str, p: int, kmax: int) -> None:
     simulate("ragrig_topk", simulator, {"P": p, "KMAX": kmax})
+
+
+@pytest.mark.parametrize(
+    ("module", "parameters"), UNITS, ids=[f"{name}{list(p.values())}" for name, p in UNITS]
+)
+def test_a_unit(module: str, parameters: dict[str, int]) -> None:
+    simulate(module, "icarus", parameters)
