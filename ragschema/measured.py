@@ -17,26 +17,35 @@ class Measured:
     Attributes:
         profile: of the machine that the device stands for.
         allow_extrapolation: answer outside the measured range too, with a wider interval.
+        cores: the device is a core of the machine: n of them are one process with n threads,
+            and not n replicas.
     """
 
     profile: Profile
     allow_extrapolation: bool = False
+    cores: bool = False
 
     def knows(self, role: str, variant: str | None = None) -> bool:
         """Whether a role was measured, played by a variant (a model or a backend)."""
-        return self._find(role, variant) is not None
+        return self._find(role, variant, None) is not None
 
-    def seconds(self, role: str, variant: str | None, at: Mapping[str, float]) -> Prediction | None:
-        """Of one call; None: outside the range, and extrapolation is not allowed.
+    def seconds(
+        self, role: str, variant: str | None, at: Mapping[str, float], devices: int = 1
+    ) -> Prediction | None:
+        """Of one call; None: outside the range, and extrapolation is not allowed; or not
+        measured with so many threads.
 
         Args:
             at: everything that the caller knows of the call; the measurement takes its features.
+            devices: that answer it together; of cores, threads of one process.
 
         Raises:
             InvalidInput: the role was measured over a feature that the caller does not know.
         """
-        found = self._find(role, variant)
-        assert found is not None, "asked after knows"
+        found = self._find(role, variant, devices if self.cores else None)
+        if found is None:
+            assert self.knows(role, variant), "asked after knows"
+            return None
         features = found.samples[0].at
         for name in features:
             if name not in at:
@@ -50,8 +59,14 @@ class Measured:
         except IncompatibleRequest:
             return None
 
-    def _find(self, role: str, variant: str | None) -> RoleProfile | None:
+    def quickest(self, role: str, at: Mapping[str, float]) -> Prediction | None:
+        """Of all that was measured in a role, such as several backends, the quickest."""
+        names = dict.fromkeys(r.variant for r in self.profile.roles if r.role == role)
+        found = [self.seconds(role, name, at) for name in names]
+        return min((f for f in found if f is not None), key=lambda f: f.seconds, default=None)
+
+    def _find(self, role: str, variant: str | None, threads: int | None) -> RoleProfile | None:
         try:
-            return self.profile.find(role, variant)
+            return self.profile.find(role, variant, threads)
         except NotFound:
             return None

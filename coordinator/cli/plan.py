@@ -33,7 +33,10 @@ class _SchedulesByDefault(TyperGroup):
 Schema = Annotated[
     Path | None, typer.Argument(help="A RAGSchema: the workload.", metavar="SCHEMA.yaml")
 ]
-PoolFile = Annotated[Path | None, typer.Option("--pool", help="The hardware.", metavar="POOL.yaml")]
+PoolFile = Annotated[
+    Path | None,
+    typer.Option("--pool", help="The hardware; local: this machine.", metavar="POOL.yaml|local"),
+]
 Goal = Annotated[
     str,
     typer.Option(
@@ -96,8 +99,8 @@ Profiles = Annotated[
     typer.Option(
         "--profile",
         help="Measured latencies of a device of the pool, in place of the model; may stand"
-        " several times.",
-        metavar="DEVICE=profile.json",
+        " several times. With --pool local a file alone.",
+        metavar="[DEVICE=]profile.json",
     ),
 ]
 Extrapolate = Annotated[

@@ -28,6 +28,8 @@ from coordinator.cli.plan_view import (
     plan_table,
 )
 from ragschema.errors import InvalidInput
+from ragschema.here import this_machine
+from ragschema.local import local_pool
 from ragschema.measured import Measured
 from ragschema.planner.assemble import Counts, Rate, SearchSpace
 from ragschema.planner.axes import Axis, Objective
@@ -78,7 +80,7 @@ class PlanChoices:
 def run_plan(schema_path: Path, pool_path: Path, choices: PlanChoices) -> bool:
     """Prints the plan; False: nothing meets the objectives."""
     space = _space(choices)
-    schema, pool = load_schema(schema_path), load_pool(pool_path)
+    schema, pool = load_schema(schema_path), _pool(pool_path, choices)
     with _progress("searching schedules") as told:
         plan = _made(schema, pool, choices, told)
     if isinstance(plan, Infeasible):
@@ -130,8 +132,10 @@ def run_what_if(
     with _progress("planning again and again") as told:
         done = itertools.count(1)
 
+        measured = _measured(choices)
+
         def make(schema: RagSchema, pool: Pool) -> Plan | Infeasible:
-            plan = _made(schema, pool, choices, None)
+            plan = _made(schema, with_profiles(pool, measured), choices, None)
             told(next(done) / total)
             return plan
 
@@ -159,8 +163,19 @@ def _made(
     objective = _one_of(Objective, choices.objective, "objective")
     limit_s = math.inf if choices.time_limit_s is None else choices.time_limit_s
     axes = _axes(choices.axes)
-    pool = with_profiles(pool, _measured(choices))
     return make_plan(schema, pool, objective, _space(choices), told, axes, limit_s)
+
+
+def _pool(path: Path, choices: PlanChoices) -> Pool:
+    if str(path) != "local":
+        return with_profiles(load_pool(path), _measured(choices))
+    if len(choices.profiles) > 1 or any("=" in text for text in choices.profiles):
+        raise InvalidInput(
+            "this machine has one profile", field="profile", hint="--profile profile.json"
+        )
+    found = [read_profile(Path(text)) for text in choices.profiles]
+    profile = found[0] if found else None
+    return local_pool(this_machine(), profile, choices.allow_extrapolation)
 
 
 def _measured(choices: PlanChoices) -> dict[str, Measured]:

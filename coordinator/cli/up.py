@@ -32,6 +32,14 @@ def up(
         Path | None,
         typer.Option(help="File with the API key that clients must send.", metavar="FILE"),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Deploy this plan: roles, cores and batches come from it, models and data from"
+            " the rig file.",
+            metavar="plan.yaml",
+        ),
+    ] = None,
     ready_timeout: Annotated[
         float,
         typer.Option(help="Seconds the rig may take to turn ready once it is started.", min=1),
@@ -47,12 +55,23 @@ def up(
     from coordinator.supervisor.supervisor import SupervisorOptions
 
     rig = _with_options(rig_of(config, data_dir), host, port, api_key_file)
+    if plan is not None:
+        rig = _planned(rig, plan)
     key_file = rig.coordinator.api_key_file
     check_listen(rig.coordinator.host, load_api_key(Path(key_file)) if key_file else None)
     view = UpView()
     settings = SupervisorOptions(readyz_timeout_s=ready_timeout)
     asyncio.run(serve_rig(rig, view.changed, view.up, settings))
     view.stopped()
+
+
+def _planned(rig: RigConfig, path: Path) -> RigConfig:
+    import os
+
+    from coordinator.deploy import rig_for
+    from ragschema.planner.plan_file import read_plan
+
+    return rig_for(read_plan(path), rig, sorted(os.sched_getaffinity(0)))
 
 
 def _with_options(

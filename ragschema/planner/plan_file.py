@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.schedule import Schedule, StageChoice
-from ragschema.planner.stages import StageKind
+from ragschema.planner.stages import StageKind, StageTable
 from ragschema.userfile import checked_yaml, read_user_text, write_user_text
 
 
@@ -56,7 +56,7 @@ def _devices(plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def _groups(plan: Plan) -> list[dict[str, Any]]:
-    choices, stages = plan.schedule.choices, plan.problem.stages
+    choices, stages = plan.schedule.choices, plan.problem.stages_in(plan.schedule.placement)
     found: list[dict[str, Any]] = []
     for group in plan.problem.groups_of(plan.schedule.placement):
         on_chips = [choices[i] for i in group if stages[i].kind is not StageKind.SERVER]
@@ -70,12 +70,23 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
             stage["provenance"] = str(plan.provenance[name])
             if name in plan.policy.timeout_s:
                 stage["timeout_s"] = plan.policy.timeout_s[name]
+            held = _cache_bytes(stages[i], choices[i])
+            if held is not None:
+                stage["cache_bytes"] = held
             if stages[i].kind is StageKind.SERVER:
                 stage["hosts"] = choices[i].count
                 stage["device"] = plan.pool.nodes[choices[i].kind].device.name
             entry["stages"].append(stage)
         found.append(entry)
     return found
+
+
+def _cache_bytes(table: StageTable, choice: StageChoice) -> float | None:
+    """What a batch holds on all accelerators of a stage."""
+    if table.memory is None:
+        return None
+    row, column = table.row(choice.count, choice.kind), table.batches.index(choice.batch)
+    return float(table.memory.cache_bytes[row, column]) * choice.count
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -92,6 +103,7 @@ class _Stage(BaseModel):
     device: str | None = None
     timeout_s: Annotated[float, Field(ge=0)] | None = None
     provenance: str | None = None
+    cache_bytes: Annotated[float, Field(ge=0)] | None = None
 
 
 class _Group(BaseModel):
@@ -128,17 +140,51 @@ class _PlanFile(BaseModel):
 
 
 @dataclass(frozen=True)
+class StoredStage:
+    """A stage of a plan file.
+
+    Attributes:
+        hosts: that hold the database; None: it is no retrieval.
+        timeout_s: how long the first request of a batch waits; None: for ever.
+        cache_bytes: that its batch holds on all accelerators together; None: not known.
+    """
+
+    name: str
+    batch: int
+    hosts: int | None
+    device: str | None
+    timeout_s: float | None
+    cache_bytes: float | None
+
+
+@dataclass(frozen=True)
+class StoredGroup:
+    """Stages that share accelerators of a device; 0 and None for retrieval."""
+
+    accelerators: int
+    device: str | None
+    stages: tuple[StoredStage, ...]
+
+
+@dataclass(frozen=True)
 class StoredPlan:
-    """What a plan file says, as far as plans are compared.
+    """What a plan file says, as far as plans are compared and deployed.
 
     Attributes:
         stages: stage name to (accelerators or hosts, batch, number of its group).
+        intervals: of predicted figures, low and high; empty where all are modelled.
+        simulated: figures under the schema's arrivals.
+        iterative_batch: sequences that retrieve together; None: none do.
     """
 
     schema: str
     accelerators: int
     predicted: dict[str, float]
     stages: dict[str, tuple[int, int, int]]
+    groups: tuple[StoredGroup, ...]
+    intervals: dict[str, tuple[float, float]]
+    simulated: dict[str, float]
+    iterative_batch: int | None
 
 
 def read_plan(path: Path) -> StoredPlan:
@@ -152,7 +198,18 @@ def read_plan(path: Path) -> StoredPlan:
     }
     predicted = file.predicted.model_dump(exclude={"provenance", "intervals"}, exclude_none=True)
     chips = sum(group.accelerators for group in file.groups)
-    return StoredPlan(file.schema_name, chips, predicted, stages)
+    return StoredPlan(
+        file.schema_name, chips, predicted, stages, tuple(map(_stored, file.groups)),
+        file.predicted.intervals, file.simulated, file.iterative_batch,
+    )  # fmt: skip
+
+
+def _stored(group: _Group) -> StoredGroup:
+    stages = tuple(
+        StoredStage(s.name, s.batch, s.hosts, s.device, s.timeout_s, s.cache_bytes)
+        for s in group.stages
+    )
+    return StoredGroup(group.accelerators, group.device, stages)
 
 
 def device_of(plan: Plan) -> Callable[[StageChoice], str]:

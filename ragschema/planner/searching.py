@@ -6,6 +6,7 @@ import math
 
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator, Fpga, Host
+from ragschema.lengths import lengths_of
 from ragschema.planner.cost.ivfpq import IvfPq, ivfpq_s
 from ragschema.planner.cost.network import Network, fan_out_s
 from ragschema.planner.cost.retrieval import Database, exact_on_gpu_s, search_s
@@ -33,6 +34,7 @@ class Retrieval:
         self._database = schema.database
         self._vectors = _vectors(schema, schema.database)
         self._queries = schema.retrieval.queries
+        self._question = lengths_of(schema.lengths.question, "lengths.question").mean
         self._node = node
         self._network = None if network is None else network_of(network)
         index = self._database.index
@@ -73,6 +75,7 @@ class Retrieval:
             "codes": queries * index.vectors * index.scan_share / nodes,
             "k": index.results,
             "dim": index.dims,
+            "tokens": self._question,
         }
 
     def _search_s(self, nodes: int, queries: int) -> float | None:

@@ -1,7 +1,8 @@
 """Where latencies come from: a device's profile where it measured the role, else a cost model.
 
 A measured device is used whole: n of them are n replicas that share a batch, or n nodes that
-share a database. What a batch holds in memory is modelled either way.
+share a database; n cores are a process with n threads. What a batch holds in memory is
+modelled either way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ragschema.hardware.devices import Accelerator, Fpga, Host
 from ragschema.measured import Measured
@@ -32,6 +34,9 @@ from ragschema.workload import (
     RewriterConfig,
     bytes_of,
 )
+
+#: Roles that a search passes one after the other; embedding is that of the question.
+_SEARCHING: Final = ("embed", "index_scan", "pq_scan", "retrieval_call", "coordinator")
 
 #: A batch on so many chips; None: it does not fit, or was not measured.
 OnChips = Callable[[Accelerator, int, int], Timed | None]
@@ -66,7 +71,9 @@ class LanguageModel:
     def splits(self, chip: Accelerator, chips: int) -> Sequence[Split]:
         """How n chips may be split; measured ones into replicas only."""
         if self._variant(chip, "prefill") or self._variant(chip, "decode"):
-            return (Split(chips, 1, 1),)
+            # Cores share one copy of the weights, replicas do not.
+            cores = self.measured[chip.name].cores
+            return (Split(1, chips, 1) if cores else Split(chips, 1, 1),)
         return tuple(splits(chips, self.model))
 
     def read(self, chip: Accelerator, split: Split, batch: int, read: Sequences) -> Timed | None:
@@ -127,7 +134,8 @@ class LanguageModel:
         held = held_on(self.model, self.precision, split, mine, sequences)
         if held.total > chip.memory_bytes:
             return None
-        found = self.measured[chip.name].seconds(role, variant, {**at, "batch": mine})
+        threads = split.tensor * split.pipeline
+        found = self.measured[chip.name].seconds(role, variant, {**at, "batch": mine}, threads)
         if found is None:
             return None
         return Timed(times * found.seconds, split, held, found.high / found.seconds - 1)
@@ -153,8 +161,8 @@ def encoding(
         if profile is None or not profile.knows(role):
             seconds = encode_s(config.parameters, chip, width, n, b * pieces, tokens)
             return Timed(seconds, split, held)
-        at = {"batch": math.ceil(b * pieces / n), "tokens": tokens}
-        found = profile.seconds(role, None, at)
+        mine = b * pieces if profile.cores else math.ceil(b * pieces / n)
+        found = profile.seconds(role, None, {"batch": mine, "tokens": tokens}, n)
         if found is None:
             return None
         return Timed(found.seconds, split, held, found.high / found.seconds - 1)
@@ -176,8 +184,8 @@ def searching(
         if not search.fits(nodes):
             return None
         at = search.features(nodes, batch)
-        roles = [r for r in ("index_scan", "pq_scan", "retrieval_call") if profile.knows(r)]
-        parts = [profile.seconds(role, None, at) for role in roles]
+        roles = [role for role in _SEARCHING if profile.knows(role)]
+        parts = [profile.quickest(role, at) for role in roles]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
             return None

@@ -79,23 +79,23 @@ class RunningRig:
         )
 
 
-def start_rig(folder: Path, rig: dict[str, Any]) -> RunningRig:
-    """``ragrig up``; returns at once."""
+def start_rig(folder: Path, rig: dict[str, Any], *more: str) -> RunningRig:
+    """``ragrig up`` with these options too; returns at once."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "rig.yaml"
     config.write_text(yaml.safe_dump({"data_dir": "data", **rig}))
     with (folder / "up.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(RAGRIG), "up", "-c", str(config)],
+            [str(RAGRIG), "up", "-c", str(config), *more],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     return RunningRig(folder, config, process)
 
 
 @contextmanager
-def running_rig(folder: Path, rig: dict[str, Any]) -> Iterator[RunningRig]:
+def running_rig(folder: Path, rig: dict[str, Any], *more: str) -> Iterator[RunningRig]:
     """Starts a rig, stops it with Ctrl-C, leaves no process behind."""
-    running = start_rig(folder, rig)
+    running = start_rig(folder, rig, *more)
     try:
         wait_answers(running, "/readyz")
         yield running
