@@ -26,6 +26,13 @@ Roles = Annotated[
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Replace the file, also one of another machine.")
 ]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure each node with these numbers of threads. Default: those of the rig file.",
+        metavar="1,2",
+    ),
+]
 Vectors = Annotated[
     int | None,
     typer.Option(
@@ -44,6 +51,7 @@ def profile(
     fresh: Fresh = False,
     vectors: Vectors = None,
     dim: Dim = 128,
+    threads: Threads = None,
     json_: Json = False,
 ) -> None:
     """Measure embedding, scanning, reading, writing and the calls around, and fit a model to each.
@@ -57,4 +65,4 @@ def profile(
     calm_thread_pools(1)
     from coordinator.cli.profiling import ProfileChoices, run_profile
 
-    run_profile(ProfileChoices(config, out, quick, roles, fresh, vectors, dim, json_))
+    run_profile(ProfileChoices(config, out, quick, roles, fresh, vectors, dim, threads, json_))

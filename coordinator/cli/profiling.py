@@ -18,7 +18,7 @@ from coordinator.profile.measure import Step
 from coordinator.profile.plan import ROLES, scope_of
 from coordinator.profile.run import Outcome, Watcher, profile_rig
 from ragschema.errors import InvalidInput, NotFound
-from ragschema.here import this_machine, this_software
+from ragschema.here import this_machine, this_software, usable_cores
 from ragschema.profile import (
     Profile,
     merged,
@@ -45,6 +45,7 @@ class ProfileChoices:
     fresh: bool
     vectors: int | None
     dim: int
+    threads: str | None
     json: bool
 
 
@@ -56,12 +57,10 @@ def run_profile(choices: ProfileChoices) -> None:
         RagrigError: of the options, the file, or the rig.
     """
     roles = _roles(choices.roles)
-    vectors = _vectors(choices)
+    vectors, threads = _vectors(choices), _thread_counts(choices.threads)
     old = None if choices.fresh else _existing(choices.out)
-    if choices.config is None:
-        scope = scope_of(None, roles, choices.quick, vectors)
-    else:
-        scope = scope_of(rig_of(choices.config, None), roles, choices.quick, vectors)
+    rig = None if choices.config is None else rig_of(choices.config, None)
+    scope = scope_of(rig, roles, choices.quick, vectors, threads)
     bar = _Bar()
     with bar.progress:
         outcome = asyncio.run(profile_rig(scope, bar.watcher))
@@ -83,6 +82,22 @@ def _roles(text: str | None) -> tuple[str, ...]:
         if name not in ROLES:
             raise InvalidInput(f"{name!r} is no role", field="roles", hint=nearest(name, ROLES))
     return named
+
+
+def _thread_counts(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    most = usable_cores()
+    counts = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 1 <= int(part) <= most:
+            raise InvalidInput(
+                f"--threads {text!r}: {part.strip()!r} is no number from 1 to {most}",
+                field="threads",
+                hint=f"this machine has {most} cores",
+            )
+        counts.append(int(part))
+    return tuple(dict.fromkeys(counts))
 
 
 def _vectors(choices: ProfileChoices) -> Vectors:
@@ -142,7 +157,7 @@ def _threads(count: int) -> str:
 def _shown(profile: Profile, outcome: Outcome, path: Path) -> list[RenderableType]:
     table = Table(title=f"{profile.machine.cpu}, {profile.machine.cores} cores")
     table.add_column("role", no_wrap=True)
-    for column in ("points", "repeats", "spread", "off by", "interval"):
+    for column in ("points", "repeats", "spread", "off by", "within"):
         table.add_column(column, justify="right")
     for role in profile.roles:
         spread = sorted(sample.dispersion for sample in role.samples)[len(role.samples) // 2]
@@ -157,7 +172,7 @@ def _shown(profile: Profile, outcome: Outcome, path: Path) -> list[RenderableTyp
     lines = [
         "spread: half of a point's repeats lie within this much of each other, for a usual point",
         "off by: what the sum of terms misses at a usual point",
-        "interval: where nine of ten further points are expected, around a prediction",
+        "within: so near a prediction nine of ten further points are expected",
     ]
     lines += [f"not measured: {name}: {why}" for name, why in profile.missing.items()]
     if outcome.skipped:

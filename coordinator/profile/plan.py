@@ -131,10 +131,19 @@ class Scope:
         )
 
 
-def scope_of(rig: RigConfig | None, roles: Iterable[str], quick: bool, vectors: Vectors) -> Scope:
+def scope_of(
+    rig: RigConfig | None,
+    roles: Iterable[str],
+    quick: bool,
+    vectors: Vectors,
+    threads: Sequence[int] = (),
+) -> Scope:
     """What is measured of a rig; of none given, every backend that needs no further device.
 
     Nodes that differ in nothing that time depends on are measured once.
+
+    Args:
+        threads: that each node is measured with, one after the other; empty: its own.
     """
     found = rig or RigConfig(retrieval_nodes=_every_backend())
     return Scope(
@@ -142,8 +151,8 @@ def scope_of(rig: RigConfig | None, roles: Iterable[str], quick: bool, vectors: 
         vectors,
         QUICK_GRID if quick else FULL_GRID,
         QUICK if quick else THOROUGH,
-        tuple(_disaggregated(node) for node in _distinct(found.llm_nodes)),
-        _distinct(found.retrieval_nodes),
+        _threaded([_disaggregated(n) for n in _distinct(found.llm_nodes)], threads),
+        _threaded(_distinct(found.retrieval_nodes), threads),
     )
 
 
@@ -185,6 +194,18 @@ def _disaggregated(node: LlmNodeConfig) -> LlmNodeConfig:
     known = ("embed", "generate", "prefill", "decode", "rerank", "index_scan")
     threads = min(node.threads, usable_cores())
     return replace(node, roles=tuple(r for r in known if r in roles), threads=threads, port=0)
+
+
+def _threaded(nodes: Sequence[_N], threads: Sequence[int]) -> tuple[_N, ...]:
+    """Each with each number of threads; names stay unique and short enough."""
+    if not threads:
+        return tuple(nodes)
+    several = [
+        replace(node, name=f"{node.name[:24]}-{at}t{count}", threads=count)
+        for at, node in enumerate(nodes)
+        for count in threads
+    ]
+    return _distinct(several)
 
 
 def _distinct(nodes: Sequence[_N]) -> tuple[_N, ...]:

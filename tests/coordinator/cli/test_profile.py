@@ -77,7 +77,7 @@ def test_a_profile_is_written_and_merged_with(
 
 
 def test_json_is_the_file(scopes: list[Scope], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["profile", "--json", "--vectors", "5000", "--dim", "64"]) == 0
+    assert run(["profile", "--json", "--vectors", "5000", "--dim", "64", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(Path("profile.json").read_text())
     assert scopes[0].vectors.nlist == 64
     assert len(scopes[0].retrieval_nodes) == 4
@@ -115,6 +115,8 @@ def test_roles_of_other_software_are_flagged(
     [
         (["--roles", "embd"], "did you mean embed?"),
         (["--dim", "100"], "no multiple of 8"),
+        (["--threads", "0"], "'0' is no number from 1"),
+        (["--threads", "1,x"], "'x' is no number from 1"),
         (["-c", "none.yaml"], "no rig file none.yaml"),
     ],
 )

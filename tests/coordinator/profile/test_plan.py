@@ -47,6 +47,18 @@ def test_nodes_that_repeat_others_or_run_elsewhere_are_left_out() -> None:
     ]
 
 
+def test_each_node_with_each_number_of_threads() -> None:
+    rig = RigConfig(
+        llm_nodes=(HF,), retrieval_nodes=(RetrievalNodeConfig("r" * 32, backend="simd"),)
+    )
+    scope = scope_of(rig, ROLES, True, VECTORS, (1, 2))
+    assert [(n.name, n.threads) for n in scope.llm_nodes] == [("hf-0t1", 1), ("hf-0t2", 2)]
+    names = [n.name for n in scope.retrieval_nodes]
+    assert len(set(names)) == 2
+    assert all(len(name) <= 32 for name in names)
+    assert scope.rig(Path("/tmp/x")).num_shards == 1
+
+
 def test_roles_that_a_rig_lacks_are_explained() -> None:
     plain = not_here(scope_of(None, ROLES, True, VECTORS))
     assert {"prefill", "decode", "kv_transfer", "rerank", "rewrite"} <= plain.keys()
