@@ -58,7 +58,10 @@ class Committer:
             else:
                 drawn.append(row)
         if drawn:
-            chosen = self._choose(output.logits[drawn], [sampling[row] for row in drawn])
+            # Most steps draw for every row, and a copy of all logits is not free.
+            whole = len(drawn) == len(sampling)
+            logits = output.logits if whole else output.logits[drawn]
+            chosen = self._choose(logits, [sampling[row] for row in drawn])
             for row, choice in zip(drawn, chosen, strict=True):
                 self._append(sampling[row], choice, output.hidden[row])
 

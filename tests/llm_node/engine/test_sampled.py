@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from llm_node.engine.admit import seed_of
 from llm_node.engine.load import LoadedModel
-from llm_node.engine.request import EngineRequest, Finish, TokenOut
+from llm_node.engine.request import EngineRequest, Finish, PausePolicy, TokenOut
 from ragschema.errors import InvalidInput
 from ragschema.types import Sampling
 from tests.llm_node.engine.harness import Run, greedy, kv_bytes, prompt_of
@@ -42,7 +44,8 @@ def test_a_seed_gives_the_same_whatever_else_runs(llama: LoadedModel) -> None:
     requests = [_request(str(i), i, **options) for i, options in enumerate(OPTIONS)]
     alone = [_alone(llama, request) for request in requests]
     few = kv_bytes(llama, Run.of(llama).engine.config, 34)
-    for changes in ({}, {"kv_bytes": few, "prefix_reuse": False}):
+    cases: list[dict[str, Any]] = [{}, {"kv_bytes": few, "prefix_reuse": False}]
+    for changes in cases:
         run = Run.of(llama, **changes)
         for request in reversed(requests):
             run.engine.add(request)
@@ -79,6 +82,29 @@ def test_log_probabilities_are_those_of_the_logits(llama: LoadedModel) -> None:
         own = torch.log_softmax(logits, dim=-1)
         assert event.logprob == pytest.approx(float(own[event.token_id]), abs=1e-5)
         assert [value for _, value in event.top] == pytest.approx(own.topk(3).values.tolist())
+
+
+def test_neighbours_and_options_go_together(llama: LoadedModel) -> None:
+    """kNN-LM: options work on the mixed distribution, whose log probabilities are told."""
+    run = Run.of(llama)
+    sampling = Sampling(
+        max_tokens=4, temperature=1.0, top_k=1, repetition_penalty=100.0, logprobs=1
+    )
+    pause = PausePolicy(every_token_hidden=True)
+    run.engine.add(EngineRequest("a", PROMPT, sampling, pause=pause, seed=1))
+    new = [token for token in range(2, 320) if token not in PROMPT][:4]
+    told: list[TokenOut] = []
+    for token in new:
+        run.step()
+        # The first neighbour is nearer, but the prompt has it already.
+        tokens = np.array([PROMPT[0], token], np.int32)
+        run.engine.resume_mixed("a", tokens, np.array([0.0, 1.0], np.float32), 1.0, 1.0)
+        told += [event for event in run.step() if isinstance(event, TokenOut)]
+    run.finish()
+    assert run.tokens["a", 0] == new
+    share = 1 / (1 + math.exp(1.0))
+    assert [math.exp(one.logprob or 0.0) for one in told] == pytest.approx([share] * 4, abs=1e-5)
+    assert all(one.top[0][0] == PROMPT[0] for one in told)
 
 
 def test_n_sequences_share_the_prompts_blocks(llama: LoadedModel) -> None:

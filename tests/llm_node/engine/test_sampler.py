@@ -66,6 +66,18 @@ def test_a_batch_of_all_kinds_equals_the_formula(seed: int) -> None:
     assert torch.equal(logits, kept)
 
 
+@pytest.mark.gpu
+def test_a_gpu_chooses_the_same() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    rng = random.Random(77)
+    rows = [row_of(rng) for _ in range(24)]
+    logits = logits_of(77, len(rows))
+    there = Sampler().choose(logits.cuda(), rows)
+    here = Sampler().choose(logits, rows)
+    assert [one.token_id for one in there] == [one.token_id for one in here]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_row_does_not_depend_on_the_others(seed: int) -> None:
     print(f"seed {seed}")
