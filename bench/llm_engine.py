@@ -5,7 +5,8 @@ Parts that need a GPU, or that nothing is there for yet, are named under ``not_r
 
 from __future__ import annotations
 
-import os
+import importlib.util
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import emit, machine, note, options, typed_failures
-from bench.llm_gpu import measure
 from bench.llm_model import DEC_S, Job, jobs, save_model
-from bench.llm_ours import itl_ratio, prefix_ratio, throughput
 from bench.llm_peers import ContinuousSetting, Outcome, continuous, load_reference, padded_batches
 from llm_node.engine.config import EngineConfig
+from ragschema.procs import calm_thread_pools
 
-_PARTS = ("throughput", "prefix", "itl", "gpu")
+_PARTS = ("throughput", "prefix", "itl", "embed", "gpu")
 _CONTINUOUS = (
     ContinuousSetting("sdpa", 32, 1024, 256),
     ContinuousSetting("sdpa", 32, 1024, 512),
@@ -27,7 +27,6 @@ _CONTINUOUS = (
 )
 _LATER = {
     "disagg_overhead_pct": "python -m bench.llm_disagg --json measures it, between processes",
-    "embed_throughput_ratio": "the encoder is not compared yet",
 }
 
 
@@ -38,8 +37,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of weights and requests")
     parser.add_argument("--requests", type=int, default=48)
     given = parser.parse_args()
-    # Two OpenMP runtimes that spin against each other would spoil every figure.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before anything imports torch, which reads them once.
+    calm_thread_pools(2)
     import torch
 
     torch.set_num_threads(2)
@@ -51,16 +50,23 @@ def main() -> None:
             not_run["gpu"] = "there is no CUDA device"
             wanted.remove("gpu")
         directory = Path(folder) / "dec-s"
-        if set(wanted) - {"gpu"}:
+        if "embed" in wanted and importlib.util.find_spec("sentence_transformers") is None:
+            not_run["embed"] = "sentence-transformers is not installed"
+            wanted.remove("embed")
+        if set(wanted) - {"gpu", "embed"}:
             save_model(directory, DEC_S, given.seed)
         for part in wanted:
             note(f"{part} ...")
             result |= _run(part, directory, given.seed, given.requests)
-        not_run |= {p: "left out with --only" for p in _PARTS if p not in wanted and p != "gpu"}
+        not_run |= {p: "left out with --only" for p in _PARTS if given.only not in (None, p)}
         emit({**result, "not_run": not_run, "machine": machine()}, given)
 
 
 def _run(part: str, directory: Path, seed: int, count: int) -> dict[str, Any]:
+    from bench.llm_embed import embed_ratio
+    from bench.llm_gpu import measure
+    from bench.llm_ours import itl_ratio, prefix_ratio
+
     vocabulary = DEC_S["vocab_size"]
     assert isinstance(vocabulary, int), "a shape of ours"
     config = EngineConfig(threads=2, max_running=48)
@@ -70,48 +76,92 @@ def _run(part: str, directory: Path, seed: int, count: int) -> dict[str, Any]:
         return {"prefix_ttft_ratio": round(prefix_ratio(directory, config, seed, vocabulary), 2)}
     if part == "itl":
         return itl_ratio(directory, config, seed, vocabulary)
+    if part == "embed":
+        return embed_ratio(seed)
     return {"gpu": measure(seed)}
 
 
 def compare(directory: Path, work: Sequence[Job], config: EngineConfig) -> dict[str, Any]:
-    """Throughput of everybody on the same requests, all there at the start."""
-    ours, ttft_s = throughput(directory, work, config)
-    note(f"ours: {ours.tokens_per_s:.1f} tokens/s")
+    """Throughput of everybody on the same requests, all there at the start.
+
+    We run before, between and after the others, since a shared machine changes its
+    speed; ratios take the median of our runs.
+    """
+    from bench.llm_ours import throughput
+
+    ours, ttfts_s = [], []
+
+    def run_ours() -> None:
+        outcome, ttft_s = throughput(directory, work, config)
+        ours.append(outcome)
+        ttfts_s.append(ttft_s)
+        _tell("ours", outcome)
+
+    run_ours()
     reference = load_reference(directory)
-    found = {"static": padded_batches(reference, work, 8, static=False)}
-    note(f"static: {found['static'].tokens_per_s:.1f}")
-    found["static_cache"] = padded_batches(reference, work, 8, static=True)
-    note(f"static cache: {found['static_cache'].tokens_per_s:.1f}")
-    rates: dict[str, str | float] = {}
-    best = 0.0
+    found: dict[str, Outcome | str] = {}
+    found["static"] = static = padded_batches(reference, work, 8, static=False)
+    _tell("static", static)
+    found["static_cache"] = _attempt(partial(padded_batches, reference, work, 8, static=True))
+    _tell("static cache", found["static_cache"])
+    del reference
+    run_ours()
     for setting in _CONTINUOUS:
-        rates[repr(setting)] = rate = _rate(partial(continuous, directory, work, setting))
-        best = max(best, rate if isinstance(rate, float) else 0.0)
-        note(f"continuous: {rate}")
-    rate = ours.tokens_per_s
+        found[repr(setting)] = _attempt(partial(continuous, directory, work, setting))
+        _tell("continuous", found[repr(setting)])
+    run_ours()
+    equal = (a == b for a, b in zip(ours[0].tokens, static.tokens, strict=True))
     return {
-        "throughput_vs_static": round(rate / found["static"].tokens_per_s, 2),
-        "throughput_vs_static_cache": round(rate / found["static_cache"].tokens_per_s, 2),
-        "throughput_vs_continuous": round(rate / best, 2) if best else None,
-        "tokens_per_s": {
-            "ours": round(rate, 1),
-            **{name: round(outcome.tokens_per_s, 1) for name, outcome in found.items()},
-            "continuous": rates,
-        },
-        "ours_ttft_mean_s": round(ttft_s, 2),
-        "requests_with_equal_tokens": sum(
-            a == b for a, b in zip(ours.tokens, found["static"].tokens, strict=True)
-        ),
+        **ratios(ours, found, [repr(setting) for setting in _CONTINUOUS]),
+        "ours_ttft_mean_s": round(statistics.median(ttfts_s), 2),
+        "requests_with_equal_tokens": sum(equal),
         "requests": len(work),
     }
 
 
-def _rate(run: Callable[[], Outcome]) -> float | str:
-    """Tokens per second, or why a contestant did not finish."""
+def ratios(
+    ours: Sequence[Outcome], found: dict[str, Outcome | str], continuous_names: Sequence[str]
+) -> dict[str, Any]:
+    """Throughput ratios by wall time, and beside them by processor time.
+
+    Where something else runs on the machine, processor time is the steadier of the two.
+    """
+    result: dict[str, Any] = {}
+    done = {name: outcome for name, outcome in found.items() if isinstance(outcome, Outcome)}
+    for attribute, unit in (("wall_s", ""), ("cpu_s", "_by_cpu")):
+        own_s = statistics.median(getattr(outcome, attribute) for outcome in ours)
+        taken_s = {name: getattr(outcome, attribute) for name, outcome in done.items()}
+        settings = [taken_s[name] for name in continuous_names if name in taken_s]
+        taken_s["continuous"] = min(settings, default=None)
+        for name in ("static", "static_cache", "continuous"):
+            spent_s = taken_s.get(name)
+            result[f"throughput_vs_{name}{unit}"] = spent_s and round(spent_s / own_s, 2)
+    result["tokens_per_s"] = {
+        "ours": [round(outcome.tokens_per_s, 1) for outcome in ours],
+        **{name: _rate(outcome) for name, outcome in found.items()},
+    }
+    result["cpu_s"] = {
+        "ours": [round(outcome.cpu_s, 1) for outcome in ours],
+        **{name: round(outcome.cpu_s, 1) for name, outcome in done.items()},
+    }
+    return result
+
+
+def _attempt(run: Callable[[], Outcome]) -> Outcome | str:
+    """An outcome, or why a contestant did not finish."""
     try:
-        return round(run().tokens_per_s, 1)
+        return run()
     except Exception as error:  # foreign code: its failure is a result
         return f"{type(error).__name__}: {error}"
+
+
+def _rate(outcome: Outcome | str) -> float | str:
+    return outcome if isinstance(outcome, str) else round(outcome.tokens_per_s, 1)
+
+
+def _tell(name: str, outcome: Outcome | str) -> None:
+    spent = f", {outcome.cpu_s:.0f} s of CPU" if isinstance(outcome, Outcome) else ""
+    note(f"{name}: {_rate(outcome)} tokens/s{spent}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ class Outcome:
     Attributes:
         tokens: generated ids per request, as many as it asked for.
         wall_s: from the first request to the last token.
+        cpu_s: processor time of all threads meanwhile.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     wall_s: float
+    cpu_s: float
 
     @property
     def tokens_per_s(self) -> float:
@@ -46,7 +48,7 @@ def padded_batches(model: Any, work: Sequence[Job], size: int, static: bool) -> 
     """
     import torch
 
-    started_s = time.perf_counter()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
     found: list[tuple[int, ...]] = []
     for first in range(0, len(work), size):
         batch = work[first : first + size]
@@ -68,7 +70,9 @@ def padded_batches(model: Any, work: Sequence[Job], size: int, static: bool) -> 
             )
         for row, job in enumerate(batch):
             found.append(tuple(done[row, longest : longest + job.output].tolist()))
-    return Outcome(tuple(found), time.perf_counter() - started_s)
+    return Outcome(
+        tuple(found), time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def continuous(directory: Path, work: Sequence[Job], setting: ContinuousSetting)
     )
     manager.start()
     try:
-        started_s = time.perf_counter()
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
         names = [manager.add_request(list(job.prompt), max_new_tokens=job.output) for job in work]
         found: dict[str, tuple[int, ...]] = {}
         while len(found) < len(names):
@@ -110,6 +114,7 @@ def continuous(directory: Path, work: Sequence[Job], setting: ContinuousSetting)
             if not manager.is_running():
                 raise RuntimeError(f"it stopped with {len(found)} of {len(names)} requests done")
         wall_s = time.perf_counter() - started_s
+        cpu_s = time.process_time() - started_cpu_s
     finally:
         manager.stop(block=True)
-    return Outcome(tuple(found[name] for name in names), wall_s)
+    return Outcome(tuple(found[name] for name in names), wall_s, cpu_s)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.llm_engine import _rate
+from bench.llm_engine import _attempt, ratios
 from bench.llm_model import jobs, save_model
 from bench.llm_ours import itl_ratio, prefix_ratio, throughput
-from bench.llm_peers import load_reference, padded_batches
+from bench.llm_peers import Outcome, load_reference, padded_batches
 from llm_node.engine.config import EngineConfig
 
 TINY = {
@@ -66,7 +66,24 @@ def test_gaps_between_tokens_are_measured_while_prompts_arrive(tiny: Path) -> No
 
 
 def test_a_contestant_that_fails_is_named() -> None:
-    def fails() -> object:
+    def fails() -> Outcome:
         raise RuntimeError("it stopped")
 
-    assert _rate(fails) == "RuntimeError: it stopped"  # type: ignore[arg-type]
+    assert _attempt(fails) == "RuntimeError: it stopped"
+
+
+def test_ratios_take_the_best_setting_and_our_median() -> None:
+    def outcome(wall_s: float, cpu_s: float) -> Outcome:
+        return Outcome(((1, 2),), wall_s, cpu_s)
+
+    ours = [outcome(1.0, 2.0), outcome(9.0, 9.0), outcome(2.0, 4.0)]
+    found = {"static": outcome(6.0, 10.0), "static_cache": "no", "a": outcome(8.0, 9.0)}
+    found["b"] = outcome(5.0, 12.0)
+    result = ratios(ours, found, ["a", "b"])
+    assert result["throughput_vs_static"] == 3.0
+    assert result["throughput_vs_static_by_cpu"] == 2.5
+    assert result["throughput_vs_static_cache"] is None
+    assert result["throughput_vs_continuous"] == 2.5
+    assert result["throughput_vs_continuous_by_cpu"] == 2.25
+    assert result["tokens_per_s"]["static_cache"] == "no"
+    assert ratios(ours, {"static": outcome(6.0, 10.0)}, ["a"])["throughput_vs_continuous"] is None
