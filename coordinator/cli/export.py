@@ -21,7 +21,8 @@ class Engine(enum.StrEnum):
 PlanFile = Annotated[
     Path | None,
     typer.Argument(
-        help="Take batch sizes from this plan; the rig has to have its nodes.",
+        help="Take nodes, threads, batches and limits from this plan for cores; of a plan for"
+        " other devices only batches, for a rig that has its nodes.",
         metavar="[PLAN.yaml]",
     ),
 ]
@@ -55,13 +56,13 @@ def export(
     from coordinator.export.compose import compose_text
     from coordinator.export.deployment import deployment_of
     from coordinator.export.kubernetes import Volumes, kubernetes_text, prefix_of
-    from coordinator.export.plan import with_plan
+    from coordinator.export.plan import planned_rig
     from ragschema.planner.plan_file import read_plan
     from ragschema.userfile import write_user_text
 
     rig = rig_of(config, None)
     if plan is not None:
-        rig = with_plan(rig, read_plan(plan).stages)
+        rig = planned_rig(read_plan(plan), rig)
     if to is Engine.COMPOSE:
         text = compose_text(deployment_of(rig, image), port)
     else:

@@ -205,7 +205,7 @@ def _contained(node: LlmNodeConfig, models: Mapping[str, str]) -> LlmNodeConfig:
     if node.address is not None:
         return node
     changed = {name: models_path(value, models) for name, value in _paths_of(node)}
-    return replace(node, host=_ANYWHERE, port=NODE_PORT, **changed)  # type: ignore[arg-type]
+    return replace(node, host=_ANYWHERE, port=NODE_PORT, cpus=(), **changed)  # type: ignore[arg-type]
 
 
 def _scanning(node: RetrievalNodeConfig) -> RetrievalNodeConfig:

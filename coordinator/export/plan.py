@@ -1,4 +1,4 @@
-"""A plan's batch sizes and waits over a rig that has the nodes it wants."""
+"""A plan laid over a rig file, for machines that are not this one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from coordinator.deploy import rig_for
 from ragschema.errors import InvalidInput
+from ragschema.local import CORE
+from ragschema.planner.plan_file import StoredPlan
 from ragschema.rig import BatchConfig, RigConfig, StagesConfig
 
 #: Batcher of the coordinator by a plan's stage.
 _BATCHERS: Final = {"encode": "embed", "retrieval": "retrieve"}
 
 
-def with_plan(rig: RigConfig, planned: Mapping[str, tuple[int, int, int]]) -> RigConfig:
-    """The rig with the plan's batches.
+def planned_rig(plan: StoredPlan, rig: RigConfig) -> RigConfig:
+    """The nodes of a plan for cores; of a plan for other devices, its batches over the rig's nodes.
+
+    Raises:
+        RagrigError: the rig file has not what the plan needs.
+    """
+    on_devices = [group for group in plan.groups if group.device is not None]
+    if all(group.device == CORE for group in on_devices):
+        cores = sum(group.accelerators for group in on_devices)
+        return rig_for(plan, rig, range(cores))
+    return with_batches(rig, plan.stages)
+
+
+def with_batches(rig: RigConfig, planned: Mapping[str, tuple[int, int, int]]) -> RigConfig:
+    """The rig with a plan's batches.
 
     Args:
         planned: ``StoredPlan.stages``: devices, batch and group of each stage.

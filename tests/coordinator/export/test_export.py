@@ -16,8 +16,10 @@ import yaml
 from coordinator.export.compose import compose_text
 from coordinator.export.deployment import DATA, KEY_FILE, RIG_FILE, Deployment, deployment_of
 from coordinator.export.kubernetes import Volumes, kubernetes_text, prefix_of
-from coordinator.export.plan import with_plan
+from coordinator.export.plan import planned_rig, with_batches
 from ragschema.errors import InvalidInput
+from ragschema.local import CORE
+from ragschema.planner.plan_file import StoredGroup, StoredPlan, StoredStage
 from ragschema.rig import (
     CoordinatorConfig,
     LlmNodeConfig,
@@ -217,7 +219,7 @@ PLAN = {
 
 
 def test_a_plans_batches_are_taken_over() -> None:
-    rig = with_plan(RIG, PLAN)
+    rig = with_batches(RIG, PLAN)
     stages = rig.coordinator.stages
     assert (stages.embed.max_batch, stages.retrieve.max_batch) == (8, 32)
     assert stages.generate.max_concurrent == 16
@@ -226,4 +228,39 @@ def test_a_plans_batches_are_taken_over() -> None:
 
 def test_a_plan_for_other_nodes_is_refused() -> None:
     with pytest.raises(InvalidInput, match="4 hosts for retrieval, the rig 2"):
-        with_plan(RIG, {**PLAN, "retrieval": (4, 32, 1)})
+        with_batches(RIG, {**PLAN, "retrieval": (4, 32, 1)})
+
+
+def stored(device: str) -> StoredPlan:
+    decode = StoredStage("decode", 16, None, None, None, None)
+    both = StoredGroup(2, device, (StoredStage("prefill", 4, None, None, None, None), decode))
+    scan = StoredStage("retrieval", 32, 2, "host", 0.01, None)
+    stages = {"prefill": (2, 4, 0), "decode": (2, 16, 0), "retrieval": (2, 32, 1)}
+    groups = (both, StoredGroup(0, None, (scan,)))
+    return StoredPlan("case", 2, {"qps": 4.0}, stages, groups, {}, {}, None)
+
+
+def test_a_plan_for_cores_brings_its_own_nodes() -> None:
+    rig = planned_rig(stored(CORE), RIG)
+    (node,) = rig.llm_nodes
+    assert (node.threads, node.roles) == (2, ("embed", "generate"))
+    text = exported("kubernetes", rig)
+    services = deployment_of(rig, IMAGE).services
+    assert [s.name for s in services] == [
+        "coordinator",
+        "llm-0",
+        "ret-0",
+        "ret-1",
+        "ret-2",
+        "ret-3",
+    ]
+    assert next(s for s in services if s.name == "llm-0").cpus == 2
+    found = {d["metadata"]["name"]: d for d in yaml.safe_load_all(text) if d["kind"] == "ConfigMap"}
+    inside = parse_rig(found["shop-rig"]["data"]["rig.yaml"], "rig.yaml", Path("/"))
+    assert inside.llm_nodes[0].cpus == (), "those are of this machine"
+
+
+def test_a_plan_for_gpus_brings_its_batches() -> None:
+    rig = planned_rig(stored("h100-sxm"), RIG)
+    assert [n.name for n in rig.llm_nodes] == [n.name for n in RIG.llm_nodes]
+    assert rig.coordinator.stages.retrieve.max_batch == 32
