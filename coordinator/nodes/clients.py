@@ -8,10 +8,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-import grpc
 import numpy as np
 
-from ragschema.errors import Cancelled, RagrigError, Unavailable, UpstreamError
+from coordinator.nodes.pooled import PooledClient
+from ragschema.errors import Cancelled, Unavailable, UpstreamError
 from ragschema.storage.manifest import FileRef
 from ragschema.types import (
     F32,
@@ -39,8 +39,7 @@ from ragschema.wire import (
     retrieval_pb2_grpc,
     searches,
 )
-from ragschema.wire.client import NodeClient
-from ragschema.wire.pipelined import AnsweredByNode, PipelinedSearches
+from ragschema.wire.pipelined import PipelinedSearches
 
 
 @dataclass(frozen=True)
@@ -53,71 +52,6 @@ class Embedded:
 
 #: Answers what a node wants to know before it writes on.
 Found = Callable[[augment_pb2.RetrievalWanted], Awaitable[augment_pb2.AugmentMessage]]
-
-
-class PooledClient(NodeClient):
-    """A client that may be closed while calls are in flight.
-
-    Closing is how calls to a node that was declared dead end at once. gRPC
-    reports that as a cancellation of the waiting task, which nobody asked for;
-    here it becomes Unavailable.
-    """
-
-    def __init__(self, name: str, address: str) -> None:
-        super().__init__(name, address)
-        self._closed = False
-
-    async def call(self, method: Callable[..., Any], request: Any, context: CallContext) -> Any:
-        if self._closed:
-            raise self._gone(context)
-        try:
-            return await super().call(method, request, context)
-        except asyncio.CancelledError:
-            if self._closed and not _told_to_stop():
-                raise self._gone(context) from None
-            raise
-
-    async def stream(
-        self, method: Callable[..., Any], request: Any, context: CallContext
-    ) -> AsyncIterator[Any]:
-        if self._closed:
-            raise self._gone(context)
-        try:
-            messages = cast("Any", super().stream(method, request, context))
-            async with aclosing(messages):
-                async for message in messages:
-                    yield message
-        except asyncio.CancelledError:
-            if self._closed and not _told_to_stop():
-                raise self._gone(context) from None
-            raise
-
-    async def close(self) -> None:
-        self._closed = True
-        await super().close()
-
-    def _gone(self, context: CallContext) -> RagrigError:
-        return Unavailable(
-            f"node {self.name} at {self.address} does not answer",
-            hint="see /readyz for the state of every node",
-            trace_id=context.trace_id,
-        )
-
-
-def said_by_node(error: RagrigError) -> bool:
-    """Whether the node itself raised it; False: the connection failed."""
-    cause = error.__cause__
-    if isinstance(cause, AnsweredByNode):
-        return True
-    if not isinstance(cause, grpc.RpcError):
-        return False
-    trailers = getattr(cause, "trailing_metadata", lambda: None)() or ()
-    return any(key == convert.ERROR_METADATA_KEY for key, _ in trailers)
-
-
-def _told_to_stop() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class LlmClient(PooledClient):

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.metrics import Metrics
-from coordinator.nodes.clients import LlmClient, RetrievalClient, said_by_node
+from coordinator.nodes.clients import LlmClient, RetrievalClient
 from coordinator.nodes.health import NodeHealth, NodeKind
+from coordinator.nodes.pooled import said_by_node
 from ragschema.errors import (
     Cancelled,
     DeadlineExceeded,
