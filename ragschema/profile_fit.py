@@ -4,8 +4,9 @@ A cost below 0 would predict a time below 0 somewhere, so a term that wants one 
 Errors are relative: a millisecond at the smallest point matters as much as a second at the largest.
 
 Caches make steps that no such sum has. Where it helps, and only between measured points, a
-prediction is corrected by what the sum missed at the points around it. Whether it helps, and how
-wide an interval has to be, is found by leaving out each point in turn and predicting it.
+prediction is corrected by what the sum missed at the points around it. Whether it helps, which
+terms are worth having, and how wide an interval has to be, is found by leaving out each point in
+turn and predicting it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ _DISTURBED: Final = 0.3
 _LEAST_WIDTH: Final = 0.02
 #: Points below which leaving one out leaves too little to fit.
 _FEW: Final = 4
+#: Points for a term beyond which none can do harm.
+_PLENTY: Final = 4
+#: A further term has to lower the error of points left out at least to this part of it.
+_WORTH: Final = 0.97
+_NOTHING: Final = 1e-9
 #: Distance in doublings within which a point is as good as there.
 _NEAR: Final = 0.05
 
@@ -153,14 +159,34 @@ def fit_terms(
     assert 0 < len(terms) <= _MAX_TERMS, "every subset of them is tried"
     wanted = np.array(seconds)
     values = np.array([[evaluate(term, at) for term in terms] for at in points])
-    costs = _robust(values, wanted)
+    chosen = _worth_having(points, values, wanted)
+    costs = np.zeros(len(terms))
+    costs[chosen] = _robust(values[:, chosen], wanted)
     kept = tuple(Term(n, float(c)) for n, c in zip(terms, costs, strict=True))
     residuals = _residuals(values, wanted, costs)
-    plain, corrected = _left_out(points, values, wanted)
+    plain, corrected = _left_out(points, values[:, chosen], wanted)
     better = float(np.quantile(corrected, 0.9)) < float(np.quantile(plain, 0.9))
     errors = corrected if better else plain
     width = max(float(np.quantile(errors, 0.9)), noise, _LEAST_WIDTH)
     return Fit(kept, tuple(residuals.tolist()), better, width)
+
+
+def _worth_having(points: Sequence[Mapping[str, float]], values: _F64, wanted: _F64) -> list[int]:
+    """Columns whose sum predicts points best that were left out; few rather than many.
+
+    With as many terms as points, or nearly, every point would be met, and none between them.
+    """
+    count = values.shape[1]
+    if not _FEW <= len(points) <= _PLENTY * count:
+        return list(range(count))
+    best, least = list(range(count)), math.inf
+    for size in range(1, count + 1):
+        for chosen in itertools.combinations(range(count), size):
+            plain, _ = _left_out(points, values[:, chosen], wanted)
+            error = float(np.log1p(plain).mean())
+            if error < least * _WORTH - _NOTHING:
+                best, least = list(chosen), error
+    return best
 
 
 def _left_out(

@@ -92,3 +92,14 @@ def test_what_cannot_be_fitted() -> None:
         fit_terms([], [], TERMS)
     with pytest.raises(InvalidInput, match="'nprobe'"):
         fit_terms(POINTS, [1.0] * len(POINTS), ("batch*nprobe",))
+
+
+def test_few_points_do_not_get_terms_that_only_meet_them() -> None:
+    """Noise at four points: a term for each would meet them, and miss what lies between."""
+    points = [{"batch": float(b), "tokens": 8.0} for b in (1, 2, 4, 16)]
+    noise = (1.05, 0.93, 1.08, 0.97)
+    measured = [1e-3 * p["batch"] * n for p, n in zip(points, noise, strict=True)]
+    fit = fit_terms(points, measured, ("1", "batch", "batch*batch", "batch*batch*batch"))
+    assert len([term for term in fit.terms if term.seconds]) <= 2
+    assert fit.seconds({"batch": 8.0, "tokens": 8.0}) == pytest.approx(8e-3, rel=0.15)
+    assert [term.name for term in fit.terms][-1] == "batch*batch*batch", "kept for the next fit"
