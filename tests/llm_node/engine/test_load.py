@@ -171,7 +171,8 @@ torch.set_num_threads(1)
 from pathlib import Path
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.load import load_model
-load_model(Path(sys.argv[1]), EngineConfig())
+# Libraries set themselves up in the first pass of a dtype.
+load_model(Path(sys.argv[1]), EngineConfig(dtype=sys.argv[3]))
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
