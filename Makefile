@@ -50,6 +50,10 @@ rtl-test: $(NATIVE) $(RTL) ## Simulate the RTL of fpga/: a bench per module, who
 	  echo "$$tool is not installed: sudo apt-get install verilator iverilog g++" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m '$(RTL_TESTS)' tests/fpga tests/retrieval_node/backends/fpga
 
+.PHONY: synth
+synth: $(NATIVE) $(RTL) ## Synthesise the RTL with Yosys: fpga/syn/report.json and its table
+	$(BIN)/python -m scripts.synth_rtl
+
 .PHONY: lint
 lint: $(NATIVE) ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -9,7 +9,9 @@ from tests.fpga.simulate import TB, need, simulate
 pytestmark = pytest.mark.rtl
 
 
-@pytest.mark.parametrize(("m", "lw", "sw"), [(16, 16, 24), (64, 8, 14)])
+@pytest.mark.parametrize(
+    ("m", "lw", "sw"), [(16, 16, 24), pytest.param(64, 8, 14, marks=pytest.mark.slow)]
+)
 def test_random_starts_are_bit_exact(m: int, lw: int, sw: int) -> None:
     need("verilator")
     pytest.importorskip("cocotbext.axi", reason="pip install cocotbext-axi==0.1.28")
