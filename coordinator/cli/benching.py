@@ -84,12 +84,13 @@ async def _run(target: Target, plan: LoadPlan, sending: Sending, choices: LoadCh
     connections = sending.max_in_flight
     async with LoadClient(target.url, target.api_key, connections, choices.timeout_s) as client:
         await warm_up(client, plan, sending, choices.warmup)
-        with _bar(plan, sending) as told:
+        with load_bar(plan, sending) as told:
             return await run_load(client, plan, sending, told)
 
 
 @contextmanager
-def _bar(plan: LoadPlan, sending: Sending) -> Iterator[Told]:
+def load_bar(plan: LoadPlan, sending: Sending) -> Iterator[Told]:
+    """A progress bar of a load, on a terminal only; yields what takes each outcome."""
     total: int | None = len(plan.requests)
     if sending.duration_s is not None:
         times = plan.times_s

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from coordinator.cli import options
 from ragschema.errors import InvalidInput
 
 
@@ -129,6 +130,7 @@ def build() -> typer.Typer:
     app.command()(make)
     app.command("what-if")(what_if)
     app.command()(compare)
+    app.command()(check)
     app.command()(reproduce)
     app.command("schema")(schema_)
     return app
@@ -221,6 +223,48 @@ def compare(
     from coordinator.cli.planning import run_compare
 
     run_compare(first, second)
+
+
+def check(
+    plan: Annotated[Path, typer.Argument(help="A plan of this machine's.", metavar="plan.yaml")],
+    collection: options.Collection = None,
+    loads: Annotated[
+        str,
+        typer.Option(
+            help="Shares of the plan's rate, of those that the plan speaks of, and full: as many"
+            " requests at once as decode has room for.",
+            metavar="A,B,full",
+        ),
+    ] = "0.5,0.7,full",
+    requests: Annotated[int, typer.Option(help="At each load.", min=4, max=100_000)] = 60,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Per cent: half of the errors must be within it, nine of ten within twice of it.",
+            min=0.1,
+        ),
+    ] = 12.5,
+    seed: Annotated[int, typer.Option(help="Of arrivals and questions.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with plots.", metavar="FILE.html")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.Config = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    api_key_file: options.ApiKeyFile = None,
+) -> None:
+    """Put the plan's loads on the rig that runs it, and compare what was promised.
+
+    Exits with 1 when the plan is further off than the tolerance.
+    """
+    from coordinator.cli.plan_checking import CheckChoices, run_check
+    from coordinator.cli.target import find_target
+
+    target = find_target(url, config, data_dir, api_key_file)
+    choices = CheckChoices(plan, collection, loads, requests, tolerance, seed, report, json_)
+    if not run_check(target, choices):
+        raise typer.Exit(1)
 
 
 def reproduce(

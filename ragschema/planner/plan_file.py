@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
+from ragschema.planner.points import points
 from ragschema.planner.schedule import Schedule, StageChoice
 from ragschema.planner.stages import StageKind, StageTable
 from ragschema.userfile import checked_yaml, read_user_text, write_user_text
@@ -89,9 +90,21 @@ def _cache_bytes(table: StageTable, choice: StageChoice) -> float | None:
     return float(table.memory.cache_bytes[row, column]) * choice.count
 
 
+def _requests(plan: Plan) -> dict[str, float]:
+    """Mean tokens of the requests that the plan is for."""
+    classes = plan.mix.classes
+    question = sum(c.share * c.question.mean for c in classes)
+    return {"question": question, "prompt": plan.mix.prompt, "output": plan.mix.output}
+
+
 def write_plan(plan: Plan, path: Path) -> None:
-    """Raises InvalidInput when the file cannot be written."""
-    text = yaml.safe_dump(plan_document(plan), sort_keys=False, width=100)
+    """The plan, with what it promises at several loads.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+    """
+    document = plan_document(plan) | {"requests": _requests(plan), "points": points(plan)}
+    text = yaml.safe_dump(document, sort_keys=False, width=100)
     write_user_text(path, text, "out")
 
 
@@ -137,6 +150,8 @@ class _PlanFile(BaseModel):
     gap: dict[str, float]
     simulated: dict[str, float]
     definitions: dict[str, str]
+    requests: dict[str, float] = Field(default_factory=dict)
+    points: Annotated[list[dict[str, float]], Field(max_length=100)] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -175,6 +190,8 @@ class StoredPlan:
         intervals: of predicted figures, low and high; empty where all are modelled.
         simulated: figures under the schema's arrivals.
         iterative_batch: sequences that retrieve together; None: none do.
+        requests: mean tokens: ``question``, ``prompt``, ``output``.
+        points: what is promised at several loads.
     """
 
     schema: str
@@ -185,6 +202,8 @@ class StoredPlan:
     intervals: dict[str, tuple[float, float]]
     simulated: dict[str, float]
     iterative_batch: int | None
+    requests: dict[str, float] = field(default_factory=dict)
+    points: tuple[dict[str, float], ...] = ()
 
 
 def read_plan(path: Path) -> StoredPlan:
@@ -200,7 +219,8 @@ def read_plan(path: Path) -> StoredPlan:
     chips = sum(group.accelerators for group in file.groups)
     return StoredPlan(
         file.schema_name, chips, predicted, stages, tuple(map(_stored, file.groups)),
-        file.predicted.intervals, file.simulated, file.iterative_batch,
+        file.predicted.intervals, file.simulated, file.iterative_batch, file.requests,
+        tuple(file.points),
     )  # fmt: skip
 
 

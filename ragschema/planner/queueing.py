@@ -48,12 +48,16 @@ class Step:
 
 
 class GroupServer:
-    """Stages that share their chips."""
+    """Stages that share their chips.
+
+    ``service_s`` adds up what requests spend in batches, by stage.
+    """
 
     def __init__(self, name: str, steps: Sequence[Step], requests: int) -> None:
         self.name = name
         self.busy_s = 0.0
         self.wait_s = {step.name: [0.0] * requests for step in steps}
+        self.service_s = {step.name: 0.0 for step in steps}
         self._steps = list(steps)
         self._queues: list[deque[tuple[float, int]]] = [deque() for _ in steps]
         self._working: tuple[int, list[int]] | None = None
@@ -106,6 +110,7 @@ class GroupServer:
             taken.append(request)
         took_s = step.seconds(taken)
         self.busy_s += took_s
+        self.service_s[step.name] += took_s * len(taken)
         self._working = (place, taken)
         return (now + took_s, place)
 
@@ -125,6 +130,7 @@ class SlotServer:
         self.name = step.name
         self.busy_s = 0.0
         self.wait_s = {step.name: [0.0] * requests}
+        self.service_s = {step.name: 0.0}
         self._step = step
         self._free = step.batch
         self._latency_s = step.latency_s[-1]
@@ -147,6 +153,7 @@ class SlotServer:
             self.wait_s[self.name][request] = now - since
             self._free -= 1
             self.busy_s += self._latency_s / self._step.batch
+            self.service_s[self.name] += self._latency_s
             events.append((now + self._latency_s, request))
         return events
 

@@ -69,6 +69,8 @@ class Played:
         busy_share: by group of stages, of the time from first arrival to last end.
         output: float64 [n], tokens.
         classes: of requests, by name bool [n]; empty where all are alike.
+        service_s: by stage before decode, mean seconds of a request in its batch; 0 of those
+            that pass it by.
     """
 
     arrival_s: F64
@@ -78,6 +80,7 @@ class Played:
     busy_share: Mapping[str, float]
     output: F64
     classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    service_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ttft_s(self) -> F64:
@@ -237,15 +240,19 @@ class _Simulation:
         span = float(end.max() - self._arrivals.min())
         waits: dict[str, F64] = {}
         busy: dict[str, float] = {}
+        service: dict[str, float] = {}
         for server in self._servers:
             waits |= {name: np.array(w) for name, w in server.wait_s.items()}
             busy[server.name] = server.busy_s / span
+            service |= {name: s / len(end) for name, s in server.service_s.items()}
         waits["decode"] = np.array(self._decode.wait_s)
         asked = self._requests
         several = len(asked.names) > 1
         classes = {name: asked.of == at for at, name in enumerate(asked.names) if several}
         met = {name: mine for name, mine in classes.items() if mine.any()}
-        return Played(self._arrivals, self._first_token, end, waits, busy, asked.output, met)
+        return Played(
+            self._arrivals, self._first_token, end, waits, busy, asked.output, met, service
+        )
 
 
 def _servers(

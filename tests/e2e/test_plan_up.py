@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ from ragschema.planner.plan_file import read_plan
 from ragschema.profile import FORMAT, Profile, write_profile
 from ragschema.wire import llm_pb2, llm_pb2_grpc
 from tests.e2e.corpus import animal_documents
-from tests.e2e.rigs import RAGRIG, create_collection, running_rig
+from tests.e2e.rigs import RAGRIG, RunningRig, create_collection, running_rig
 from tests.ragschema.profiles import role
 
 
@@ -101,6 +102,22 @@ def test_what_runs_is_what_the_plan_says(tmp_path: Path, models: Path) -> None:
             body = {"collection": "zoo", "question": "what does a cat do", "max_tokens": 8}
             answer = client.post("/v1/query", json=body).raise_for_status().json()
         assert answer["usage"]["completion_tokens"] == 8
+        checked(running)
+
+
+def checked(running: RunningRig) -> None:
+    """The figures of the profile are made up: only a boundless tolerance lets them pass."""
+    options = ("plan.yaml", "--loads", "0.3,full", "--requests", "6", "--json")
+    for tolerance, code in (("1e9", 0), ("0.1", 1)):
+        done = running.command(
+            "plan", "check", *options, "-c", "rig.yaml", "--tolerance", tolerance
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        found = json.loads(done.stdout)
+        assert found["passed"] is (code == 0)
+        names = {line["what"] for line in found["lines"]}
+        assert {"ttft_s p50", "stage retrieval", "stage prefill", "stage decode", "qps"} <= names
+        assert all(line["measured"] >= 0 for line in found["lines"])
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_every_option_of_every_command_has_help(capsys: pytest.CaptureFixture[st
     groups = {
         "bench": {"load"},
         "index": {"import", "export", "knnlm", "tune"},
-        "plan": {"make", "compare", "export", "reproduce", "schema", "what-if"},
+        "plan": {"make", "check", "compare", "export", "reproduce", "schema", "what-if"},
     }
     assert set(commands) == {"", *plain, *groups}
     for group, names in groups.items():
