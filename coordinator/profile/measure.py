@@ -112,6 +112,7 @@ class Measurement:
         skipped: set[int] = set()
         done = 0
         for number in range(_PASSES):
+            gc.collect()
             order = list(range(len(work)))
             random.Random(_SEED + number).shuffle(order)  # noqa: S311  no secret
             for at in order:
@@ -137,7 +138,6 @@ class Measurement:
         if any(_name(kind) in self._failed for kind in probe.kinds):
             return
         least, most = (math.ceil(n / _PASSES) for n in (effort.least, effort.most))
-        gc.collect()
         try:
             for _ in range(effort.warm_up if first else 1):
                 await call()
