@@ -82,6 +82,8 @@ def _notes(report: LoadReport) -> list[str]:
     tokens, completed = report.tokens, report.coverage.completed
     if report.stopped:
         notes.append("interrupted: the figures are of what came until then")
+    if report.without_text:
+        notes.append(f"{report.without_text} answers have tokens and no text: they have no TTFT")
     if report.degraded:
         notes.append(f"{report.degraded} answers are from a part of the collection")
     if tokens.output_counted < completed:

@@ -40,7 +40,8 @@ class Reply:
 
     Attributes:
         sent_s: when it was handed to the network.
-        pieces_s: when each piece with text came, ascending.
+        pieces_s: when each piece with text came, ascending; empty where all tokens of an answer
+            have no text, as those of a model with random weights may.
         end_s: when the answer was complete, or failed.
         prompt_tokens, output_tokens: as the endpoint counts them; None: it did not say.
         stages_ms: what the endpoint says its stages took, such as ragrig's ``timings``.
@@ -171,8 +172,10 @@ class _Reading:
             self.coverage = float(coverage["fraction"])
 
     def verdict(self) -> Failure | None:
-        """Of an answer that is complete."""
-        return None if self.pieces_s else Failure("empty", "the answer has no text")
+        """Of an answer that is complete; tokens may be counted that have no text to show."""
+        if self.pieces_s or self.output_tokens:
+            return None
+        return Failure("empty", "the answer has no text")
 
     def reply(self, failure: Failure | None) -> Reply:
         return Reply(

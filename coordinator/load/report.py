@@ -116,6 +116,7 @@ class LoadReport:
         degraded: answers for which only a part of the collection was searched.
         client_cpu_share: of one processor that sending and reading took; near 1 the figures
             are of the load generator and no longer of the endpoint.
+        without_text: whole answers whose tokens have no text; they have no TTFT.
     """
 
     wall_s: float
@@ -132,6 +133,7 @@ class LoadReport:
     tokens: Tokens
     degraded: int
     client_cpu_share: float
+    without_text: int = 0
 
 
 def summary(values: Iterable[float]) -> Summary | None:
@@ -187,6 +189,7 @@ def make_report(run: LoadRun, plan: LoadPlan, objectives: Objectives) -> LoadRep
         goodput_share=good / run.planned if objectives.given else None,
         errors=_errors(run.outcomes),
         tokens=_tokens(plan, whole, output),
+        without_text=sum(not r.pieces_s for r in replies),
         degraded=sum(r.coverage is not None and r.coverage < 1 for r in replies),
         client_cpu_share=run.cpu_s / run.wall_s,
     )
@@ -194,6 +197,8 @@ def make_report(run: LoadRun, plan: LoadPlan, objectives: Objectives) -> LoadRep
 
 def _keeps(run: LoadRun, outcome: Outcome, objectives: Objectives) -> bool:
     assert outcome.reply is not None, "of a whole answer"
+    if objectives.ttft_ms is not None and not outcome.reply.pieces_s:
+        return False  # nobody knows when its first token came
     pairs = (
         (ttft_ms(run, outcome), objectives.ttft_ms),
         (tpot_ms(outcome.reply), objectives.tpot_ms),
@@ -226,7 +231,9 @@ def _metrics(
 ) -> dict[str, Summary]:
     found = {
         "ttft_ms": summary(v for o in whole if (v := ttft_ms(run, o)) is not None),
-        "ttft_from_sent_ms": summary((r.pieces_s[0] - r.sent_s) * 1e3 for r in replies),
+        "ttft_from_sent_ms": summary(
+            (r.pieces_s[0] - r.sent_s) * 1e3 for r in replies if r.pieces_s
+        ),
         "tpot_ms": summary(v for r in replies if (v := tpot_ms(r)) is not None),
         "itl_ms": summary(
             gap * 1e3 for r in replies for gap in np.diff(np.array(r.pieces_s)).tolist()

@@ -98,6 +98,13 @@ async def test_an_end_without_the_last_mark_counts_when_it_said_why() -> None:
     assert reply.failure is None
 
 
+async def test_tokens_without_text_are_an_answer() -> None:
+    reply = await ask(lambda _: [HEAD, piece("", "length"), usage(3, 8), DONE])
+    assert reply.failure is None
+    assert reply.pieces_s == ()
+    assert reply.output_tokens == 8
+
+
 async def test_a_cancelled_request_still_tells_what_came() -> None:
     async with (
         endpoint(lambda _: [HEAD, piece("a"), 30.0]) as server,

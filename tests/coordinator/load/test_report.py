@@ -81,6 +81,16 @@ def test_goodput_counts_from_the_plan(objectives: Objectives, share: float) -> N
     assert make_report(RUN, PLAN, objectives).goodput_share == share
 
 
+def test_an_answer_without_text_has_no_ttft_and_keeps_none() -> None:
+    run = LoadRun(START_S, 4.0, 1.0, 1, False, (Outcome(0, 0.0, reply(0.0, [], 0.6, 5)),))
+    report = make_report(run, PLAN, Objectives(ttft_ms=9000.0))
+    assert (report.without_text, report.coverage.completed) == (1, 1)
+    assert "ttft_ms" not in report.metrics
+    assert report.metrics["e2e_ms"].count == 1
+    assert report.goodput_share == 0
+    assert make_report(run, PLAN, Objectives(e2e_ms=700.0)).goodput_share == 1
+
+
 def test_without_objectives_there_is_no_goodput() -> None:
     assert make_report(RUN, PLAN, Objectives()).goodput_share is None
 
