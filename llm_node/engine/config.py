@@ -39,7 +39,7 @@ class EngineConfig:
     max_tokens_per_request: int | None = None
     max_running: int = 32
     step_tokens: int = 512
-    prefill_chunk: int = 64
+    prefill_chunk: int = 48
     prefix_reuse: bool = True
     cuda_graphs: bool = False
     threads: int | None = None

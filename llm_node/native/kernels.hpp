@@ -45,8 +45,7 @@ struct Ops {
   // Scratch memory of `attend` for pieces of so many KV heads.
   int64_t (*attend_floats)(const Layer& layer, int64_t heads);
   void (*attend)(const Layer& layer, const Piece& piece, float* scratch);
-  // Tokens up to which `linear` reads x as it lies; above, `turn` comes first.
-  int64_t direct_tokens;
+  // Where this is not 0, `turn` comes before `linear`.
   int64_t (*turned_floats)(int64_t tokens, int64_t in);
   int64_t (*turn_tasks)(int64_t tokens);
   void (*turn)(const Linear& job, int64_t task);

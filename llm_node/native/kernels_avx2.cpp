@@ -32,8 +32,8 @@ static inline float add_lanes(const float __attribute__((vector_size(32))) & par
 }  // namespace avx2
 
 const Ops kAvx2 = {
-    avx2::piece_tokens,  avx2::attend_floats, avx2::attend, avx2::kDirectTokens,
-    avx2::turned_floats, avx2::turn_tasks,    avx2::turn,   avx2::linear,
+    avx2::piece_tokens, avx2::attend_floats, avx2::attend, avx2::turned_floats,
+    avx2::turn_tasks,   avx2::turn,          avx2::linear,
 };
 
 }  // namespace ragrig

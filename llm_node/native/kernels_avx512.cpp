@@ -36,8 +36,8 @@ static inline float add_lanes(const float __attribute__((vector_size(64))) & par
 }  // namespace avx512
 
 const Ops kAvx512 = {
-    avx512::piece_tokens,  avx512::attend_floats, avx512::attend, avx512::kDirectTokens,
-    avx512::turned_floats, avx512::turn_tasks,    avx512::turn,   avx512::linear,
+    avx512::piece_tokens, avx512::attend_floats, avx512::attend, avx512::turned_floats,
+    avx512::turn_tasks,   avx512::turn,          avx512::linear,
 };
 
 }  // namespace ragrig

@@ -23,8 +23,8 @@ static inline float add_lanes(const float __attribute__((vector_size(16))) & par
 }  // namespace portable
 
 const Ops kPortable = {
-    portable::piece_tokens,  portable::attend_floats, portable::attend, portable::kDirectTokens,
-    portable::turned_floats, portable::turn_tasks,    portable::turn,   portable::linear,
+    portable::piece_tokens, portable::attend_floats, portable::attend, portable::turned_floats,
+    portable::turn_tasks,   portable::turn,          portable::linear,
 };
 
 }  // namespace ragrig

@@ -17,9 +17,9 @@ constexpr int64_t kRows = 48;
 }  // namespace
 
 void linear(Linear job, const Ops& ops, int threads) {
-  if (job.tokens > ops.direct_tokens) {
+  const size_t floats = static_cast<size_t>(ops.turned_floats(job.tokens, job.in));
+  if (floats > 0) {
     thread_local std::vector<float> turned;
-    const size_t floats = static_cast<size_t>(ops.turned_floats(job.tokens, job.in));
     if (turned.size() < floats) turned.resize(floats);
     job.turned = turned.data();
     const int turners = job.tokens * job.in < kTurnFloats ? 1 : threads;

@@ -11,16 +11,24 @@ constexpr int64_t kPanel = 48;
 constexpr int64_t kDirectTokens = kPartFloats / 2;
 constexpr int kDirectRows = kTileParts < 4 ? 2 : 4;
 
-// x turned: tile after tile of kLanes tokens, [in][lanes] each; the last may be narrower.
-inline int64_t turned_floats(int64_t tokens, int64_t in) {
-  return round_up(tokens, kPartFloats) * in;
+// Tokens that are lanes: the rest that would fill half a register or less is left over.
+inline int64_t tiled_tokens(int64_t tokens) {
+  const int64_t rest = tokens % kPartFloats;
+  return rest <= kDirectTokens ? tokens - rest : tokens;
 }
 
-inline int64_t turn_tasks(int64_t tokens) { return (tokens + kLanes - 1) / kLanes; }
+// x turned: tile after tile of kLanes tokens, [in][lanes] each; the last may be narrower.
+inline int64_t turned_floats(int64_t tokens, int64_t in) {
+  return round_up(tiled_tokens(tokens), kPartFloats) * in;
+}
+
+inline int64_t turn_tasks(int64_t tokens) {
+  return (tiled_tokens(tokens) + kLanes - 1) / kLanes;
+}
 
 inline void turn(const Linear& job, int64_t task) {
   const int64_t first = task * kLanes;
-  const int64_t count = least(kLanes, job.tokens - first);
+  const int64_t count = least(kLanes, tiled_tokens(job.tokens) - first);
   const int64_t lanes = round_up(count, kPartFloats);
   float* const to = job.turned + first * job.in;
   turn_block(job.x + first * job.in, job.in, count, job.in, to, lanes);
@@ -31,8 +39,9 @@ inline void turn(const Linear& job, int64_t task) {
 inline void linear_panel(const Linear& job, int64_t first, int64_t count) {
   const float* rows[kPanel];
   alignas(64) float sums[kPanel * kLanes];
-  for (int64_t begin = 0; begin < job.tokens; begin += kLanes) {
-    const int64_t tokens = least(kLanes, job.tokens - begin);
+  const int64_t all_tokens = tiled_tokens(job.tokens);
+  for (int64_t begin = 0; begin < all_tokens; begin += kLanes) {
+    const int64_t tokens = least(kLanes, all_tokens - begin);
     const int64_t lanes = round_up(tokens, kPartFloats);
     const float* const x = job.turned + begin * job.in;
     for (int64_t k = 0; k < job.in; k += kDepth) {
@@ -82,21 +91,20 @@ inline void linear_direct(const Linear& job, int64_t first, int64_t token) {
 }
 
 template <int Rows>
-inline void linear_rows(const Linear& job, int64_t first) {
-  int64_t t = 0;
-  for (; t + 4 <= job.tokens; t += 4) linear_direct<Rows, 4>(job, first, t);
-  for (; t + 2 <= job.tokens; t += 2) linear_direct<Rows, 2>(job, first, t);
-  for (; t < job.tokens; t++) linear_direct<Rows, 1>(job, first, t);
+inline void linear_rows(const Linear& job, int64_t first, int64_t token) {
+  for (; token + 4 <= job.tokens; token += 4) linear_direct<Rows, 4>(job, first, token);
+  for (; token + 2 <= job.tokens; token += 2) linear_direct<Rows, 2>(job, first, token);
+  for (; token < job.tokens; token++) linear_direct<Rows, 1>(job, first, token);
 }
 
+// A panel at a time: tokens left over by tiles find its rows in the cache.
 inline void linear(const Linear& job, int64_t first, int64_t count) {
-  const bool direct = job.tokens <= kDirectTokens;
-  const int64_t end = first + count;
-  if (!direct) {
-    for (int64_t r = first; r < end; r += kPanel) linear_panel(job, r, least(kPanel, end - r));
-    return;
+  const int64_t tiled = tiled_tokens(job.tokens);
+  for (int64_t begin = first; begin < first + count; begin += kPanel) {
+    const int64_t end = begin + least(kPanel, first + count - begin);
+    if (tiled > 0) linear_panel(job, begin, end - begin);
+    int64_t r = begin;
+    for (; r + kDirectRows <= end; r += kDirectRows) linear_rows<kDirectRows>(job, r, tiled);
+    for (; r < end; r++) linear_rows<1>(job, r, tiled);
   }
-  int64_t r = first;
-  for (; r + kDirectRows <= end; r += kDirectRows) linear_rows<kDirectRows>(job, r);
-  for (; r < end; r++) linear_rows<1>(job, r);
 }

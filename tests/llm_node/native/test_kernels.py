@@ -27,7 +27,7 @@ def _normal(rng: np.random.Generator, *shape: int) -> Any:
     return rng.standard_normal(shape, dtype=F32)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 16, 17, 48, 63, 65, 130])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 16, 17, 25, 48, 63, 65, 130])
 def test_linear(module: ModuleType, tokens: int) -> None:
     rng = np.random.default_rng(tokens)
     for rows, columns in [(1, 1), (5, 7), (97, 512), (131, 300), (200, 33)]:
