@@ -28,18 +28,14 @@ def search_levels(
 
     Some that are beaten in all of them may be among those returned.
     """
-    decode = problem.decode
-    levels = np.unique(decode.latency_s[np.isfinite(decode.latency_s)])
+    levels = decode_levels(problem)
     deadline_s = time.monotonic() + limit_s
     found: dict[Schedule, None] = {}
     gap = Gap()
     known: tuple[Schedule, ...] = ()
-    for done, level in enumerate(levels.tolist()):
-        latency = np.where(decode.latency_s <= level, decode.latency_s, np.inf)
-        limited = replace(decode, latency_s=latency)
-        level_problem = replace(problem, stages=(*problem.before_decode, limited))
+    for done, level in enumerate(levels):
         left_s = deadline_s - time.monotonic()
-        frontier, level_gap = search_within(level_problem, left_s, known=known)
+        frontier, level_gap = search_within(within_level(problem, level), left_s, known=known)
         known = frontier.points
         # A gap of the strictest TPOT matters as much as one of the loosest.
         gap = Gap(*(max(pair) for pair in zip(astuple(gap), astuple(level_gap), strict=True)))
@@ -47,3 +43,18 @@ def search_levels(
         if progress is not None:
             progress((done + 1) / len(levels))
     return tuple(found), gap
+
+
+def decode_levels(problem: Problem) -> list[float]:
+    """Seconds that decode may take for an answer, each once, ascending."""
+    latency_s = problem.decode.latency_s
+    levels: list[float] = np.unique(latency_s[np.isfinite(latency_s)]).tolist()
+    return levels
+
+
+def within_level(problem: Problem, level_s: float) -> Problem:
+    """The problem without decode batches that take longer."""
+    decode = problem.decode
+    latency = np.where(decode.latency_s <= level_s, decode.latency_s, np.inf)
+    stages = (*problem.before_decode, replace(decode, latency_s=latency))
+    return replace(problem, stages=stages)

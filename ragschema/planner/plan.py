@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import Rate, SearchSpace, problem_of, weights_for
 from ragschema.planner.axes import (
     Axis,
@@ -19,28 +18,22 @@ from ragschema.planner.axes import (
     rates_of,
     spread_over,
 )
-from ragschema.planner.decoding import Iteration
 from ragschema.planner.infeasible import Infeasible, explain_none, tpot_of, tpot_out_of_reach
-from ragschema.planner.levels import search_levels
+from ragschema.planner.levels import decode_levels, search_levels, within_level
 from ragschema.planner.mix import Mix, mix_of
-from ragschema.planner.play import candidate_of, later_s
+from ragschema.planner.play import candidate_of
 from ragschema.planner.problem import Decoding, Problem, Weights
 from ragschema.planner.provenance import Interval, Provenance, intervals_of, provenance_of
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import Gap, search_within
-from ragschema.planner.simulate import Limits, Policy, simulate
-from ragschema.planner.slo import asks_of_decode, nearest_miss, worst
+from ragschema.planner.simulate import Policy
+from ragschema.planner.slo import asks_of_decode
+from ragschema.planner.verify import Verified, verified
 from ragschema.planner.weighing import weight_of
 from ragschema.pool import Pool
 from ragschema.workload import ObjectivesConfig, RagSchema
 
 Progress = Callable[[float], None]
-
-#: Requests that a schedule is played with: enough for a p99, quick enough for a frontier.
-_REQUESTS = 10_000
-
-#: Parts of the time in which a batch fills that its first request may be made to wait.
-_FILL_SHARES = (0.0, 0.5, 1.0, 2.0)
 
 #: One definition per metric, printed wherever the metric is.
 DEFINITIONS = {
@@ -152,23 +145,22 @@ def make_plan(
     limited = _limited(problem, wanted, mix.output)
     if limited is None:
         return tpot_out_of_reach(problem, mix)
-    deeper = axes
-    if limited.iterative is None and limited.decoding is Decoding.APART and asks_of_decode(wanted):
-        # The frontier over TTFT and rate has the largest decode batches only.
-        deeper = (*axes, Axis.TPOT)
-    points, gap = _searched(limited, deeper, progress, limit_s)
-    allowed = [s for s in points if wanted.ttft_s is None or s.ttft_s <= wanted.ttft_s]
-    if not allowed:
+    wish = objective, rates
+    points, gap = _searched(limited, axes, progress, limit_s)
+    found = _chosen(schema, mix, limited, wish, points, gap)
+    if found is None:
         return explain_none(limited, schema, mix, points)
-    shown = spread_over(limited, allowed, axes, rates)
-    found = _verified(schema, mix, limited, by_preference(allowed, objective, rates))
+    apart = limited.iterative is None and limited.decoding is Decoding.APART
+    if isinstance(found, Infeasible) and apart and asks_of_decode(wanted):
+        found = _with_quicker_decode(schema, mix, limited, wish, found, limit_s)
     if isinstance(found, Infeasible):
         return found
-    schedule, policy, simulated = found
-    tpot_s = tpot_of(limited, mix, schedule)
+    shown = spread_over(found.problem, list(found.allowed), axes, rates)
+    chosen = found.verified
     return Plan(
-        schema, pool, objective, limited, schedule, tpot_s, axes, rates, tuple(allowed),
-        tuple(shown), gap, policy, simulated, mix,
+        schema, pool, objective, found.problem, chosen.schedule,
+        tpot_of(found.problem, mix, chosen.schedule), axes, rates, found.allowed, tuple(shown),
+        found.gap, chosen.policy, chosen.simulated, mix,
     )  # fmt: skip
 
 
@@ -192,73 +184,69 @@ def _searched(
     return search_levels(problem, progress, limit_s)
 
 
-def _verified(
-    schema: RagSchema, mix: Mix, problem: Problem, allowed: list[Schedule]
-) -> tuple[Schedule, Policy, Mapping[str, float]] | Infeasible:
-    """The first schedule, best first, whose simulated percentiles are within the objectives."""
-    reports = []
-    for schedule in allowed:
-        policy, simulated = under_load(problem, schema, mix, schedule)
-        if worst(schema.objectives, simulated) <= 1:
-            return schedule, policy, simulated
-        reports.append(simulated)
-    return nearest_miss(schema.objectives, reports)
+def _with_quicker_decode(
+    schema: RagSchema,
+    mix: Mix,
+    problem: Problem,
+    wish: tuple[Objective, tuple[Rate, ...]],
+    missed: Infeasible,
+    limit_s: float,
+) -> _Chosen | Infeasible:
+    """A plan whose answers take less long, with as slow a decode as will do.
 
-
-def under_load(
-    problem: Problem, schema: RagSchema, mix: Mix, schedule: Schedule
-) -> tuple[Policy, Mapping[str, float]]:
-    """How batches wait, and percentiles under the schema's arrivals with them.
-
-    Of several multiples of the time that a stage's batch takes to fill the one that meets the
-    objectives, or misses them least, with the lowest p99 TTFT. Taking at once what is queued
-    is not always best: stages that share chips may then never see a full batch, and fall
-    behind.
+    The frontier over TTFT and rate has the largest decode batches only; with a limit on what
+    decode may take, there are smaller ones. Stricter limits are taken to give quicker answers.
     """
-    wanted = schema.objectives
-    rate = wanted.load * schedule.qps
-    count = requests_for(problem)
-    arrivals_s = arrivals_for(schema.arrivals, rate, count, seed=0)
-    requests = mix.sample(count, seed=0)
-    limits = Limits(
-        wanted.ttft_p99_s or wanted.ttft_s, wanted.tpot_p99_s or wanted.tpot_s, wanted.e2e_p99_s
-    )
-    tried = []
-    for share in _FILL_SHARES:
-        timeouts_s = {
-            choice.stage: share * (choice.batch - 1) / rate for choice in schedule.choices[:-1]
-        }
-        policy = Policy(timeouts_s, iteration=_iteration(problem, schedule, share, rate))
-        played = simulate(problem, schedule, arrivals_s, policy, mix.output, requests=requests)
-        tried.append((policy, played.report(limits)))
-        largest = max(c.batch for c in schedule.choices[:-1])
-        if max(largest, schedule.iterative_batch or 1) == 1:
-            break
-    policy, report = min(
-        tried,
-        key=lambda one: (
-            max(1.0, worst(wanted, one[1])), one[1]["ttft_s_p99"], one[1]["tpot_s_p99"]
-        ),
-    )  # fmt: skip
-    return policy, {"load": wanted.load, "arrivals_per_s": rate, **report}
+    levels = decode_levels(problem)
+    best: _Chosen | Infeasible = missed
+    strict, loose = -1, len(levels) - 1
+    while loose - strict > 1:
+        middle = (strict + loose) // 2
+        within = within_level(problem, levels[middle])
+        found = _chosen(schema, mix, within, wish, *_searched(within, (), None, limit_s))
+        if isinstance(found, Infeasible):
+            best, loose = _nearer(best, found), middle
+            continue
+        strict = middle
+        best = found if found is not None else best
+    return best
 
 
-def requests_for(problem: Problem) -> int:
-    """Fewer where each retrieves many times."""
-    again = problem.iterative.retrievals if problem.iterative is not None else 0
-    return max(500, min(_REQUESTS, int(100_000 // (again + 1))))
+def _nearer(best: _Chosen | Infeasible, found: Infeasible) -> _Chosen | Infeasible:
+    """A plan before any miss, and of two misses of one objective the smaller one."""
+    if not isinstance(best, Infeasible) or best.reached is None or found.reached is None:
+        return best
+    closer = best.binding != found.binding or found.reached < best.reached
+    return found if closer else best
 
 
-def _iteration(problem: Problem, schedule: Schedule, share: float, rate: float) -> Iteration | None:
-    """How sequences retrieve again, waiting for a part of the time their batch takes to fill."""
-    again = schedule.iterative_batch
-    if problem.iterative is None or again is None:
+@dataclass(frozen=True)
+class _Chosen:
+    """A plan's schedule among those that were searched."""
+
+    problem: Problem
+    allowed: tuple[Schedule, ...]
+    gap: Gap
+    verified: Verified
+
+
+def _chosen(
+    schema: RagSchema,
+    mix: Mix,
+    problem: Problem,
+    wish: tuple[Objective, tuple[Rate, ...]],
+    points: Sequence[Schedule],
+    gap: Gap,
+) -> _Chosen | Infeasible | None:
+    """The best of the points that is within the objectives; None: none has a low enough TTFT."""
+    limit_s = schema.objectives.ttft_s
+    allowed = [s for s in points if limit_s is None or s.ttft_s <= limit_s]
+    if not allowed:
         return None
-    retrievals = problem.iterative.retrievals
-    fill_s = (again - 1) / (retrievals * rate)
-    # Of classes that differ, each request says itself how often it comes back.
-    each = int(retrievals) if retrievals == int(retrievals) else None
-    return Iteration(each, again, later_s(problem, schedule), share * fill_s)
+    found = verified(schema, mix, problem, by_preference(allowed, *wish))
+    if isinstance(found, Infeasible):
+        return found
+    return _Chosen(problem, tuple(allowed), gap, found)
 
 
 def _limited(problem: Problem, wanted: ObjectivesConfig, output: float) -> Problem | None:

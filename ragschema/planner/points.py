@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from ragschema.planner.arrivals import arrivals_for
-from ragschema.planner.plan import Plan, requests_for
+from ragschema.planner.plan import Plan
 from ragschema.planner.simulate import simulate
+from ragschema.planner.verify import requests_for
 
 LOADS: Final = (0.3, 0.5, 0.7, 0.9)
 #: Requests that each load is played with.

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
-from ragschema.planner.plan import Plan, requests_for
+from ragschema.planner.plan import Plan
 from ragschema.planner.problem import Group, Problem
 from ragschema.planner.simulate import Limits, simulate
 from ragschema.planner.stages import StageKind, StageTable
+from ragschema.planner.verify import requests_for
 
 #: Requests that each load is played with.
 _REQUESTS = 5_000

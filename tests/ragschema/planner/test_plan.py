@@ -85,7 +85,7 @@ def test_what_stands_in_the_way_is_named(objectives: ObjectivesConfig, binds: st
     assert found.change
 
 
-@pytest.mark.parametrize("name", ["ttft_s", "tpot_s", "ttft_p99_s", "tpot_p50_s", "e2e_p99_s"])
+@pytest.mark.parametrize("name", ["ttft_s", "tpot_s", "ttft_p99_s"])
 def test_the_smallest_change_is_enough(name: str) -> None:
     tight = asked(ObjectivesConfig(**{name: 1e-6}))
     assert isinstance(tight, Infeasible)
