@@ -73,8 +73,8 @@ def test_models_and_prompts_of_other_roles_reach_their_node(tmp_path: Path) -> N
     rig = parse_rig(
         """
 llm_nodes:
-- {name: all, roles: [embed, generate, rerank, rewrite, index_scan], generator: "hf:m", reranker: cross,
-   rewrite_template: prompt.txt, rewrite_tokens: 64}
+- {name: all, roles: [embed, generate, rerank, rewrite, index_scan], generator: "hf:m",
+   reranker: cross, rewrite_template: prompt.txt, rewrite_tokens: 64}
 - {name: plain, roles: [embed]}
 """,
         "test",
