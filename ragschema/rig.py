@@ -141,12 +141,16 @@ class CoalesceConfig:
     max_wait_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
+DeviceName = Annotated[str, Field(pattern=r"^(emulator|verilator|pynq:.+)$")]
+
+
 @dataclass(frozen=True)
 class RetrievalNodeConfig:
     """One retrieval node. ``address`` set: it runs elsewhere and is only used.
 
     Attributes:
-        device: behind the fpga backend; the others have one of their own.
+        device: behind the fpga backend: ``emulator``; ``verilator``, the RTL itself; or
+            ``pynq:FILE``, a card with that bitstream. The others have one of their own.
         mode: of the simd backend; None: fast, float IVF-PQ exactly. contract16
             gives the bits of the FPGA.
         cpus: processors for the simd backend's threads, in turn; empty: any.
@@ -157,7 +161,7 @@ class RetrievalNodeConfig:
     __pydantic_config__ = _STRICT
     name: NodeName
     backend: Literal["fpga", "simd", "faiss", "faiss-gpu"] = "fpga"
-    device: Literal["emulator"] = "emulator"
+    device: DeviceName = "emulator"
     mode: Literal["fast", "contract16"] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(max_length=1024)] = ()

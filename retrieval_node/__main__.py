@@ -49,12 +49,6 @@ class BackendName(enum.StrEnum):
     FAISS_GPU = "faiss-gpu"
 
 
-class DeviceName(enum.StrEnum):
-    """Choices of --device."""
-
-    EMULATOR = "emulator"
-
-
 class ModeName(enum.StrEnum):
     """Choices of --mode."""
 
@@ -86,8 +80,13 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     backend: Annotated[BackendName, typer.Option(help="Who scans.")] = BackendName.FPGA,
     device: Annotated[
-        DeviceName, typer.Option(help="Device behind the fpga backend.")
-    ] = DeviceName.EMULATOR,
+        str,
+        typer.Option(
+            help="Behind the fpga backend: emulator, verilator (the RTL itself), or"
+            " pynq:FILE.xclbin.",
+            metavar="DEVICE",
+        ),
+    ] = "emulator",
     mode: Annotated[
         ModeName | None,
         typer.Option(help="Of the simd backend: fast (its default), or the FPGA's bits."),
@@ -130,7 +129,7 @@ def serve(
     )
     scan = ScanOptions(
         backend=backend.value,
-        device=device.value,
+        device=device,
         mode=None if mode is None else mode.value,
         threads=threads,
         cpus=() if cpus is None else parse_cpus(cpus),

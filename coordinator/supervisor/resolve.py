@@ -9,19 +9,27 @@ from pathlib import Path
 import yaml
 
 from coordinator.supervisor.rundir import write_atomically
-from ragschema.rig import LlmNodeConfig, RigConfig
+from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig
 
-_HF = "hf:"
+_HF, _PYNQ = "hf:", "pynq:"
 
 
 def anchor_paths(rig: RigConfig, base: Path) -> RigConfig:
-    """Makes the key file and model folders absolute; they are relative to the rig file."""
+    """Makes the key file, model folders and bitstreams absolute; they are relative to the rig
+    file."""
     key_file = rig.coordinator.api_key_file
     coordinator = replace(
         rig.coordinator, api_key_file=None if key_file is None else _absolute(key_file, base)
     )
     nodes = tuple(_anchored(node, base) for node in rig.llm_nodes)
-    return replace(rig, coordinator=coordinator, llm_nodes=nodes)
+    scanning = tuple(_with_bitstream(node, base) for node in rig.retrieval_nodes)
+    return replace(rig, coordinator=coordinator, llm_nodes=nodes, retrieval_nodes=scanning)
+
+
+def _with_bitstream(node: RetrievalNodeConfig, base: Path) -> RetrievalNodeConfig:
+    if not node.device.startswith(_PYNQ):
+        return node
+    return replace(node, device=_PYNQ + _absolute(node.device.removeprefix(_PYNQ), base))
 
 
 def _anchored(node: LlmNodeConfig, base: Path) -> LlmNodeConfig:

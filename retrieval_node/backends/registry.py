@@ -13,7 +13,6 @@ from retrieval_node.native.loader import native
 log = logging.getLogger(__name__)
 
 BACKENDS: Final = ("fpga", "simd", "faiss", "faiss-gpu")
-DEVICES: Final = ("emulator",)
 #: Those that need the extension; faiss stands in where it was not built.
 _COMPILED: Final = ("fpga", "simd")
 

@@ -145,6 +145,7 @@ BAD: list[tuple[str, str]] = [
     ("retrieval_nodes: []", "retrieval_nodes"),
     ("retrieval_nodes: [{name: a, backend: gpu}]", "retrieval_nodes.0.backend"),
     ("retrieval_nodes: [{name: a, device: u280}]", "retrieval_nodes.0.device"),
+    ("retrieval_nodes: [{name: a, device: 'pynq:'}]", "retrieval_nodes.0.device"),
     ("retrieval_nodes: [{name: a, max_waiting: 0}]", "retrieval_nodes.0.max_waiting"),
     ("retrieval_nodes: [{name: a, backend: simd, mode: slow}]", "retrieval_nodes.0.mode"),
     ("retrieval_nodes: [{name: a}, {name: b, mode: fast}]", "retrieval_nodes.1.mode"),

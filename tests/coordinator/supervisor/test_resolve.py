@@ -24,3 +24,13 @@ def test_resolved_rig_reads_back_equal(tmp_path: Path) -> None:
     assert load_rig(tmp_path / "r.yaml") == resolved
     assert resolved.coordinator.port == 4
     assert port_of("[::1]:3") == 3
+
+
+def test_a_bitstream_is_relative_to_the_rig_file(tmp_path: Path) -> None:
+    text = (
+        "retrieval_nodes: [{name: a, device: 'pynq:cards/u250.xclbin'},"
+        " {name: b, device: verilator}]"
+    )
+    anchored = anchor_paths(parse_rig(text, "test", tmp_path), tmp_path).retrieval_nodes
+    assert anchored[0].device == f"pynq:{tmp_path / 'cards' / 'u250.xclbin'}"
+    assert anchored[1].device == "verilator"
