@@ -72,6 +72,14 @@ class LogLevel(enum.StrEnum):
     ERROR = "ERROR"
 
 
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Behind the fpga backend: emulator, verilator (the RTL itself), or pynq:FILE.xclbin."
+    ),
+]
+
+
 @app.command()
 def serve(
     data: Annotated[Path, typer.Option(help="Data directory; collections lie inside it.")],
@@ -79,14 +87,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     backend: Annotated[BackendName, typer.Option(help="Who scans.")] = BackendName.FPGA,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Behind the fpga backend: emulator, verilator (the RTL itself), or"
-            " pynq:FILE.xclbin.",
-            metavar="DEVICE",
-        ),
-    ] = "emulator",
+    device: Device = "emulator",
     mode: Annotated[
         ModeName | None,
         typer.Option(help="Of the simd backend: fast (its default), or the FPGA's bits."),
