@@ -16,6 +16,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from coordinator.nodes.card_work import CardWork
 from coordinator.nodes.engine_work import EngineWork
 from coordinator.nodes.work import NodeWork
 from coordinator.recall.collector import RecallCollector
@@ -74,6 +75,7 @@ class Metrics:
         registry: for further collectors, such as the REST edge's.
         node_work: what retrieval nodes tell of themselves.
         engine_work: what the engines of LLM nodes tell.
+        card_work: what the cards of retrieval nodes tell.
     """
 
     def __init__(self) -> None:
@@ -82,6 +84,8 @@ class Metrics:
         self.registry.register(self.node_work)
         self.engine_work = EngineWork()
         self.registry.register(self.engine_work)
+        self.card_work = CardWork()
+        self.registry.register(self.card_work)
         self._stages = self._stage_histograms()
         self._sizes = self._histogram("batch_requests", "Requests per call", ("stage",), _SIZES)
         self._refused = self._counter("refused", "Requests a full queue refused", ("stage",))

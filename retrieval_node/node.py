@@ -7,7 +7,7 @@ import concurrent.futures
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,6 +20,7 @@ from ragschema.wire.convert import snapshot_from_wire, snapshot_to_wire
 from ragschema.wire.searches import SearchParts, batch_from_parts
 from ragschema.wire.serving import DEFAULT_MAX_MESSAGE_BYTES, Greeter, trace_id_of
 from retrieval_node.backends.base import Backend
+from retrieval_node.backends.fpga.counters import HasCard
 from retrieval_node.cancel import Cancellation
 from retrieval_node.checks import MAX_K, check_search
 from retrieval_node.coalesce import CoalesceLimits
@@ -143,6 +144,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalNodeServicer):
             queue_us_total=totals.queue_us,
             scan_us_total=totals.scan_us,
             batches_total=totals.batches,
+            card=_card_to_wire(self._backend),
         )
 
     async def Search(self, request: Any, context: _Context) -> Any:
@@ -230,6 +232,13 @@ def _handlers(servicer: RetrievalServicer) -> dict[str, grpc.RpcMethodHandler[An
 def _deadline_s(context: _Context) -> float | None:
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def _card_to_wire(backend: Backend) -> retrieval_pb2.CardStatus | None:
+    """None: there is no card behind the backend."""
+    if not isinstance(backend, HasCard):
+        return None
+    return retrieval_pb2.CardStatus(**asdict(backend.card))
 
 
 def _loaded_to_wire(held: ShardSet) -> retrieval_pb2.LoadedSnapshot:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from coordinator.metrics import Metrics
+from coordinator.nodes.card_work import card_detail
 from coordinator.nodes.clients import RetrievalClient
 from coordinator.nodes.health import NodeHealth, NodeKind
 from coordinator.nodes.watched import WatchConfig, WatchedNode, is_loss
@@ -106,6 +107,10 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
         changes = self._changes
         reply = await self.client.status(context)
         self._metrics.node_work.told(self.name, reply)
+        card: Mapping[str, object] | None = None
+        if reply.HasField("card"):
+            self._metrics.card_work.told(self.name, reply.card)
+            card = card_detail(reply.card)
         told = {snapshot_from_wire(s.snapshot): tuple(s.shards) for s in reply.loaded}
         if restarted:
             # Whatever it holds is from before our time: an earlier coordinator
@@ -143,6 +148,7 @@ class RetrievalNode(WatchedNode[RetrievalClient]):
             "queue_us_total": reply.queue_us_total,
             "scan_us_total": reply.scan_us_total,
             "uptime_s": reply.uptime_s,
+            **({} if card is None else {"card": card}),
         }
 
     def _settled(self) -> bool:

@@ -396,6 +396,7 @@ class RetrievalStatusReply(_message.Message):
     QUEUE_US_TOTAL_FIELD_NUMBER: _builtins.int
     SCAN_US_TOTAL_FIELD_NUMBER: _builtins.int
     BATCHES_TOTAL_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     device: _builtins.str
     running: _builtins.int
@@ -411,6 +412,10 @@ class RetrievalStatusReply(_message.Message):
     batches_total: _builtins.int
     @_builtins.property
     def loaded(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedSnapshot]: ...
+    @_builtins.property
+    def card(self) -> Global___CardStatus:
+        """Of the card behind the fpga backend; absent for the others."""
+
     def __init__(
         self,
         *,
@@ -428,11 +433,74 @@ class RetrievalStatusReply(_message.Message):
         queue_us_total: _builtins.int = ...,
         scan_us_total: _builtins.int = ...,
         batches_total: _builtins.int = ...,
+        card: Global___CardStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_card", b"_card", "card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_card", b"_card", "backend", b"backend", "batches_total", b"batches_total", "bytes_scanned_total", b"bytes_scanned_total", "card", b"card", "codes_scanned_total", b"codes_scanned_total", "device", b"device", "loaded", b"loaded", "queries_total", b"queries_total", "queue_us_total", b"queue_us_total", "running", b"running", "scan_us_total", b"scan_us_total", "searches_total", b"searches_total", "survivors_total", b"survivors_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__card: _TypeAlias = _typing.Literal["card"]  # noqa: Y015
+    _WhichOneofArgType__card: _TypeAlias = _typing.Literal["_card", b"_card"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__card) -> _WhichOneofReturnType__card | None: ...
+
+Global___RetrievalStatusReply: _TypeAlias = RetrievalStatusReply  # noqa: Y015
+
+@_typing.final
+class CardStatus(_message.Message):
+    """What a card has done since its driver was opened; cycles are modelled on an emulated one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    CYCLES_FIELD_NUMBER: _builtins.int
+    CODES_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    STALL_MEMORY_FIELD_NUMBER: _builtins.int
+    STALL_TABLE_FIELD_NUMBER: _builtins.int
+    STALL_TOPK_FIELD_NUMBER: _builtins.int
+    STALL_RESULT_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_QUERIES_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    RESETS_FIELD_NUMBER: _builtins.int
+    starts: _builtins.int
+    queries: _builtins.int
+    cycles: _builtins.int
+    codes: _builtins.int
+    bytes_read: _builtins.int
+    stall_memory: _builtins.int
+    stall_table: _builtins.int
+    stall_topk: _builtins.int
+    stall_result: _builtins.int
+    sent_bytes: _builtins.int
+    fetched_bytes: _builtins.int
+    host_queries: _builtins.int
+    faults: _builtins.int
+    resets: _builtins.int
+    def __init__(
+        self,
+        *,
+        starts: _builtins.int = ...,
+        queries: _builtins.int = ...,
+        cycles: _builtins.int = ...,
+        codes: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+        stall_memory: _builtins.int = ...,
+        stall_table: _builtins.int = ...,
+        stall_topk: _builtins.int = ...,
+        stall_result: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        fetched_bytes: _builtins.int = ...,
+        host_queries: _builtins.int = ...,
+        faults: _builtins.int = ...,
+        resets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batches_total", b"batches_total", "bytes_scanned_total", b"bytes_scanned_total", "codes_scanned_total", b"codes_scanned_total", "device", b"device", "loaded", b"loaded", "queries_total", b"queries_total", "queue_us_total", b"queue_us_total", "running", b"running", "scan_us_total", b"scan_us_total", "searches_total", b"searches_total", "survivors_total", b"survivors_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "codes", b"codes", "cycles", b"cycles", "faults", b"faults", "fetched_bytes", b"fetched_bytes", "host_queries", b"host_queries", "queries", b"queries", "resets", b"resets", "sent_bytes", b"sent_bytes", "stall_memory", b"stall_memory", "stall_result", b"stall_result", "stall_table", b"stall_table", "stall_topk", b"stall_topk", "starts", b"starts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetrievalStatusReply: _TypeAlias = RetrievalStatusReply  # noqa: Y015
+Global___CardStatus: _TypeAlias = CardStatus  # noqa: Y015

@@ -156,6 +156,19 @@ async def test_status_counts(client: Client, world: World) -> None:
     assert rows["notes"] == 50
 
 
+async def test_the_card_tells_what_it_did(client: Client, world: World) -> None:
+    await client.load(BOOKS, 0)
+    before = (await client.status()).card
+    lists = np.zeros((2, 1), np.int32)
+    await client.search(SearchBatch(BOOKS, (0,), world.pq.vectors[:2], lists, 3))
+    after = (await client.status()).card
+    assert after.queries == before.queries + 2 * 2  # the shard has two segments
+    assert after.codes > before.codes
+    assert after.cycles > before.cycles
+    assert after.sent_bytes > 0
+    assert after.faults == 0
+
+
 async def test_unloading(client: Client, world: World) -> None:
     await client.load(PLAIN, 0)
     request = retrieval_pb2.UnloadShardsRequest(snapshot=snapshot_to_wire(PLAIN))

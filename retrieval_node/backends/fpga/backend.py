@@ -19,6 +19,7 @@ from retrieval_node.backends.base import (
     no_candidates,
 )
 from retrieval_node.backends.fpga import upload
+from retrieval_node.backends.fpga.counters import CardTotals
 from retrieval_node.backends.fpga.device import Device
 from retrieval_node.backends.fpga.driver import CardDriver, DriverConfig
 from retrieval_node.backends.fpga.gate import Gate
@@ -86,6 +87,11 @@ class FpgaBackend:
     @property
     def device(self) -> str:
         return self.driver.device.name
+
+    @property
+    def card(self) -> CardTotals:
+        """What the card has done since it was opened."""
+        return self.driver.counters.totals
 
     def load(self, shard_set: ShardSet) -> None:
         """Copies codes and ids to the card.

@@ -1,14 +1,10 @@
-"""What a card has done since its driver was opened, and its export as metrics."""
+"""What a card has done since its driver was opened."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Final
-
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -38,24 +34,6 @@ class CardTotals:
     resets: int = 0
 
 
-_HELP: Final = {
-    "starts": "Starts of the card",
-    "queries": "Queries that the card answered",
-    "cycles": "Cycles between start and done; modelled on an emulated card",
-    "codes": "Codes that the card scanned",
-    "bytes_read": "Bytes of codes that the card read",
-    "stall_memory": "Cycles in which lanes waited for codes",
-    "stall_table": "Cycles in which lanes waited for a table",
-    "stall_topk": "Cycles in which lanes waited for the top-K queue",
-    "stall_result": "Cycles in which queries waited for their results to be written",
-    "sent_bytes": "Bytes synced to the card",
-    "fetched_bytes": "Bytes synced from the card",
-    "host_queries": "Queries that the host scanned in the card's place",
-    "faults": "Faults of the card",
-    "resets": "Times the card was programmed anew",
-}
-
-
 class CardCounters:
     """Adds up from any thread."""
 
@@ -75,17 +53,10 @@ class CardCounters:
             return CardTotals(**self._sums)
 
 
-class CardCollector(Collector):
-    """The totals of one card as ``ragrig_fpga_*_total``, for a Prometheus registry."""
+@runtime_checkable
+class HasCard(Protocol):
+    """A backend with a card behind it."""
 
-    def __init__(self, device: str, counters: CardCounters) -> None:
-        self._device, self._counters = device, counters
-
-    def collect(self) -> Iterable[Metric]:
-        totals = self._counters.totals
-        for field in fields(CardTotals):
-            metric = CounterMetricFamily(
-                f"ragrig_fpga_{field.name}", _HELP[field.name], labels=["device"]
-            )
-            metric.add_metric([self._device], getattr(totals, field.name))
-            yield metric
+    @property
+    def card(self) -> CardTotals:
+        """What the card has done so far."""
