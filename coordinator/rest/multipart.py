@@ -138,7 +138,9 @@ class FileReceiver:
                 hint="send them in several uploads",
             )
         if name in self._names:
-            raise InvalidInput(f"two files are called {name!r}", field=FIELD)
+            raise InvalidInput(
+                f"two files are called {name!r}", field=FIELD, hint="give each a name of its own"
+            )
         self._names.add(name)
         self._files.append(UploadedFile(name, self._folder / str(len(self._files))))
         self._pending.append((len(self._files) - 1, b""))

@@ -6,8 +6,8 @@ import schemathesis
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 #: Refusals of requests that fit their schema, for what no JSON schema can say: a vector's
-#: dimension, an index nobody measured, two values that contradict each other, an id sent twice,
-#: a file's content.
+#: dimension, an index nobody measured, two values that contradict each other, an id or a file's
+#: name sent twice, a file's content.
 BEYOND_SCHEMAS = frozenset(
     {
         ("incompatible_request", "vector"),
@@ -20,6 +20,7 @@ BEYOND_SCHEMAS = frozenset(
         ("invalid_input", "top_logprobs"),
         ("invalid_input", "messages"),
         ("invalid_input", "id"),
+        ("invalid_input", "files"),
     }
 )
 
