@@ -74,6 +74,11 @@ class Prediction:
     high: float
     extrapolated: bool
 
+    @property
+    def spread(self) -> float:
+        """Relative distance of the slow end."""
+        return self.high / self.seconds - 1
+
 
 @dataclass(frozen=True)
 class Fit:

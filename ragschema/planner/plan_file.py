@@ -186,7 +186,6 @@ class StoredPlan:
     """What a plan file says, as far as plans are compared and deployed.
 
     Attributes:
-        stages: stage name to (accelerators or hosts, batch, number of its group).
         intervals: of predicted figures, low and high; empty where all are modelled.
         simulated: figures under the schema's arrivals.
         iterative_batch: sequences that retrieve together; None: none do.
@@ -195,9 +194,7 @@ class StoredPlan:
     """
 
     schema: str
-    accelerators: int
     predicted: dict[str, float]
-    stages: dict[str, tuple[int, int, int]]
     groups: tuple[StoredGroup, ...]
     intervals: dict[str, tuple[float, float]]
     simulated: dict[str, float]
@@ -205,20 +202,28 @@ class StoredPlan:
     requests: dict[str, float] = field(default_factory=dict)
     points: tuple[dict[str, float], ...] = ()
 
+    @property
+    def accelerators(self) -> int:
+        """Of all groups."""
+        return sum(group.accelerators for group in self.groups)
+
+    @property
+    def stages(self) -> dict[str, tuple[int, int, int]]:
+        """Stage name to (accelerators or hosts, batch, number of its group)."""
+        return {
+            stage.name: (stage.hosts or group.accelerators, stage.batch, number)
+            for number, group in enumerate(self.groups)
+            for stage in group.stages
+        }
+
 
 def read_plan(path: Path) -> StoredPlan:
     """Raises NotFound, InvalidInput: naming the file, the key and the value."""
     text = read_user_text(path, "plan", "make one: ragrig plan")
     file = checked_yaml(text, str(path), _PlanFile, "make the plan anew: ragrig plan")
-    stages = {
-        stage.name: (stage.hosts or group.accelerators, stage.batch, number)
-        for number, group in enumerate(file.groups)
-        for stage in group.stages
-    }
     predicted = file.predicted.model_dump(exclude={"provenance", "intervals"}, exclude_none=True)
-    chips = sum(group.accelerators for group in file.groups)
     return StoredPlan(
-        file.schema_name, chips, predicted, stages, tuple(map(_stored, file.groups)),
+        file.schema_name, predicted, tuple(map(_stored, file.groups)),
         file.predicted.intervals, file.simulated, file.iterative_batch, file.requests,
         tuple(file.points),
     )  # fmt: skip

@@ -7,15 +7,31 @@ from typing import Final
 
 from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.plan import Plan
-from ragschema.planner.simulate import simulate
+from ragschema.planner.simulate import Played, simulate
 from ragschema.planner.verify import requests_for
 
 LOADS: Final = (0.3, 0.5, 0.7, 0.9)
-#: Requests that each load is played with.
+#: Requests that a load is played with.
 _REQUESTS: Final = 5_000
 _METRICS: Final = (
     "ttft_s_p50", "ttft_s_p99", "tpot_s_p50", "tpot_s_p99", "e2e_s_p50", "e2e_s_p99",
 )  # fmt: skip
+
+
+def played_at(plan: Plan, load: float) -> tuple[float, Played]:
+    """Arrivals per second at a share of the plan's rate, and the plan played with them under
+    its own time-outs."""
+    rate = load * plan.schedule.qps
+    count = min(_REQUESTS, requests_for(plan.problem))
+    played = simulate(
+        plan.problem,
+        plan.schedule,
+        arrivals_for(plan.schema.arrivals, rate, count, seed=0),
+        plan.policy,
+        plan.mix.output,
+        requests=plan.mix.sample(count, seed=0),
+    )
+    return rate, played
 
 
 def points(plan: Plan, loads: Sequence[float] = LOADS) -> list[dict[str, float]]:
@@ -23,16 +39,7 @@ def points(plan: Plan, loads: Sequence[float] = LOADS) -> list[dict[str, float]]
     (``stage_s.NAME``), its waiting included."""
     found = []
     for load in loads:
-        rate = load * plan.schedule.qps
-        count = min(_REQUESTS, requests_for(plan.problem))
-        played = simulate(
-            plan.problem,
-            plan.schedule,
-            arrivals_for(plan.schema.arrivals, rate, count, seed=0),
-            plan.policy,
-            plan.mix.output,
-            requests=plan.mix.sample(count, seed=0),
-        )
+        rate, played = played_at(plan, load)
         report = played.report()
         stages = {
             f"stage_s.{name}": report[f"wait_s_mean.{name}"] + service_s

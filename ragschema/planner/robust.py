@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
 from ragschema.planner.plan import Plan
+from ragschema.planner.points import played_at
 from ragschema.planner.problem import Group, Problem
-from ragschema.planner.simulate import Limits, simulate
+from ragschema.planner.simulate import Limits
 from ragschema.planner.stages import StageKind, StageTable
-from ragschema.planner.verify import requests_for
 
-#: Requests that each load is played with.
-_REQUESTS = 5_000
 _LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)
 
 
@@ -55,17 +52,7 @@ def over_loads(plan: Plan, loads: Sequence[float] = _LOADS) -> list[AtLoad]:
     limits = Limits(wanted.ttft_s, wanted.tpot_s)
     found = []
     for load in loads:
-        rate = load * plan.schedule.qps
-        count = min(_REQUESTS, requests_for(plan.problem))
-        arrivals_s = arrivals_for(plan.schema.arrivals, rate, count, seed=0)
-        played = simulate(
-            plan.problem,
-            plan.schedule,
-            arrivals_s,
-            plan.policy,
-            plan.mix.output,
-            requests=plan.mix.sample(count, seed=0),
-        )
+        rate, played = played_at(plan, load)
         report = played.report(limits)
         names = ("ttft_s_p50", "ttft_s_p99", "tpot_s_p99", "goodput_per_s")
         found.append(AtLoad(load, rate, *(report[name] for name in names)))

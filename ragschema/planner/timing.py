@@ -113,11 +113,14 @@ class LanguageModel:
 
     def _variant(self, chip: Accelerator, role: str) -> str | None:
         """What the chip's profile calls this model; None: it was not measured in the role."""
-        found, path = self.measured.get(chip.name), Path(self.name)
+        found = self.measured.get(chip.name)
+        if found is None:
+            return None
+        path = Path(self.name)
         # A node names a checkpoint by its folder.
         checkpoint = path.parent.name if path.suffix == ".json" else self.name
         names = (self.name, f"hf:{checkpoint}")
-        return next((n for n in names if found is not None and found.knows(role, n)), None)
+        return next((n for n in names if found.knows(role, n)), None)
 
     def _measured(
         self,
@@ -138,7 +141,7 @@ class LanguageModel:
         found = self.measured[chip.name].seconds(role, variant, {**at, "batch": mine}, threads)
         if found is None:
             return None
-        return Timed(times * found.seconds, split, held, found.high / found.seconds - 1)
+        return Timed(times * found.seconds, split, held, found.spread)
 
 
 def encoding(
@@ -165,7 +168,7 @@ def encoding(
         found = profile.seconds(role, None, {"batch": mine, "tokens": tokens}, n)
         if found is None:
             return None
-        return Timed(found.seconds, split, held, found.high / found.seconds - 1)
+        return Timed(found.seconds, split, held, found.spread)
 
     return timed
 

@@ -19,7 +19,7 @@ POINT = {
     "stage_s.prefill": 0.1, "stage_s.decode": 0.8, "stage_s.encode": 0.5,
 }  # fmt: skip
 PLAN = StoredPlan(
-    "desk", 2, {"qps": 4.0, "ttft_s": 0.1, "tpot_s": 0.01}, {}, (),
+    "desk", {"qps": 4.0, "ttft_s": 0.1, "tpot_s": 0.01}, (),
     {"ttft_s": (0.08, 0.12), "qps": (3.0, 5.0)}, {}, None,
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ BASE = RigConfig(
 
 
 def plan(*groups: StoredGroup, iterative: int | None = None) -> StoredPlan:
-    return StoredPlan("desk", 2, {"qps": 10.0}, {}, groups, {}, {"e2e_s_p99": 6.0}, iterative)
+    return StoredPlan("desk", {"qps": 10.0}, groups, {}, {"e2e_s_p99": 6.0}, iterative)
 
 
 def test_stages_that_share_cores_are_one_node() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ragschema.hardware.devices import Accelerator
 from ragschema.models import Transformer
-from ragschema.planner.cost.inference import Precision, Split, Work, pass_s, splits
+from ragschema.planner.cost.inference import Precision, Split, Work, pass_s
 
 
 @dataclass(frozen=True)
@@ -147,33 +147,3 @@ def decode_on(
 def quickest(timed: Iterable[Timed | None]) -> Timed | None:
     """Of the same batch on several splits the quickest; None: it fits none."""
     return min((t for t in timed if t is not None), key=lambda t: t.seconds, default=None)
-
-
-def prefill_s(
-    model: Transformer,
-    chip: Accelerator,
-    precision: Precision,
-    chips: int,
-    batch: int,
-    read: Sequences,
-) -> float | None:
-    """Seconds to read a batch of prompts on the best split; None: it does not fit any."""
-    best = quickest(
-        prefill_on(model, chip, precision, split, batch, read) for split in splits(chips, model)
-    )
-    return None if best is None else best.seconds
-
-
-def decode_s(
-    model: Transformer,
-    chip: Accelerator,
-    precision: Precision,
-    chips: int,
-    batch: int,
-    written: Sequences,
-) -> float | None:
-    """Seconds for a running batch to write its tokens on the best split; None: no fit."""
-    best = quickest(
-        decode_on(model, chip, precision, split, batch, written) for split in splits(chips, model)
-    )
-    return None if best is None else best.seconds

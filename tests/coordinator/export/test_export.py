@@ -235,9 +235,8 @@ def stored(device: str) -> StoredPlan:
     decode = StoredStage("decode", 16, None, None, None, None)
     both = StoredGroup(2, device, (StoredStage("prefill", 4, None, None, None, None), decode))
     scan = StoredStage("retrieval", 32, 2, "host", 0.01, None)
-    stages = {"prefill": (2, 4, 0), "decode": (2, 16, 0), "retrieval": (2, 32, 1)}
     groups = (both, StoredGroup(0, None, (scan,)))
-    return StoredPlan("case", 2, {"qps": 4.0}, stages, groups, {}, {}, None)
+    return StoredPlan("case", {"qps": 4.0}, groups, {}, {}, None)
 
 
 def test_a_plan_for_cores_brings_its_own_nodes() -> None:

@@ -6,8 +6,13 @@ import math
 
 import numpy as np
 
+from ragschema.hardware.devices import Accelerator
+from ragschema.models import Transformer
+from ragschema.planner.cost.batches import Sequences, Timed
+from ragschema.planner.cost.inference import Precision
 from ragschema.planner.problem import Problem, Sharing
 from ragschema.planner.stages import StageKind, StageTable
+from ragschema.planner.timing import LanguageModel
 
 
 def table(
@@ -35,3 +40,26 @@ def two_stages(sharing: Sharing = Sharing.ANY, uniform: bool = False) -> Problem
         uniform_batch=uniform,
         sharing=sharing,
     )
+
+
+def prefill_s(
+    model: Transformer, chip: Accelerator, precision: Precision, n: int, batch: int, read: Sequences
+) -> float | None:
+    """Seconds of a batch of prompts on the best split of n chips; None: it fits none."""
+    return _seconds(LanguageModel("m", model, precision, {}).reading(read)(chip, n, batch))
+
+
+def decode_s(
+    model: Transformer,
+    chip: Accelerator,
+    precision: Precision,
+    n: int,
+    batch: int,
+    written: Sequences,
+) -> float | None:
+    """The same of a running batch that writes its answers."""
+    return _seconds(LanguageModel("m", model, precision, {}).writing(written)(chip, n, batch))
+
+
+def _seconds(timed: Timed | None) -> float | None:
+    return None if timed is None else timed.seconds

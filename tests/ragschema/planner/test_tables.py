@@ -9,12 +9,13 @@ import pytest
 
 from ragschema.models import find_model
 from ragschema.planner.assemble import SearchSpace, problem_of
-from ragschema.planner.cost.batches import answers, decode_s
+from ragschema.planner.cost.batches import answers
 from ragschema.planner.cost.inference import Precision
 from ragschema.planner.problem import Decoding, Problem
 from ragschema.planner.stages import StageTable
 from ragschema.pool import Pool, parse_pool
 from ragschema.workload import RagSchema, parse_schema
+from tests.ragschema.planner.making import decode_s
 
 POOL = """
 version: 1

@@ -8,7 +8,7 @@ import pytest
 
 from ragschema.hardware.devices import Accelerator
 from ragschema.models import Moe, Transformer, find_model
-from ragschema.planner.cost.batches import answers, decode_s, prefill_on, prefill_s, prompts
+from ragschema.planner.cost.batches import answers, prefill_on, prompts
 from ragschema.planner.cost.inference import (
     Precision,
     Split,
@@ -18,6 +18,7 @@ from ragschema.planner.cost.inference import (
     pass_s,
     splits,
 )
+from tests.ragschema.planner.making import decode_s, prefill_s
 
 CHIP = Accelerator("chip", 1e12, 1e9, 1e10, 1e9)
 TINY = Transformer(8, 2, 2, 2, 4, 16, 10, "made up")
