@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -122,3 +123,12 @@ def extras_of(done: DoneEvent) -> JsonObject:
         "retrieval": retrieval_json(done.retrieval),
         "timings": timings_json(done.timings),
     }
+
+
+def endings(head: JsonObject, done: DoneEvent) -> Iterator[tuple[int, str, JsonObject]]:
+    """Of each answer of a stream its place, why it ended, and the head of the chunk that says
+    so; the last one's has the extras, too."""
+    last = len(done.choices) - 1
+    for index, choice in enumerate(done.choices):
+        whole = {**head, **extras_of(done)} if index == last else head
+        yield index, choice.finish_reason, whole

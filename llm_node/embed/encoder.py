@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from llm_node.checkpoint import fingerprint
 from llm_node.embed.layout import Pooling, SentenceModel, read_sentence_model
-from llm_node.libraries import first_line, quiet_transformers
+from llm_node.pretrained import load_pretrained
 from llm_node.roles import TokenizedText
 from llm_node.tiles import tiles
 from llm_node.tokens import encoding_offsets, load_tokenizer
@@ -38,22 +38,7 @@ def load(reference: str) -> SentenceEncoder:
 def _load_model(layout: SentenceModel) -> torch.nn.Module:
     from transformers.models.auto.modeling_auto import AutoModel
 
-    quiet_transformers()
-    loader: Any = AutoModel
-    directory = layout.checkpoint.directory
-    try:
-        model, report = loader.from_pretrained(
-            str(directory),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a loader may raise anything on a foreign file
-        raise InvalidInput(
-            f"cannot load {directory}: {first_line(error)}", field="embedder"
-        ) from error
+    model, report = load_pretrained(AutoModel, layout.checkpoint, "embedder")
     lost = sorted(k for k in report["missing_keys"] if not k.startswith(_UNREAD_PREFIXES))
     lost += sorted(str(k) for k in report["mismatched_keys"])
     if lost:
@@ -63,7 +48,9 @@ def _load_model(layout: SentenceModel) -> torch.nn.Module:
             hint="the weights do not belong to this config.json",
         )
     if getattr(model.config, "is_encoder_decoder", False):
-        raise InvalidInput(f"{directory} is an encoder-decoder model", field="embedder")
+        raise InvalidInput(
+            f"{layout.checkpoint.directory} is an encoder-decoder model", field="embedder"
+        )
     module: torch.nn.Module = model.eval()
     return module
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ragschema.extension import WITHOUT as WITHOUT
+from ragschema.extension import load_extension
+
 if TYPE_CHECKING:
     import torch
-
-#: Set to 1 to do without the extension, as on a machine that has no compiler.
-WITHOUT = "RAGRIG_NO_NATIVE"
 
 
 @functools.cache
@@ -21,12 +19,7 @@ def native() -> ModuleType | None:
 
     The answer is that of the first call, for the life of the process.
     """
-    if os.environ.get(WITHOUT) == "1":
-        return None
-    try:
-        return importlib.import_module("llm_node.native._kernels")
-    except ModuleNotFoundError:
-        return None
+    return load_extension("llm_node.native._kernels")
 
 
 def native_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from llm_node.checkpoint import Checkpoint, fingerprint, inspect_checkpoint
 from llm_node.embed.layout import max_tokens_of
-from llm_node.libraries import first_line, quiet_transformers
+from llm_node.libraries import first_line
+from llm_node.pretrained import load_pretrained
 from llm_node.roles import TokenizedPair
 from llm_node.tokens import load_tokenizer
 from ragschema.errors import CorruptData, InternalError, InvalidInput
@@ -38,20 +39,7 @@ def load(reference: str) -> CrossEncoder:
 def _load_model(checkpoint: Checkpoint) -> torch.nn.Module:
     from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 
-    quiet_transformers()
-    loader: Any = AutoModelForSequenceClassification
-    directory = checkpoint.directory
-    try:
-        model, report = loader.from_pretrained(
-            str(directory),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a loader may raise anything on a foreign file
-        raise InvalidInput(f"cannot load {directory}: {first_line(error)}", field=_FIELD) from error
+    model, report = load_pretrained(AutoModelForSequenceClassification, checkpoint, _FIELD)
     lost = sorted(str(k) for k in (*report["missing_keys"], *report["mismatched_keys"]))
     if lost:
         raise CorruptData(
@@ -61,7 +49,7 @@ def _load_model(checkpoint: Checkpoint) -> torch.nn.Module:
         )
     if model.config.num_labels not in (1, 2):
         raise InvalidInput(
-            f"{directory} sorts into {model.config.num_labels} classes",
+            f"{checkpoint.directory} sorts into {model.config.num_labels} classes",
             field=_FIELD,
             hint="use a model with one score, or with two classes of which the second is relevant",
         )

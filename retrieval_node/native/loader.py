@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import os
 from types import ModuleType
 
 from ragschema.errors import Unavailable
-
-#: Set to 1 to do without the extension, as on a machine that has no compiler.
-WITHOUT = "RAGRIG_NO_NATIVE"
+from ragschema.extension import WITHOUT as WITHOUT
+from ragschema.extension import load_extension
 
 
 @functools.cache
@@ -19,12 +16,7 @@ def native() -> ModuleType | None:
 
     The answer is that of the first call, for the life of the process.
     """
-    if os.environ.get(WITHOUT) == "1":
-        return None
-    try:
-        return importlib.import_module("retrieval_node.native._scan")
-    except ModuleNotFoundError:
-        return None
+    return load_extension("retrieval_node.native._scan")
 
 
 def require_native() -> ModuleType:

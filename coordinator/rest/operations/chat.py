@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter
 
@@ -12,6 +12,7 @@ from coordinator.rest.call import Call, Reply
 from coordinator.rest.chat_schema import ChatBody
 from coordinator.rest.encode import JsonObject, logprobs_json, to_json
 from coordinator.rest.openai_common import (
+    endings,
     extras_of,
     head_of,
     search_of,
@@ -80,19 +81,11 @@ async def _frames(
                 logprobs = _logprobs(spec, event.logprobs)
                 yield _chunk(head, event.index, {"content": event.text}, logprobs=logprobs)
             elif isinstance(event, DoneEvent):
-                for frame in _last_chunks(head, event):
-                    yield frame
+                for index, finish, whole in endings(head, event):
+                    yield _chunk(whole, index, {}, finish)
                 if wants_usage(body.stream_options):
                     yield data_frame({**head, "choices": [], "usage": usage_of(event.usage)})
     yield b"data: [DONE]\n\n"
-
-
-def _last_chunks(head: JsonObject, done: DoneEvent) -> Iterator[bytes]:
-    """Why each answer ended; the last one has the extras, too."""
-    choices = done.choices
-    for index, choice in enumerate(choices):
-        extras = extras_of(done) if index == len(choices) - 1 else {}
-        yield _chunk({**head, **extras}, index, {}, choice.finish_reason)
 
 
 def _chunk(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import APIRouter
 
@@ -13,6 +13,7 @@ from coordinator.rest.call import Call, Reply
 from coordinator.rest.completion_schema import CompletionBody
 from coordinator.rest.encode import JsonObject, to_json
 from coordinator.rest.openai_common import (
+    endings,
     extras_of,
     head_of,
     search_of,
@@ -96,20 +97,11 @@ async def _frames(
                 choice = _choice(event.index, event.text, logprobs=told)
                 yield data_frame({**head, "choices": [choice]})
             elif isinstance(event, DoneEvent):
-                for frame in _last_frames(head, event):
-                    yield frame
+                for index, finish, whole in endings(head, event):
+                    yield data_frame({**whole, "choices": [_choice(index, "", finish)]})
                 if wants_usage(body.stream_options):
                     yield data_frame({**head, "choices": [], "usage": usage_of(event.usage)})
     yield b"data: [DONE]\n\n"
-
-
-def _last_frames(head: JsonObject, done: DoneEvent) -> Iterator[bytes]:
-    """Why each answer ended; the last one has the extras, too."""
-    choices = done.choices
-    for index, choice in enumerate(choices):
-        extras = extras_of(done) if index == len(choices) - 1 else {}
-        last = _choice(index, "", choice.finish_reason)
-        yield data_frame({**head, **extras, "choices": [last]})
 
 
 def add(router: APIRouter) -> None:
