@@ -49,6 +49,7 @@ class ServeOptions:
     """
 
     rig: RigConfig
+    rig_file: Path
     api_key: ApiKey | None
     ready_file: Path | None
 
@@ -106,11 +107,12 @@ def _checked(rig_file: Path, api_key_file: Path | None, ready_file: Path | None)
     key_file = api_key_file or (Path(named) if named else None)
     key = load_api_key(key_file) if key_file else None
     check_listen(config.coordinator.host, key)
-    return ServeOptions(config, key, ready_file)
+    return ServeOptions(config, rig_file, key, ready_file)
 
 
 async def _run(options: ServeOptions) -> None:
     """Binds, connects to the nodes, serves; ends everything in reverse on a signal."""
+    from coordinator.following import following
     from coordinator.rest.serving import bind
     from coordinator.runtime import Runtime
 
@@ -125,7 +127,8 @@ async def _run(options: ServeOptions) -> None:
         if runtime is None:
             return
         try:
-            await _serve(options, runtime, listener, stop)
+            async with following(runtime, options.rig_file):
+                await _serve(options, runtime, listener, stop)
         finally:
             await runtime.stop()
     log.info("stopped")

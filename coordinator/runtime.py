@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from coordinator.catalog import Catalog, CatalogConfig
 from coordinator.collections.store import CollectionStore
@@ -11,6 +12,9 @@ from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import WatchConfig
 from coordinator.pipeline import Pipeline
 from ragschema.rig import RigConfig
+
+#: New nodes were up when they were told of: beyond this one of them is gone again.
+_PATIENCE_S: Final = 30.0
 
 
 class Runtime:
@@ -58,6 +62,16 @@ class Runtime:
         except BaseException:
             await self.stop()
             raise
+
+    async def follow(self, rig: RigConfig) -> None:
+        """Goes over to the nodes of another rig without losing a request.
+
+        Raises:
+            InvalidInput: a node of the rig has no address.
+            IncompatibleRequest: a process that runs on would have to hold other shards.
+        """
+        await self.pool.follow(rig, _PATIENCE_S)
+        self.rig = rig
 
     async def stop(self) -> None:
         """Lets accepted requests end, then closes everything."""

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 from coordinator.metrics import Metrics
+from coordinator.nodes.crew import Crew, Route
 from coordinator.nodes.health import NodeHealth
+from coordinator.nodes.leaving import LeaveConfig, Leaving
 from coordinator.nodes.llm import LlmNode
-from coordinator.nodes.retrieval import RetrievalNode
 from coordinator.nodes.watched import WatchConfig
-from ragschema.errors import IncompatibleRequest, InvalidInput, Unavailable
-from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig
+from ragschema.errors import IncompatibleRequest, Unavailable
+from ragschema.rig import RigConfig
 from ragschema.types import ModelInfo, Role, SnapshotId
-
-
-class ReplicaGroup:
-    """Nodes that hold the same shards; they are asked in turn."""
-
-    def __init__(self, nodes: tuple[RetrievalNode, ...]) -> None:
-        self.nodes = nodes
-        self._next = 0
-
-    def candidates(self, snapshot: SnapshotId) -> Iterator[RetrievalNode]:
-        """Nodes that can search the snapshot, each once, the next in turn first.
-
-        Each is looked at when it is reached, so one that was lost meanwhile is
-        left out.
-        """
-        count = len(self.nodes)
-        start = self._next = (self._next + 1) % count
-        for step in range(count):
-            node = self.nodes[(start + step) % count]
-            if node.can_search(snapshot):
-                yield node
-
-
-@dataclass(frozen=True)
-class Route:
-    """Shards of a collection and the nodes that can search them."""
-
-    shards: tuple[int, ...]
-    group: ReplicaGroup
 
 
 class NodePool:
@@ -52,78 +25,117 @@ class NodePool:
         InvalidInput: a node of the rig has no address.
     """
 
-    def __init__(self, rig: RigConfig, metrics: Metrics, watch: WatchConfig | None = None) -> None:
-        watch = watch or WatchConfig()
-        self._rig = rig
-        self._watch = watch
-        self._llm = tuple(LlmNode(n, _address(n), metrics, watch) for n in rig.llm_nodes)
-        self._retrieval = tuple(
-            RetrievalNode(n, _address(n), metrics, watch) for n in rig.retrieval_nodes
-        )
-        self._all: tuple[LlmNode | RetrievalNode, ...] = (*self._llm, *self._retrieval)
-        groups = rig.num_shards
-        self._groups = tuple(ReplicaGroup(self._retrieval[g::groups]) for g in range(groups))
-        self._routes: dict[int, tuple[Route, ...]] = {}
+    def __init__(
+        self,
+        rig: RigConfig,
+        metrics: Metrics,
+        watch: WatchConfig | None = None,
+        leaving: LeaveConfig | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._watch = watch or WatchConfig()
+        self._crew = Crew(rig, metrics, self._watch)
+        self._coming: Crew | None = None
+        self._leaving = Leaving(leaving)
+        self._snapshots: dict[SnapshotId, int] = {}
         self._turn = 0
 
     @property
     def llm_nodes(self) -> tuple[LlmNode, ...]:
         """All of them, up or not, in the order of the rig file."""
-        return self._llm
+        return self._crew.llm
 
     @property
     def disaggregated(self) -> bool:
         """Whether nodes of their own read prompts for others that write answers."""
-        return self._rig.disaggregated
+        return self._crew.rig.disaggregated
 
     async def start(self) -> None:
         """Connects; returns when every node was checked once, up or not."""
-        for node in self._all:
+        for node in self._crew.nodes:
             node.start()
-        await asyncio.gather(*(n.first_check() for n in self._all))
+        await asyncio.gather(*(n.first_check() for n in self._crew.nodes))
 
     async def close(self) -> None:
-        await asyncio.gather(*(n.close() for n in self._all))
+        await self._leaving.close()
+        crews = (self._crew, *((self._coming,) if self._coming else ()))
+        nodes = {id(node): node for crew in crews for node in crew.nodes}
+        await asyncio.gather(*(n.close() for n in nodes.values()))
 
     def health(self) -> tuple[NodeHealth, ...]:
         """In the order of the rig file, LLM nodes first."""
-        return tuple(n.health() for n in self._all)
+        return tuple(n.health() for n in self._crew.nodes)
+
+    def leaving(self) -> tuple[NodeHealth, ...]:
+        """Nodes of an earlier rig at which something may still be under way."""
+        return tuple(n.health() for n in self._leaving.nodes)
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Models of the nodes that are up, each once."""
-        found = (m for n in self._llm if n.ready for m in n.models)
+        found = (m for n in self._crew.llm if n.ready for m in n.models)
         return tuple(dict.fromkeys(found))
 
     def routes(self, num_shards: int) -> tuple[Route, ...]:
         """Who holds the shards of a collection with that many."""
-        routes = self._routes.get(num_shards)
-        if routes is None:
-            # The first nodes of the rig stand for the groups, one each.
-            all_routes = (
-                Route(self._rig.shards_of(g, num_shards), group)
-                for g, group in enumerate(self._groups)
-            )
-            routes = tuple(r for r in all_routes if r.shards)
-            self._routes[num_shards] = routes
-        return routes
+        return self._crew.routes(num_shards)
+
+    async def follow(self, rig: RigConfig, patience_s: float) -> None:
+        """Goes over to the nodes of another rig; requests under way end where they are.
+
+        New nodes are asked once they are ready and hold their shards, or, should they never
+        be, after ``patience_s``. Not to be called while a call of it is under way.
+
+        Raises:
+            InvalidInput: a node of the rig has no address.
+            IncompatibleRequest: a process that runs on would have to hold other shards.
+        """
+        before = self._crew
+        coming = Crew(rig, self._metrics, self._watch, before)
+        known = {id(node) for node in before.nodes}
+        fresh = [node for node in coming.nodes if id(node) not in known]
+        self._coming = coming
+        try:
+            for node in fresh:
+                node.start()
+            # Now it is only noted what they should hold; once they are up they load it.
+            await self._equip(coming)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await asyncio.gather(*(node.until_ready() for node in fresh))
+            await self._equip(coming)
+        except BaseException:
+            self._coming = None
+            await asyncio.gather(*(node.close() for node in fresh))
+            raise
+        self._crew, self._coming = coming, None
+        staying = {id(node) for node in coming.nodes}
+        gone = [node for node in before.nodes if id(node) not in staying]
+        names = {(node.name, node.kind) for node in coming.nodes}
+        for node in gone:
+            if (node.name, node.kind) not in names:
+                self._metrics.node_up(node.name, node.kind, False)
+        self._leaving.let_go(gone)
+
+    async def _equip(self, crew: Crew) -> None:
+        """Loads what is served."""
+        for snapshot, num_shards in tuple(self._snapshots.items()):
+            await asyncio.gather(*_wanting(crew, snapshot, num_shards))
 
     async def load(self, snapshot: SnapshotId, num_shards: int) -> bool:
         """Loads a snapshot on the nodes that are up, later on the others. Never raises.
 
         False: a node that is up could not load its shards.
         """
-        loaded = await asyncio.gather(
-            *(
-                node.want(snapshot, route.shards)
-                for route in self.routes(num_shards)
-                for node in route.group.nodes
-            )
-        )
-        return all(loaded)
+        self._snapshots[snapshot] = num_shards
+        if self._coming is not None:
+            await asyncio.gather(*_wanting(self._coming, snapshot, num_shards))
+        return all(await asyncio.gather(*_wanting(self._crew, snapshot, num_shards)))
 
     async def unload(self, snapshot: SnapshotId) -> None:
         """Frees a snapshot on every node. Never raises."""
-        await asyncio.gather(*(n.drop(snapshot) for n in self._retrieval))
+        self._snapshots.pop(snapshot, None)
+        nodes = (*self._crew.retrieval, *(self._coming.retrieval if self._coming else ()))
+        await asyncio.gather(*(n.drop(snapshot) for n in nodes))
 
     def embedder(
         self, fingerprint: str | None = None, *, tried: frozenset[str] = frozenset()
@@ -141,7 +153,7 @@ class NodePool:
         if nodes:
             return self._least_busy(nodes)
         up = self._usable(Role.EMBED, None, frozenset())
-        if fingerprint is None or not up or any(_runs(n, fingerprint) for n in self._llm):
+        if fingerprint is None or not up or any(_runs(n, fingerprint) for n in self._crew.llm):
             raise _nobody("embeds")
         running = ", ".join(sorted({m.name for n in up if (m := n.model(Role.EMBED))}))
         raise IncompatibleRequest(
@@ -179,7 +191,7 @@ class NodePool:
         Raises:
             Unavailable: none is up.
         """
-        nodes = [n for n in self._llm if n.ready and n.reader is not None]
+        nodes = [n for n in self._crew.llm if n.ready and n.reader is not None]
         if not nodes:
             raise _nobody("generates")
         return self._least_busy(nodes)
@@ -214,7 +226,7 @@ class NodePool:
     def _usable(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> list[LlmNode]:
         return [
             n
-            for n in self._llm
+            for n in self._crew.llm
             if n.ready
             and n.name not in tried
             and n.model(role) is not None
@@ -244,11 +256,11 @@ def _plays(node: LlmNode, role: Role, fingerprint: str) -> bool:
     return model is not None and model.fingerprint == fingerprint
 
 
-def _address(node: LlmNodeConfig | RetrievalNodeConfig) -> str:
-    if node.address is None:
-        raise InvalidInput(
-            f"node {node.name!r} has no address",
-            field="address",
-            hint="start the rig with `ragrig up`, or give every node an address",
-        )
-    return node.address
+def _wanting(
+    crew: Crew, snapshot: SnapshotId, num_shards: int
+) -> Iterator[Coroutine[Any, Any, bool]]:
+    return (
+        node.want(snapshot, route.shards)
+        for route in crew.routes(num_shards)
+        for node in route.group.nodes
+    )

@@ -91,6 +91,7 @@ class WatchedNode(ABC, Generic[Client]):
         self._slow_checks = 0
         self._check_now = asyncio.Event()
         self._checked = asyncio.Event()
+        self._once_ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.client: Client = self._connect()
 
@@ -112,6 +113,10 @@ class WatchedNode(ABC, Generic[Client]):
     async def first_check(self) -> None:
         """Returns when the node was checked once, well or not."""
         await self._checked.wait()
+
+    async def until_ready(self) -> None:
+        """Returns when a check succeeded."""
+        await self._once_ready.wait()
 
     async def close(self) -> None:
         if self._task is not None:
@@ -181,6 +186,7 @@ class WatchedNode(ABC, Generic[Client]):
             self._slow_checks = 0
             self._error = None
             self._set_ready(True)
+            self._once_ready.set()
 
     async def _greet(self, context: CallContext) -> HelloReply:
         try:

@@ -295,7 +295,10 @@ class ShardGroupReply(Reply):
 
 
 class StatusReply(Reply):
-    """Nodes, shards, collections and jobs of this rig."""
+    """Nodes, shards, collections and jobs of this rig.
+
+    `leaving` are nodes that get no new work and may still end what they were given.
+    """
 
     name: str
     version: str
@@ -303,6 +306,7 @@ class StatusReply(Reply):
     ready: bool
     problems: list[str]
     nodes: list[NodeReply]
+    leaving: list[DependencyReply]
     shard_groups: list[ShardGroupReply]
     collections: list[CollectionReply]
     jobs: list[JobReply]

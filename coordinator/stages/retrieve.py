@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coordinator.collections.snapshot import Snapshot
-from coordinator.nodes.pool import NodePool, Route
+from coordinator.nodes.crew import Route
+from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import is_callers_fault
 from coordinator.stages.effort import Effort
 from coordinator.stages.probe import CoarseIndex

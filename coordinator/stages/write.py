@@ -37,7 +37,8 @@ class WriteStage:
         self._iterative = iterative
         self._model_of = model_of
         self._whole = GenerateStage(pool, gate)
-        self._apart = PrefillDecodeStage(pool, gate) if pool.disaggregated else None
+        self._apart = PrefillDecodeStage(pool, gate)
+        self._pool = pool
 
     def __call__(
         self, prompt: Prompt, search: SearchSpec, context: CallContext
@@ -59,4 +60,5 @@ class WriteStage:
             assert config.knn is not None, "check_generation saw to it"
             asking = KnnAsking(config.knn, self._iterative, prompt.spec, context)
             return self._whole.augmented(asking, context, self._model_of(config.knn.collection))
-        return (self._apart or self._whole)(prompt.spec, context)
+        stage = self._apart if self._pool.disaggregated else self._whole
+        return stage(prompt.spec, context)

@@ -48,9 +48,14 @@ class RigState:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of one rig's run files."""
+    """Paths of one rig's run files.
+
+    Attributes:
+        data: the rig's data directory where this one does not lie right in it.
+    """
 
     path: Path
+    data: Path | None = None
 
     @staticmethod
     def of(data_dir: str | Path) -> RunDir:
@@ -58,8 +63,8 @@ class RunDir:
 
     @property
     def data_dir(self) -> Path:
-        """The rig's, in which this one lies."""
-        return self.path.parent
+        """The rig's, with its collections."""
+        return self.path.parent if self.data is None else self.data
 
     @property
     def lock_file(self) -> Path:

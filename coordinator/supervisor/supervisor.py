@@ -119,6 +119,20 @@ class Supervisor:
             wait_ready(f"http://{address}", self._options.readyz_timeout_s)
         )
 
+    def publish(self, rig: RigConfig) -> None:
+        """Tells the coordinator of nodes that run elsewhere: others, or at other addresses.
+
+        It reads the file when it starts, and follows it while it runs.
+
+        Args:
+            rig: in which every node has an address.
+        """
+        self._rig = rig
+        address = self._coordinator.view.address
+        self._write_rig(rig.coordinator.port if address is None else port_of(address))
+        if self._serving:
+            self._write_state()
+
     async def or_failure(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Awaits ``work``, unless a node gives up first: then raises its Unavailable."""
         task = asyncio.ensure_future(work)

@@ -69,6 +69,7 @@ async def status(call: Call) -> Reply:
         "ready": not problems,
         "problems": problems,
         "nodes": [_node_json(health) for health in runtime.pool.health()],
+        "leaving": [_dependency_json(health) for health in runtime.pool.leaving()],
         "shard_groups": [
             {"group": group.index, "nodes": group.nodes, "ready": group.ready}
             for group in shard_groups(runtime)

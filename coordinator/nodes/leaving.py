@@ -1,0 +1,68 @@
+"""Nodes that a rig names no longer: let go of once nothing is under way at them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coordinator.nodes.llm import LlmNode
+from coordinator.nodes.retrieval import RetrievalNode
+
+Node = LlmNode | RetrievalNode
+
+
+@dataclass(frozen=True)
+class LeaveConfig:
+    """How nodes are let go of.
+
+    Attributes:
+        quiet_s: a node is let go of after so long without a call: a request between two
+            calls may still have chosen it.
+        longest_s: calls that last longer are broken.
+    """
+
+    quiet_s: float = 1.0
+    longest_s: float = 600.0
+    period_s: float = 0.02
+
+
+class Leaving:
+    """Waits until nodes are idle, then closes the connections to them."""
+
+    def __init__(self, config: LeaveConfig | None = None) -> None:
+        self._config = config or LeaveConfig()
+        self._tasks: dict[asyncio.Task[None], Node] = {}
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Those that are not closed yet."""
+        return tuple(self._tasks.values())
+
+    def let_go(self, nodes: Iterable[Node]) -> None:
+        """Nobody chooses these nodes any more; calls under way at them may end."""
+        for node in nodes:
+            task = asyncio.get_running_loop().create_task(self._leave(node))
+            self._tasks[task] = node
+            task.add_done_callback(self._tasks.pop)
+
+    async def close(self) -> None:
+        """Breaks what is still under way."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _leave(self, node: Node) -> None:
+        config = self._config
+        now_s = idle_since_s = time.monotonic()
+        give_up_s = now_s + config.longest_s
+        try:
+            while now_s < give_up_s and now_s - idle_since_s < config.quiet_s:
+                await asyncio.sleep(config.period_s)
+                now_s = time.monotonic()
+                if node.inflight:
+                    idle_since_s = now_s
+        finally:
+            await node.close()
