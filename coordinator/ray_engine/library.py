@@ -1,0 +1,98 @@
+"""Ray itself: imported when it is needed, connected without a dashboard or usage reports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ragschema.errors import InvalidInput, Unavailable
+
+NAMESPACE: Final = "ragrig"
+#: Custom resource of a machine: FPGA cards that ragrig may program.
+FPGA: Final = "fpga"
+_LOCAL: Final = "local"
+
+
+def load_ray() -> Any:
+    """The module ``ray``; nothing of it has been started.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
+    # Read when Ray is imported: it must not tell anybody that it is used.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+        import ray.exceptions
+        import ray.util.placement_group
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise InvalidInput(
+            "Ray is not installed",
+            field="engine",
+            hint="pip install 'ragrig[ray]', on every machine of the cluster",
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def connected(address: str | None, resources: Mapping[str, float] | None = None) -> Iterator[Any]:
+    """Ray, connected to a cluster for the length of the block.
+
+    Args:
+        address: host:port of a cluster's head; None: the cluster that RAY_ADDRESS or this
+            machine has, or else one of this machine alone for as long as the block lasts.
+        resources: custom ones of this machine, for a cluster that is started here.
+
+    Raises:
+        InvalidInput: Ray is not installed.
+        Unavailable: nothing answers at the address, or no cluster can be started.
+    """
+    ray = load_ray()
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "configure_logging": False,
+        "logging_level": logging.WARNING,
+    }
+    try:
+        if address not in (None, _LOCAL):
+            ray.init(address=address, **common)
+        elif address is None and _found(ray, common):
+            pass
+        else:
+            _start_here(ray, common, resources)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise Unavailable(
+            f"no Ray cluster answers at {address or 'this machine'}: {error}",
+            field="ray_address",
+            hint="start one with `ray start --head`, or leave --ray-address out",
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _found(ray: Any, common: dict[str, Any]) -> bool:
+    """Whether there was a cluster to connect to."""
+    try:
+        ray.init(address="auto", **common)
+    except ConnectionError:
+        return False
+    return True
+
+
+def _start_here(ray: Any, common: dict[str, Any], resources: Mapping[str, float] | None) -> None:
+    ray.init(
+        address=_LOCAL,
+        include_dashboard=False,
+        num_cpus=len(os.sched_getaffinity(0)),
+        resources=dict(resources or {}),
+        # Nodes neither encrypt nor ask for keys: alone on a machine they stay on loopback.
+        _node_ip_address="127.0.0.1",
+        **common,
+    )
