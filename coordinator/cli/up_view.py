@@ -42,12 +42,20 @@ class UpView:
 
     def up(self, supervisor: Supervisor, readiness: Readiness) -> None:
         """The table and the URL."""
-        self._console.print(nodes_table(supervisor.views()))
+        self.up_with(supervisor.views(), readiness)
+
+    def up_with(self, views: Sequence[NodeView], readiness: Readiness) -> None:
+        """The same for nodes that somebody else supervises."""
+        self._console.print(nodes_table(views))
         if readiness.ready:
             self._say(f"ready: {readiness.url}  (interactive API: {readiness.url}/docs)", "green")
         else:
             self._say(f"serving {readiness.url}, but not ready: {readiness.problem}", "yellow")
         self._console.print("Ctrl-C stops everything.")
+
+    def tell(self, text: str) -> None:
+        """A line about something that did not go as asked."""
+        self._say(text, "yellow")
 
     def stopped(self) -> None:
         self._console.print("stopped")

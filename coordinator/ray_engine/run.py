@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 from coordinator.ray_engine.deployment import RayOptions
 from coordinator.ray_engine.engine import RayEngine
@@ -13,7 +15,11 @@ from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.readiness import Readiness
 from coordinator.supervisor.run import stop_on_signals
 from coordinator.supervisor.supervisor import SupervisorOptions
+from ragschema.errors import DeadlineExceeded, InvalidInput, NotFound, RagrigError, Unavailable
 from ragschema.rig import RigConfig
+
+_LOOK_S: Final = 0.5
+Stamp = tuple[int, int, int]
 
 
 def run_on_ray(
@@ -66,14 +72,32 @@ async def _with_engine(
             return False
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A file that says what to run.
+
+    Attributes:
+        rig: reads it; may raise RagrigError.
+        kept: told why a change of it is not followed.
+    """
+
+    path: Path
+    rig: Callable[[], RigConfig]
+    kept: Callable[[RagrigError], None]
+
+
 def serve_on_ray(
     rig: RigConfig,
     address: str | None,
     on_change: Callable[[NodeView], None],
     on_up: Callable[[RayEngine, Readiness], None],
     supervision: SupervisorOptions | None = None,
+    watched: Watched | None = None,
 ) -> None:
     """Brings the rig up, calls ``on_up``, and supervises until a signal comes.
+
+    Args:
+        watched: what it says after a change is run in place of ``rig``.
 
     Raises:
         InvalidInput: Ray is not installed.
@@ -82,7 +106,40 @@ def serve_on_ray(
     """
 
     async def serve(engine: RayEngine) -> None:
+        stamp = None if watched is None else _stamp(watched.path)
         on_up(engine, await engine.start())
-        await engine.watch()
+        watching = asyncio.ensure_future(engine.watch())
+        following = asyncio.ensure_future(_follow(engine, watched, stamp))
+        try:
+            await asyncio.wait({watching, following}, return_when=asyncio.FIRST_COMPLETED)
+            await (following if following.done() else watching)
+        finally:
+            for task in (watching, following):
+                task.cancel()
+            await asyncio.gather(watching, following, return_exceptions=True)
 
     run_on_ray(rig, address, on_change, serve, supervision=supervision)
+
+
+async def _follow(engine: RayEngine, watched: Watched | None, stamp: Stamp | None) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if watched is None:
+            continue
+        found = await asyncio.to_thread(_stamp, watched.path)
+        if found is None or found == stamp:
+            continue
+        stamp = found
+        try:
+            await engine.move_to(await asyncio.to_thread(watched.rig))
+        except (InvalidInput, NotFound, Unavailable, DeadlineExceeded) as error:
+            watched.kept(error)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Differs after every change; None while there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_ino, found.st_size)
