@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
+from coordinator.plan_shares import shares_for
 from ragschema.errors import IncompatibleRequest, InvalidInput
+from ragschema.llm_rig import STEP_TOKENS
 from ragschema.local import CORE
 from ragschema.planner.plan_file import StoredGroup, StoredPlan, StoredStage
 from ragschema.rig import (
@@ -27,10 +29,10 @@ Role = Literal["embed", "generate", "prefill", "decode", "rerank", "rewrite"]
 _PLAN: Final = "plan"
 #: Batchers wait at most so long; a plan that waits longer waits so long.
 _LONGEST_WAIT_MS: Final = 1000.0
+#: A prompt is read while a full batch of answers is being written.
+_READ_BESIDE: Final = 1
 #: Requests beyond the planned ones that may be under way before new ones are refused.
 _SPARE: Final = 1.2
-#: Of an engine that is told nothing; a step has room for every sequence.
-_STEP_TOKENS: Final = 512
 _REWRITER: Final = ("rewrite_prefill", "rewrite_decode")
 
 
@@ -51,12 +53,11 @@ def rig_for(plan: StoredPlan, base: RigConfig, cores: Sequence[int]) -> RigConfi
     llm_nodes = tuple(
         _llm_node(number, group, plan, base, free) for number, group in enumerate(on_cores)
     )
-    stages = {stage.name: stage for group in plan.groups for stage in group.stages}
     return replace(
         base,
         llm_nodes=_with_embedder(llm_nodes),
-        retrieval_nodes=_retrieval_nodes(stages.get("retrieval"), base),
-        coordinator=_coordinator(stages, plan, base.coordinator),
+        retrieval_nodes=_retrieval_nodes(_stages(plan).get("retrieval"), base),
+        coordinator=coordinator_for(plan, base.coordinator),
     )
 
 
@@ -81,23 +82,27 @@ def _check_machine(groups: Sequence[StoredGroup], cores: int) -> None:
 def _llm_node(
     number: int, group: StoredGroup, plan: StoredPlan, base: RigConfig, free: Iterator[int]
 ) -> LlmNodeConfig:
-    names = {stage.name for stage in group.stages}
+    names = _names(group)
     pattern = _pattern(base, names)
     cpus = tuple(next(free) for _ in range(group.accelerators))
     running = {s.name: s.batch for s in group.stages}
     batch = running.get("decode") or running.get("prefill") or pattern.max_running
+    if {"prefill", "decode"} <= names:
+        batch += _READ_BESIDE
     held = sum(s.cache_bytes or 0.0 for s in group.stages)
+    roles = _roles(names, base)
     return replace(
         pattern,
         name=f"llm-{number}",
-        roles=_roles(names, base),
+        roles=roles,
         threads=group.accelerators,
+        shares=shares_for(group, roles, plan, pattern.shares),
         cpus=cpus,
         max_running=min(1024, batch),
         engine=replace(
             pattern.engine,
             max_running=batch,
-            step_tokens=max(pattern.engine.step_tokens or _STEP_TOKENS, batch),
+            step_tokens=max(pattern.engine.step_tokens or STEP_TOKENS, batch),
         ),
         # A node's own share of memory is enough, or the plan would not have fitted.
         kv_mib=None if pattern.kv_mib is None else max(pattern.kv_mib, math.ceil(held / 2**20)),
@@ -166,15 +171,27 @@ def _retrieval_nodes(stage: StoredStage | None, base: RigConfig) -> tuple[Retrie
     return tuple(replace(first, name=f"ret-{i}", port=0) for i in range(wanted))
 
 
-def _coordinator(
-    stages: dict[str, StoredStage], plan: StoredPlan, own: CoordinatorConfig
-) -> CoordinatorConfig:
-    batchers = own.stages
+def _names(group: StoredGroup) -> set[str]:
+    return {stage.name for stage in group.stages}
+
+
+def _stages(plan: StoredPlan) -> dict[str, StoredStage]:
+    return {stage.name: stage for group in plan.groups for stage in group.stages}
+
+
+def coordinator_for(plan: StoredPlan, own: CoordinatorConfig) -> CoordinatorConfig:
+    """A coordinator with the batches, time-outs and limits of a plan."""
+    stages, batchers = _stages(plan), own.stages
     if "retrieval" in stages:
         batchers = replace(batchers, retrieve=_batched(batchers.retrieve, stages["retrieval"]))
     if "rerank" in stages:
         batchers = replace(batchers, rerank=_batched(batchers.rerank, stages["rerank"]))
-    running = stages["decode"].batch if "decode" in stages else batchers.generate.max_concurrent
+    running = batchers.generate.max_concurrent
+    if "decode" in stages:
+        together = any({"prefill", "decode"} <= _names(group) for group in plan.groups)
+        # Apart, a batch of prompts is read and one waits while a full batch is being written.
+        beside = _READ_BESIDE if together else 2 * stages["prefill"].batch
+        running = stages["decode"].batch + beside
     batchers = replace(
         batchers, generate=replace(batchers.generate, max_concurrent=min(1024, running))
     )
@@ -192,7 +209,8 @@ def _batched(config: BatchConfig, stage: StoredStage) -> BatchConfig:
 
 
 def _inflight(plan: StoredPlan, batchers: StagesConfig) -> int:
-    """Little's law at the plan's rate and slowest percent, and no less than a full decode."""
+    """Little's law at the plan's rate and slowest percent; no less than a full decode and as
+    many that wait for it."""
     e2e_s = plan.simulated.get("e2e_s_p99", 0.0)
     under_way = math.ceil(plan.predicted["qps"] * e2e_s * _SPARE)
-    return min(65536, max(batchers.generate.max_concurrent, under_way))
+    return min(65536, max(2 * batchers.generate.max_concurrent, under_way))

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from ragschema.errors import InvalidInput
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
+#: What an engine that is told nothing takes: see ``EngineOptions``.
+STEP_TOKENS: Final = 512
+PREFILL_CHUNK: Final = 48
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
 NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1000)]
+
+
+def _given(options: Any) -> dict[str, Any]:
+    told = ((one.name, getattr(options, one.name)) for one in fields(options))
+    return {name: value for name, value in told if value is not None}
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,28 @@ class EngineOptions:
 
     def given(self) -> dict[str, str | int | bool]:
         """Those that are set, by name."""
-        told = ((one.name, getattr(self, one.name)) for one in fields(self))
-        return {name: value for name, value in told if value is not None}
+        return _given(self)
+
+
+@dataclass(frozen=True)
+class RoleShares:
+    """Of a device's time, in proportion, by role; None: 1.
+
+    Roles that one model plays, such as generate and rewrite, have the sum of theirs.
+    """
+
+    __pydantic_config__ = _STRICT
+    embed: Share | None = None
+    generate: Share | None = None
+    prefill: Share | None = None
+    decode: Share | None = None
+    rerank: Share | None = None
+    rewrite: Share | None = None
+    index_scan: Share | None = None
+
+    def given(self) -> dict[str, float]:
+        """Those that are set, by role."""
+        return _given(self)
 
 
 @dataclass(frozen=True)
@@ -60,6 +90,7 @@ class LlmNodeConfig:
         rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
         rewrite_tokens: that one question's queries may have together.
         api_key_env: environment variable with the upstream server's key.
+        shares: of its roles' time where they share a device.
         cpus: processors that the process stays on; empty: any.
         kv_mib: KV cache of an ``hf:`` generator in MiB; None: a share of free memory.
         engine: of an ``hf:`` generator.
@@ -86,6 +117,7 @@ class LlmNodeConfig:
     rewrite_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
     api_key_env: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    shares: RoleShares = field(default_factory=RoleShares)
     cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(max_length=1024)] = ()
     kv_mib: Positive | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -114,3 +146,10 @@ def check_llm_node(node: LlmNodeConfig, path: str, source: str) -> None:
             field=f"{path}.generator",
             hint="use hf:DIR or openai:URL on a node with the role rewrite",
         )
+    for role in node.shares.given():
+        if role not in node.roles:
+            raise InvalidInput(
+                f"{source}: {node.name!r} does not have the role {role}",
+                field=f"{path}.shares.{role}",
+                hint=f"add {role} to its roles, or leave its share out",
+            )

@@ -59,6 +59,12 @@ class Measured:
         except IncompatibleRequest:
             return None
 
+    def about(self, role: str, variant: str, name: str) -> float | None:
+        """A condition under which a role was measured; None: it was not, or says nothing of it."""
+        found = self._find(role, variant, None)
+        value = None if found is None else found.about.get(name)
+        return value if isinstance(value, float | int) else None
+
     def quickest(self, role: str, at: Mapping[str, float]) -> Prediction | None:
         """Of all that was measured in a role, such as several backends, the quickest."""
         names = dict.fromkeys(r.variant for r in self.profile.roles if r.role == role)

@@ -16,7 +16,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ragschema.errors import InvalidInput, NotFound
 from ragschema.generation import GenerationConfig, IntervalConfig, KnnConfig, check_generation
-from ragschema.llm_rig import EngineOptions, NodeName, Port, Positive, check_llm_node
+from ragschema.llm_rig import (
+    EngineOptions,
+    NodeName,
+    Port,
+    Positive,
+    RoleShares,
+    check_llm_node,
+)
 from ragschema.llm_rig import LlmNodeConfig as LlmNodeConfig
 from ragschema.plainyaml import load_plain_yaml
 from ragschema.refining import RerankConfig, RewriteConfig, check_rerank
@@ -334,6 +341,6 @@ def _known_keys() -> list[str]:
     classes = (
         RigConfig, CoordinatorConfig, LimitsConfig, RecallSamplingConfig, StagesConfig,
         BatchConfig, LlmNodeConfig, RetrievalNodeConfig, CoalesceConfig, GenerationConfig,
-        IntervalConfig, KnnConfig, EngineOptions, RerankConfig, RewriteConfig,
+        IntervalConfig, KnnConfig, EngineOptions, RoleShares, RerankConfig, RewriteConfig,
     )  # fmt: skip
     return sorted({f.name for cls in classes for f in fields(cls)})

@@ -59,8 +59,14 @@ class LanguageNode:
     numbers: Iterator[int]
     frame_tokens: int = 0
 
-    def kind(self, role: str, model: Role, terms: tuple[str, ...]) -> Kind:
-        return Kind(role, self.models[model], self.config.threads, {}, terms)
+    def kind(
+        self,
+        role: str,
+        model: Role,
+        terms: tuple[str, ...],
+        about: Mapping[str, str | float] | None = None,
+    ) -> Kind:
+        return Kind(role, self.models[model], self.config.threads, about or {}, terms)
 
     async def text(self, role: Role, tokens: int) -> str:
         """A text of so many tokens of the role's own tokenizer, never the same again."""
@@ -85,7 +91,7 @@ async def language_node(client: LlmClient, config: LlmNodeConfig) -> LanguageNod
     node = LanguageNode(client, config, models, itertools.count(1))
     if not local_model(config):
         return node
-    end = await _end_of(client, await _prompt(node, _TRIAL_TOKENS, 1))
+    end = await _end_of(client, await prompt_spec(node, _TRIAL_TOKENS, 1))
     return replace(node, frame_tokens=max(0, end.prompt_tokens - _TRIAL_TOKENS))
 
 
@@ -161,7 +167,7 @@ def prefill_probe(node: LanguageNode, grid: Grid) -> Probe:
 
     def point(batch: int, tokens: int) -> Call:
         async def call() -> Mapping[str, Reading]:
-            specs = [await _prompt(node, tokens, 1) for _ in range(batch)]
+            specs = [await prompt_spec(node, tokens, 1) for _ in range(batch)]
             started_s = time.perf_counter()
             ends = await asyncio.gather(*(_end_of(node.client, spec) for spec in specs))
             passed_s = time.perf_counter() - started_s
@@ -207,7 +213,7 @@ def kv_probe(node: LanguageNode, grid: Grid) -> Probe:
     def point(tokens: int) -> Call:
         async def call() -> Mapping[str, Reading]:
             context = CallContext.start(CALL_S)
-            read = await node.client.prefill(await _prompt(node, tokens, 4), context)
+            read = await node.client.prefill(await prompt_spec(node, tokens, 4), context)
             if not read.ticket:
                 raise UpstreamError("the first token ended the answer; there is no KV to pull")
             started_s = time.perf_counter()
@@ -262,7 +268,7 @@ def _one_token(spec: GenerateSpec) -> GenerateSpec:
     return replace(spec, sampling=replace(spec.sampling, max_tokens=1, min_tokens=1))
 
 
-async def _prompt(node: LanguageNode, tokens: int, output: int) -> GenerateSpec:
+async def prompt_spec(node: LanguageNode, tokens: int, output: int) -> GenerateSpec:
     """Of so many tokens, the chat template's included."""
     text = await node.text(Role.GENERATE, max(1, tokens - node.frame_tokens))
     # Greedy, and never ended by the model: the same work for every repeat.
@@ -271,19 +277,19 @@ async def _prompt(node: LanguageNode, tokens: int, output: int) -> GenerateSpec:
 
 
 async def _end_of(client: LlmClient, spec: GenerateSpec) -> GenerateEnd:
-    return (await _written(client, spec)).end
+    return (await written(client, spec)).end
 
 
 async def _written_together(
     node: LanguageNode, batch: int, tokens: int, output: int
 ) -> list[Writing]:
-    specs = [await _prompt(node, tokens, output) for _ in range(batch)]
+    specs = [await prompt_spec(node, tokens, output) for _ in range(batch)]
     # Read beforehand: the node then knows the prompts, and all begin to write at once.
     await asyncio.gather(*(_end_of(node.client, _one_token(spec)) for spec in specs))
-    return await asyncio.gather(*(_written(node.client, spec) for spec in specs))
+    return await asyncio.gather(*(written(node.client, spec) for spec in specs))
 
 
-async def _written(client: LlmClient, spec: GenerateSpec) -> Writing:
+async def written(client: LlmClient, spec: GenerateSpec) -> Writing:
     end: GenerateEnd | None = None
     async with aclosing(client.generate(spec, CallContext.start(CALL_S))) as events:
         async for event in events:

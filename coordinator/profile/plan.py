@@ -26,6 +26,7 @@ ROLES: Final = (
     "generate",
     "prefill",
     "decode",
+    "mixed",
     "kv_transfer",
     "rerank",
     "coordinator",
@@ -52,6 +53,7 @@ class Grid:
         prefill: prompts read at once, and their tokens.
         decode: sequences that write at once, and the tokens before them.
         decode_tokens: written by each sequence.
+        mixed: sequences that write while a prompt is read in pieces, and its tokens.
         kv_tokens: of prompts whose KV is pulled.
         hits: rows that a REST search asks for.
     """
@@ -65,6 +67,7 @@ class Grid:
     prefill: Pairs
     decode: Pairs
     decode_tokens: int
+    mixed: Pairs
     kv_tokens: tuple[int, ...]
     hits: tuple[int, ...]
 
@@ -79,6 +82,7 @@ QUICK_GRID: Final = Grid(
     prefill=((1, 32), (1, 128), (1, 384), (2, 64), (4, 32), (4, 128)),
     decode=((1, 32), (1, 256), (2, 64), (4, 32), (4, 256), (8, 64)),
     decode_tokens=12,
+    mixed=((1, 96), (1, 288), (4, 96), (4, 288), (7, 192)),
     kv_tokens=(32, 64, 128, 256, 384),
     hits=(1, 5, 20, 50, 100),
 )
@@ -90,8 +94,9 @@ FULL_GRID: Final = Grid(
     passages=tuple((n, words) for n in (1, 3, 5, 10) for words in (40, 100, 180)),
     rerank=tuple((n, tokens) for n in (1, 4, 16, 50) for tokens in (32, 128, 256)),
     prefill=(*((b, n) for b in (1, 2, 4, 8) for n in (32, 128, 256, 512)), (1, 1024)),
-    decode=tuple((b, n) for b in (1, 2, 4, 8) for n in (32, 128, 512)),
+    decode=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (32, 128, 512)),
     decode_tokens=32,
+    mixed=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (96, 240, 480)),
     kv_tokens=(32, 128, 256, 512, 1024),
     hits=(1, 5, 10, 50, 100),
 )
@@ -161,7 +166,7 @@ def not_here(scope: Scope) -> dict[str, str]:
     missing = dict(_NO_PROBE)
     if not any(local_model(node) for node in scope.llm_nodes):
         why = "needs a node with an hf: generator"
-        missing |= dict.fromkeys(("prefill", "decode", "kv_transfer"), why)
+        missing |= dict.fromkeys(("prefill", "decode", "mixed", "kv_transfer"), why)
     if not any("rerank" in node.roles for node in scope.llm_nodes):
         missing["rerank"] = "no node of this rig reranks"
     if not any("generate" in node.roles for node in scope.llm_nodes):

@@ -25,6 +25,7 @@ from coordinator.profile.language import (
     rerank_probe,
 )
 from coordinator.profile.measure import Measured, Measurement, Step
+from coordinator.profile.mixing import mixed_probe
 from coordinator.profile.plan import Scope, local_model, not_here
 from coordinator.profile.probe import Probe
 from coordinator.profile.searching import (
@@ -141,6 +142,7 @@ class _Run:
                 probes += [
                     prefill_probe(node, grid),
                     decode_probe(node, grid),
+                    mixed_probe(node, grid),
                     kv_probe(node, grid),
                 ]
             elif config.generator == "extractive" and "generate" in config.roles:

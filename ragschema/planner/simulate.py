@@ -3,8 +3,9 @@
 The search's TTFT is the mean of one burst at an empty system. Here requests arrive over
 time: a group of stages takes a batch when it is full or when its oldest request has
 waited for the stage's time-out; decode is a running batch whose tokens take the longer the
-fuller it is; a sequence that retrieves again during decode keeps its slot and stalls until
-its batch of such sequences is full or timed out.
+fuller it is, and which reads prompts itself where its table says so; a sequence that
+retrieves again during decode keeps its slot and stalls until its batch of such sequences
+is full or timed out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from ragschema.errors import InvalidInput
 from ragschema.planner.decoding import Decoding, Iteration
 from ragschema.planner.mix import Requests
-from ragschema.planner.problem import Problem
+from ragschema.planner.mixed_decoding import MixedDecoding
+from ragschema.planner.mixing import steps_of
+from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.queueing import GroupServer, SlotServer, Step
 from ragschema.planner.schedule import Schedule, StageChoice
 from ragschema.planner.stages import F64, StageKind, StageTable
@@ -71,6 +74,7 @@ class Played:
         classes: of requests, by name bool [n]; empty where all are alike.
         service_s: by stage before decode, mean seconds of a request in its batch; 0 of those
             that pass it by.
+        steps: float64 [n], of decode after the first token; None: as many as tokens.
     """
 
     arrival_s: F64
@@ -81,6 +85,7 @@ class Played:
     output: F64
     classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     service_s: Mapping[str, float] = field(default_factory=dict)
+    steps: F64 | None = None
 
     @property
     def ttft_s(self) -> F64:
@@ -88,7 +93,8 @@ class Played:
 
     @property
     def tpot_s(self) -> F64:
-        return (self.end_s - self.first_token_s) / self.output
+        steps = self.output if self.steps is None else self.steps
+        return (self.end_s - self.first_token_s) / steps
 
     @property
     def e2e_s(self) -> F64:
@@ -176,12 +182,14 @@ class _Simulation:
         self._requests = requests
         self._events: list[tuple[float, int, int, int]] = []
         self._ticket = 0
-        self._servers = _servers(problem, schedule, policy, requests)
+        self._mixed = mixed_decoding(problem, schedule, output, requests)
+        groups = _before_engine(schedule.placement, self._mixed is not None)
+        self._servers = _servers(problem, schedule, groups, policy, requests)
         # Decode stands still while the last group works, if it is on the same chips.
-        self._shared = problem.shares(schedule.placement)
+        self._shared = problem.shares(schedule.placement) and len(groups) == len(schedule.placement)
         self._halted = False
         self._first_token = np.full(len(arrivals_s), np.nan)
-        self._decode = _decoding(problem, schedule, policy, output, requests, seed)
+        self._decode = self._mixed or _decoding(problem, schedule, policy, output, requests, seed)
 
     def run(self) -> Played:
         """Events are (time, ticket, where, what): where counts servers, then decode."""
@@ -235,6 +243,9 @@ class _Simulation:
             heapq.heappush(self._events, (time_s, self._ticket, where, what))
 
     def _played(self) -> Played:
+        mixed = self._mixed
+        if mixed is not None:
+            self._first_token = np.array(mixed.first_token_s)
         assert not np.isnan(self._first_token).any(), "every request reached its first token"
         end = np.array(self._decode.ended_s)
         span = float(end.max() - self._arrivals.min())
@@ -245,28 +256,47 @@ class _Simulation:
             waits |= {name: np.array(w) for name, w in server.wait_s.items()}
             busy[server.name] = server.busy_s / span
             service |= {name: s / len(end) for name, s in server.service_s.items()}
-        waits["decode"] = np.array(self._decode.wait_s)
         asked = self._requests
+        steps = None
+        if mixed is None:
+            waits["decode"] = np.array(self._decode.wait_s)
+        else:
+            waits["prefill"] = np.array(mixed.wait_s)
+            busy["prefill+decode"] = mixed.busy_s / span
+            service["prefill"] = mixed.read_s / len(end)
+            steps = np.maximum(1.0, np.round(asked.output) - 1.0)
         several = len(asked.names) > 1
         classes = {name: asked.of == at for at, name in enumerate(asked.names) if several}
         met = {name: mine for name, mine in classes.items() if mine.any()}
         return Played(
-            self._arrivals, self._first_token, end, waits, busy, asked.output, met, service
+            self._arrivals, self._first_token, end, waits, busy, asked.output, met, service, steps
         )
 
 
+def _before_engine(placement: Placement, mixed: bool) -> list[Group]:
+    """Groups of stages that are played batch by batch: without an engine's own, its prefill."""
+    if not mixed:
+        return list(placement)
+    others = placement[-1][:-2]
+    return [*placement[:-1], *([others] if others else [])]
+
+
 def _servers(
-    problem: Problem, schedule: Schedule, policy: Policy, requests: Requests
+    problem: Problem,
+    schedule: Schedule,
+    groups: Sequence[Group],
+    policy: Policy,
+    requests: Requests,
 ) -> list[GroupServer | SlotServer]:
     found: list[GroupServer | SlotServer] = []
     stages = problem.stages_in(schedule.placement)
     work = {name: each.tolist() for name, each in requests.work.items()}
-    for group in schedule.placement:
+    for group in groups:
         mine = [i for i in group if stages[i].kind is not StageKind.DECODE]
         steps = []
         for table, choice in ((stages[i], schedule.choices[i]) for i in mine):
             batch = table.going_through(choice.batch)
-            latency_s = latencies(table, _row(table, choice), batch)
+            latency_s = latencies(table, choice, batch)
             wait_s = policy.of(table.name)
             steps.append(Step(table.name, batch, latency_s, wait_s, work.get(table.name)))
         if len(group) == 1 and stages[group[0]].delay:
@@ -286,19 +316,38 @@ def _decoding(
     seed: int,
 ) -> Decoding:
     table, choice = problem.stages_in(schedule.placement)[-1], schedule.choices[-1]
-    per_token = [s / output for s in latencies(table, _row(table, choice), choice.batch)]
+    per_token = [s / output for s in latencies(table, choice, choice.batch)]
     outputs, again = requests.output.tolist(), requests.again.tolist()
     return Decoding(per_token, outputs, again, policy.iteration, np.random.default_rng(seed))
 
 
-def _row(table: StageTable, choice: StageChoice) -> F64:
-    whole = table.latency_s if table.full_s is None else table.full_s
-    row: F64 = whole[table.row(choice.count, choice.kind)]
-    return row
+def mixed_decoding(
+    problem: Problem, schedule: Schedule, output: float, requests: Requests
+) -> MixedDecoding | None:
+    """Prefill and decode of an engine that does both at once; None: they take turns."""
+    table, choice = problem.stages_in(schedule.placement)[-1], schedule.choices[-1]
+    mixing = table.mixing
+    if mixing is None or not problem.shares(schedule.placement):
+        return None
+    row = table.row(choice.count, choice.kind)
+    steps = steps_of(mixing, table.batches, row, choice.batch)
+    work = requests.work.get("prefill")
+    each = np.ones(len(requests.output)) if work is None else work
+    return MixedDecoding(steps, (mixing.prompt_tokens * each).tolist(), requests.output.tolist())
 
 
-def latencies(table: StageTable, row: F64, batch: int) -> list[float]:
-    """Seconds for 1 .. batch requests: those of the next larger size in the table."""
+def latencies(table: StageTable, choice: StageChoice, batch: int) -> list[float]:
+    """Seconds for 1 .. batch requests: those of the next larger size in the table.
+
+    What was measured is not padded to such a size: straight lines lie between them.
+    """
+    at = table.row(choice.count, choice.kind)
+    row: F64 = (table.latency_s if table.full_s is None else table.full_s)[at]
+    if table.spread is not None and not np.isnan(table.spread[at]).all():
+        known = np.isfinite(row)
+        counts = np.arange(1, batch + 1)
+        drawn: list[float] = np.interp(counts, np.array(table.batches)[known], row[known]).tolist()
+        return drawn
     found: list[float] = []
     for size, latency_s in zip(table.batches, row.tolist(), strict=True):
         if len(found) >= batch:

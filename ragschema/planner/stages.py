@@ -42,6 +42,27 @@ class StageMemory:
 
 
 @dataclass(frozen=True, eq=False)
+class Mixing:
+    """Steps of an engine that reads prompts in pieces beside the answers it writes.
+
+    Attributes:
+        alone_s: float64 [counts, batches], a step that writes so many answers; inf: not possible.
+        mixed_s: likewise, with a piece of a prompt.
+        prompt_s: float64 [counts], a prompt of mean length read by itself.
+        prompt_tokens: that are read of a prompt on average.
+        piece_tokens: of a prompt in a step that writes too.
+        whole_tokens: of prompts in a step that writes nothing.
+    """
+
+    alone_s: F64
+    mixed_s: F64
+    prompt_s: F64
+    prompt_tokens: float
+    piece_tokens: float
+    whole_tokens: float
+
+
+@dataclass(frozen=True, eq=False)
 class StageTable:
     """One stage.
 
@@ -59,6 +80,8 @@ class StageTable:
         full_s: latencies of batches that go through it whole; None: ``latency_s``.
         spread: float64 [counts, batches], relative half-width of latencies that were measured,
             nan where they are modelled; None: all are.
+        mixing: of decode that is on prefill's chips: prompts are read in pieces between its
+            tokens; None: it stands still while they are read.
     """
 
     name: str
@@ -73,6 +96,7 @@ class StageTable:
     share: float = 1.0
     full_s: F64 | None = None
     spread: F64 | None = None
+    mixing: Mixing | None = None
 
     @cached_property
     def rows(self) -> tuple[tuple[int, int], ...]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator
-from ragschema.planner.cost.batches import Timed, answers, prompts
+from ragschema.llm_rig import STEP_TOKENS
+from ragschema.planner.cost.batches import Timed, answers, prompts, quickest
 from ragschema.planner.cost.inference import Split
 from ragschema.planner.cost.network import message_s
 from ragschema.planner.iterative import Iterative
 from ragschema.planner.mix import mix_of
+from ragschema.planner.mixing import decode_s
 from ragschema.planner.searching import Retrieval, network_of
-from ragschema.planner.stages import F64, StageKind, StageMemory, StageTable
+from ragschema.planner.stages import F64, Mixing, StageKind, StageMemory, StageTable
 from ragschema.planner.thinning import thinned
 from ragschema.planner.timing import LanguageModel, OnChips, encoding, searching
 from ragschema.pool import Pool
@@ -88,15 +90,53 @@ class StageTables:
         name = self._llm.name
         return (
             self._rereading(self._thin(self._table("prefill", StageKind.CHIP, prefill, name))),
-            self._table("decode", StageKind.DECODE, decode, name),
+            self._mixing(self._table("decode", StageKind.DECODE, decode, name), prefill),
         )
 
     def _both(self, chip: Accelerator, split: Split) -> _Pair:
         """Batches of prompts, and running ones, on one split."""
         llm, sizes = self._llm, self._sizes
+        # An engine that reads pieces of prompts beside its answers reads one after the other.
+        most = 1 if self._piece_tokens is not None else max(sizes.batches)
         return (
-            tuple(llm.read(chip, split, b, self._mix.read) for b in sizes.batches),
+            tuple(
+                llm.read(chip, split, b, self._mix.read) if b <= most else None
+                for b in sizes.batches
+            ),
             tuple(llm.write(chip, split, b, self._mix.written) for b in sizes.decode_batches),
+        )
+
+    @cached_property
+    def _piece_tokens(self) -> float | None:
+        """Of prompts beside answers; None: decode waits, or it is not known how long that takes."""
+        if self.iterative is not None:
+            return None
+        return self._llm.piece_tokens(chips.device for chips in self._pool.chips)
+
+    def _mixing(self, decode: StageTable, prefill: Sequence[_Row]) -> StageTable:
+        """Decode that reads prompts in between, where such steps were measured."""
+        piece, output = self._piece_tokens, self._mix.output
+        if piece is None:
+            return decode
+        single = {(row.kind, row.count): _seconds(row.timed[0]) for row in prefill}
+        mixed = [
+            [_seconds(self._mixed_step(kind, count, batch)) for batch in decode.batches]
+            for kind, count in decode.rows
+        ]
+        mixing = Mixing(
+            decode.latency_s / output,
+            np.array(mixed),
+            np.array([single[row] for row in decode.rows]),
+            self._mix.read.tokens,
+            piece,
+            STEP_TOKENS,
+        )
+        return replace(decode, latency_s=decode_s(mixing, decode.batches, output), mixing=mixing)
+
+    def _mixed_step(self, kind: int, count: int, batch: int) -> Timed | None:
+        chip, llm = self._pool.chips[kind].device, self._llm
+        return quickest(
+            llm.mix(chip, split, batch, self._mix.written) for split in llm.splits(chip, count)
         )
 
     def _served(self, chip: Accelerator, pair: _Pair) -> float:
@@ -184,10 +224,14 @@ class StageTables:
         llm = self._llm
         timed = llm.writing(self._mix.written)
         table = self._on_chips("decode", timed, llm.name, kind=StageKind.DECODE)
-        if self._pool.network is None:
-            return table
         # The slot is held while the prompt's KV comes from prefill.
         kv_bytes = self._mix.prompt * llm.model.kv_values_per_token * llm.precision.kv_bytes
+        measured = [llm.moving_s(chips.device, kv_bytes) for chips in self._pool.chips]
+        moved = [seconds for seconds in measured if seconds is not None]
+        if len(moved) == len(measured):
+            return replace(table, latency_s=table.latency_s + max(moved))
+        if self._pool.network is None:
+            return table
         transfer_s = message_s(network_of(self._pool.network), kv_bytes)
         return replace(table, latency_s=table.latency_s + transfer_s)
 

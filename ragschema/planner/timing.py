@@ -8,7 +8,7 @@ modelled either way.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,6 +98,35 @@ class LanguageModel:
         at = {"tokens": written.context, "context": written.context}
         steps = written.tokens
         return self._measured("decode", variant, chip, split, batch, written, at, steps)
+
+    def mix(self, chip: Accelerator, split: Split, batch: int, written: Sequences) -> Timed | None:
+        """One step of a running batch that takes a piece of a prompt along, on one split.
+
+        None: not possible, or not measured.
+        """
+        variant = self._variant(chip, "mixed")
+        if variant is None:
+            return None
+        at = {"tokens": written.context}
+        return self._measured("mixed", variant, chip, split, batch, written, at, 1.0)
+
+    def piece_tokens(self, chips: Iterable[Accelerator]) -> float | None:
+        """Of a prompt, in a step that writes too; None: not measured on all of these."""
+        found = set()
+        for chip in chips:
+            variant = self._variant(chip, "mixed")
+            if variant is None:
+                return None
+            found.add(self.measured[chip.name].about("mixed", variant, "piece"))
+        return found.pop() if len(found) == 1 else None
+
+    def moving_s(self, chip: Accelerator, nbytes: float) -> float | None:
+        """KV of a prompt from a prefill node to a decode node; None: not measured."""
+        variant = self._variant(chip, "kv_transfer")
+        if variant is None:
+            return None
+        found = self.measured[chip.name].seconds("kv_transfer", variant, {"bytes": nbytes})
+        return None if found is None else found.seconds
 
     def reading(self, read: Sequences) -> OnChips:
         """``read`` on the best split."""

@@ -788,6 +788,51 @@ class EngineStatus(_message.Message):
 Global___EngineStatus: _TypeAlias = EngineStatus  # noqa: Y015
 
 @_typing.final
+class DeviceShare(_message.Message):
+    """What roles that one model plays had of their device since start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    UNITS_TOTAL_FIELD_NUMBER: _builtins.int
+    BUSY_US_TOTAL_FIELD_NUMBER: _builtins.int
+    WAIT_US_TOTAL_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_US_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """e.g. "cpu", "cuda:0"."""
+    roles: _builtins.str
+    """e.g. "embed", "generate+rewrite"."""
+    share: _builtins.float
+    """In proportion to those of the others on the device."""
+    units_total: _builtins.int
+    """Engine steps, passes of an encoder, batches of an index scan."""
+    busy_us_total: _builtins.int
+    wait_us_total: _builtins.int
+    """Time that units which could have run waited for their turn."""
+    longest_wait_us: _builtins.int
+    """Of one unit."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        roles: _builtins.str = ...,
+        share: _builtins.float = ...,
+        units_total: _builtins.int = ...,
+        busy_us_total: _builtins.int = ...,
+        wait_us_total: _builtins.int = ...,
+        longest_wait_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_us_total", b"busy_us_total", "device", b"device", "longest_wait_us", b"longest_wait_us", "roles", b"roles", "share", b"share", "units_total", b"units_total", "wait_us_total", b"wait_us_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceShare: _TypeAlias = DeviceShare  # noqa: Y015
+
+@_typing.final
 class LlmStatusReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -799,6 +844,7 @@ class LlmStatusReply(_message.Message):
     TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     running: _builtins.int
     waiting: _builtins.int
     requests_total: _builtins.int
@@ -811,6 +857,8 @@ class LlmStatusReply(_message.Message):
     def engine(self) -> Global___EngineStatus:
         """Absent where no engine runs."""
 
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceShare]: ...
     def __init__(
         self,
         *,
@@ -822,10 +870,11 @@ class LlmStatusReply(_message.Message):
         tokens_total: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
         engine: Global___EngineStatus | None = ...,
+        devices: _abc.Iterable[Global___DeviceShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "engine", b"engine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "cancelled_total", b"cancelled_total", "engine", b"engine", "models", b"models", "requests_total", b"requests_total", "running", b"running", "tokens_total", b"tokens_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "cancelled_total", b"cancelled_total", "devices", b"devices", "engine", b"engine", "models", b"models", "requests_total", b"requests_total", "running", b"running", "tokens_total", b"tokens_total", "uptime_s", b"uptime_s", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015

@@ -40,9 +40,10 @@ def test_stages_that_share_cores_are_one_node() -> None:
     assert node.roles == ("embed", "generate")
     assert (node.threads, node.cpus) == (2, (3, 5))
     assert node.generator == "hf:/models/writer"
-    assert node.max_running == node.engine.max_running == 32
+    # A prompt is read while 32 answers are being written.
+    assert node.max_running == node.engine.max_running == 33
     assert node.kv_mib == 200
-    assert rig.coordinator.stages.generate.max_concurrent == 32
+    assert rig.coordinator.stages.generate.max_concurrent == 33
     assert rig.coordinator.limits.max_inflight == 72  # 10 a second for 6 s, and a fifth
 
 
@@ -57,7 +58,9 @@ def test_apart_they_are_two() -> None:
     apart = plan(
         StoredGroup(1, CORE, (stage("prefill", 4),)), StoredGroup(1, CORE, (stage("decode", 8),))
     )
-    first, second = rig_for(apart, BASE, [0, 1]).llm_nodes
+    rig = rig_for(apart, BASE, [0, 1])
+    assert rig.coordinator.stages.generate.max_concurrent == 8 + 2 * 4
+    first, second = rig.llm_nodes
     assert (first.roles, second.roles) == (("embed", "prefill"), ("decode",))
     assert (first.cpus, second.cpus) == ((0,), (1,))
     assert (first.max_running, second.max_running) == (4, 8)

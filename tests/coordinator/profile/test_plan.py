@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.profile.collection import Vectors, clustered
 from coordinator.profile.language import Writing, step_s
+from coordinator.profile.mixing import mixed_step_s
 from coordinator.profile.plan import FULL_GRID, QUICK_GRID, ROLES, not_here, scope_of
 from coordinator.profile.searching import index_scan_probe
 from ragschema.errors import UpstreamError
@@ -119,3 +120,22 @@ async def test_the_search_for_lists_is_measured_in_this_process() -> None:
     reading = (await probe.points[0]())["index_scan"]
     assert reading.at == {"batch": 1.0, "nlist": 64.0, "nprobe": 8.0}
     assert reading.seconds > 0
+
+
+def _writing(began_s: float, ended_s: float) -> Writing:
+    return Writing(GenerateEnd("length", 8, 2), began_s, ended_s)
+
+
+def test_steps_with_pieces_of_a_prompt_lie_between_two_first_tokens() -> None:
+    others = [_writing(0.5, 9.0), _writing(1.0, 8.0)]
+    assert mixed_step_s(others, _writing(4.0, 4.0), _writing(2.0, 2.0), 4) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("began_s", "ended_s"),
+    [(2.5, 9.0), (0.5, 3.5)],
+    ids=["the other begins too late", "the other ends too early"],
+)
+def test_who_does_not_write_all_the_time_is_refused(began_s: float, ended_s: float) -> None:
+    with pytest.raises(UpstreamError, match="1 answers were not written"):
+        mixed_step_s([_writing(began_s, ended_s)], _writing(2, 2), _writing(4, 4), 4)
