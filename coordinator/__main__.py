@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coordinator.auth import ApiKey, check_listen, load_api_key
+from coordinator.replan.settings import ReplanSettings, read_settings
 from ragschema import procs
 from ragschema.errors import InvalidInput
 from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig, load_rig
@@ -46,12 +47,14 @@ class ServeOptions:
 
     Attributes:
         ready_file: written with the address once requests are accepted.
+        replan: how to watch the load; None: not at all.
     """
 
     rig: RigConfig
     rig_file: Path
     api_key: ApiKey | None
     ready_file: Path | None
+    replan: ReplanSettings | None = None
 
 
 @app.callback()
@@ -70,6 +73,10 @@ def serve(
         Path | None,
         typer.Option(help="File with the API key clients must send; needed beyond loopback."),
     ] = None,
+    replan: Annotated[
+        Path | None,
+        typer.Option(help="Settings of live re-planning, as ragrig up writes them."),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", metavar="LEVEL")
     ] = "INFO",
@@ -87,6 +94,8 @@ def serve(
     if parent_pid is not None:
         procs.exit_with_parent(parent_pid)
     options = _checked(rig, api_key_file, ready_file)
+    if replan is not None:
+        options = replace(options, replan=read_settings(replan))
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -113,6 +122,7 @@ def _checked(rig_file: Path, api_key_file: Path | None, ready_file: Path | None)
 async def _run(options: ServeOptions) -> None:
     """Binds, connects to the nodes, serves; ends everything in reverse on a signal."""
     from coordinator.following import following
+    from coordinator.replan.live import replanned
     from coordinator.rest.serving import bind
     from coordinator.runtime import Runtime
 
@@ -127,7 +137,10 @@ async def _run(options: ServeOptions) -> None:
         if runtime is None:
             return
         try:
-            async with following(runtime, options.rig_file):
+            async with (
+                following(runtime, options.rig_file),
+                replanned(runtime, options.replan),
+            ):
                 await _serve(options, runtime, listener, stop)
         finally:
             await runtime.stop()

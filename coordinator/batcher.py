@@ -116,6 +116,18 @@ class Batcher(Generic[Req, Res]):
             member.timer.cancel()
             self._leave(member)
 
+    def configure(self, config: BatchConfig) -> None:
+        """Changes sizes and waits from now on; requests that wait keep their place.
+
+        Calls under way are left alone, also where fewer are allowed now.
+        """
+        self._config = config
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._groups:
+            self._schedule()
+
     async def close(self, drain_s: float = 5.0) -> None:
         """Refuses new requests, lets accepted ones end, then fails the rest."""
         self._closed = True
@@ -146,7 +158,7 @@ class Batcher(Generic[Req, Res]):
             raise Unavailable(f"the {self._name} stage is shutting down", hint="try again")
         config = self._config
         # What free slots will take at the next turn of the loop does not wait.
-        free = (config.max_concurrent - len(self._calls)) * config.max_batch
+        free = max(0, config.max_concurrent - len(self._calls)) * config.max_batch
         if self._waiting >= config.max_queue + free:
             self._metrics.refused.inc()
             calls = self._waiting / (config.max_batch * config.max_concurrent)

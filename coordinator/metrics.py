@@ -21,6 +21,7 @@ from coordinator.nodes.engine_work import EngineWork
 from coordinator.nodes.work import NodeWork
 from coordinator.recall.collector import RecallCollector
 from coordinator.recall.window import RecallEstimate
+from coordinator.replan.observe import Workload
 from coordinator.types import Coverage, Timings, Usage
 from ragschema.errors import InternalError, RagrigError, all_error_types
 
@@ -76,6 +77,7 @@ class Metrics:
         node_work: what retrieval nodes tell of themselves.
         engine_work: what the engines of LLM nodes tell.
         card_work: what the cards of retrieval nodes tell.
+        workload: what questions are like.
     """
 
     def __init__(self) -> None:
@@ -86,6 +88,7 @@ class Metrics:
         self.registry.register(self.engine_work)
         self.card_work = CardWork()
         self.registry.register(self.card_work)
+        self.workload = Workload()
         self._stages = self._stage_histograms()
         self._sizes = self._histogram("batch_requests", "Requests per call", ("stage",), _SIZES)
         self._refused = self._counter("refused", "Requests a full queue refused", ("stage",))
@@ -147,6 +150,8 @@ class Metrics:
 
     def started(self, operation: str) -> None:
         self._doing[operation].inc()
+        if operation == "query":
+            self.workload.arrived()
 
     def ended(self, operation: str, error: BaseException | None) -> None:
         """``error`` is what ended it; None: all went well."""

@@ -55,7 +55,7 @@ from coordinator.types import (
     Timings,
     Usage,
 )
-from ragschema.rig import CoordinatorConfig
+from ragschema.rig import CoordinatorConfig, StagesConfig
 from ragschema.storage.manifest import Manifest
 from ragschema.types import F32, CallContext, EmbedPurpose
 
@@ -78,14 +78,18 @@ class Pipeline:
         )
         metrics.watch_recall(self.recall_estimates)
         self._prompt = PromptStage(pool, config.limits.prompt_tokens)
-        self._rerank = RerankStage(config.rerank, pool, Gate(stages.rerank, "rerank", metrics))
-        rewrite_gate = Gate(stages.rewrite, "rewrite", metrics)
-        self._rewrite = RewriteStage(config.rewrite, pool, rewrite_gate, metrics)
-        gate = Gate(stages.generate, "generate", metrics)
+        self._gates = {
+            name: Gate(getattr(stages, name), name, metrics)
+            for name in ("rerank", "rewrite", "generate")
+        }
+        self._rerank = RerankStage(config.rerank, pool, self._gates["rerank"])
+        self._rewrite = RewriteStage(config.rewrite, pool, self._gates["rewrite"], metrics)
         self._iterative = Batcher[SearchSpec, SearchOutcome](
-            SearchTogether(self._search), stages.iterative, "iterative", metrics
+            SearchTogether(self._search, metrics.workload), stages.iterative, "iterative", metrics
         )
-        self._write = WriteStage(config.generation, pool, gate, self._iterative, self._model_of)
+        self._write = WriteStage(
+            config.generation, pool, self._gates["generate"], self._iterative, self._model_of
+        )
         self._sampler = RecallSampler(
             config.recall_sampling, pool, metrics, lambda: self._find.waiting > 0
         )
@@ -133,7 +137,16 @@ class Pipeline:
             done = answer.done()
             self._metrics.observe_timings(done.timings)
             self._metrics.observe_usage(done.usage)
+            self._metrics.workload.answered(done.timings, done.usage)
             yield done
+
+    async def configure(self, stages: StagesConfig) -> None:
+        """Batch sizes, waits and limits of every stage from now on; no request is lost."""
+        self._embed.configure(stages.embed)
+        self._find.configure(stages.retrieve)
+        self._iterative.configure(stages.iterative)
+        for name, gate in self._gates.items():
+            await gate.configure(getattr(stages, name))
 
     async def close(self) -> None:
         """Lets accepted requests end for a few seconds, then fails them."""

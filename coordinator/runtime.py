@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coordinator.catalog import Catalog, CatalogConfig
 from coordinator.collections.store import CollectionStore
@@ -11,7 +12,10 @@ from coordinator.metrics import Metrics
 from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import WatchConfig
 from coordinator.pipeline import Pipeline
-from ragschema.rig import RigConfig
+from ragschema.rig import CoordinatorConfig, RigConfig
+
+if TYPE_CHECKING:
+    from coordinator.replan.loop import Replanner
 
 #: New nodes were up when they were told of: beyond this one of them is gone again.
 _PATIENCE_S: Final = 30.0
@@ -27,6 +31,7 @@ class Runtime:
         pool: the nodes.
         pipeline: answers searches and questions.
         metrics: what all of them measure.
+        replanner: watches whether the plan still fits; None: nobody does.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Runtime:
         self.pool = NodePool(rig, self.metrics, watch)
         self.catalog = Catalog(self.store, self.pool, following)
         self.pipeline = Pipeline(rig.coordinator, self.catalog, self.pool, self.metrics)
+        self.replanner: Replanner | None = None
 
     @classmethod
     async def start(cls, rig: RigConfig) -> Runtime:
@@ -71,7 +77,14 @@ class Runtime:
             IncompatibleRequest: a process that runs on would have to hold other shards.
         """
         await self.pool.follow(rig, _PATIENCE_S)
-        self.rig = rig
+        # Meanwhile its own settings may have changed.
+        self.rig = replace(rig, coordinator=self.rig.coordinator)
+
+    async def configure(self, wanted: CoordinatorConfig) -> None:
+        """Takes over batches, waits and limits, from the next request on."""
+        await self.pipeline.configure(wanted.stages)
+        own = replace(self.rig.coordinator, stages=wanted.stages, limits=wanted.limits)
+        self.rig = replace(self.rig, coordinator=own)
 
     async def stop(self) -> None:
         """Lets accepted requests end, then closes everything."""

@@ -7,43 +7,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.cli import options
+from coordinator.cli import options, replanning, up_ray
 
 if TYPE_CHECKING:
     from ragschema.rig import RigConfig
 
 
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address the REST server listens on; other than loopback needs an API key."),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="Port of the REST server, 0 for any free one. Default: 8080.", min=0, max=65535
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the API key that clients must send.", metavar="FILE"),
+]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Deploy this plan: roles, cores and batches come from it, models and data from"
+        " the rig file.",
+        metavar="plan.yaml",
+    ),
+]
+ReadyTimeout = Annotated[
+    float,
+    typer.Option(help="Seconds the rig may take to turn ready once it is started.", min=1),
+]
+
+
 def up(
     config: options.Config = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="Address the REST server listens on; other than loopback needs an API key."
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            help="Port of the REST server, 0 for any free one. Default: 8080.", min=0, max=65535
-        ),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     data_dir: options.DataDir = None,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the API key that clients must send.", metavar="FILE"),
-    ] = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            help="Deploy this plan: roles, cores and batches come from it, models and data from"
-            " the rig file.",
-            metavar="plan.yaml",
-        ),
-    ] = None,
-    ready_timeout: Annotated[
-        float,
-        typer.Option(help="Seconds the rig may take to turn ready once it is started.", min=1),
-    ] = 60.0,
+    api_key_file: KeyFile = None,
+    plan: PlanFile = None,
+    replan: replanning.Mode = replanning.Replan.OFF,
+    schema: replanning.Schema = None,
+    profile: replanning.Profile = None,
+    replan_window: replanning.Window = 60.0,
+    replan_dwell: replanning.Dwell = 120.0,
+    replan_gain: replanning.Gain = 1.1,
+    engine: up_ray.EngineOption = up_ray.Engine.LOCAL,
+    ray_address: up_ray.RayAddress = None,
+    ready_timeout: ReadyTimeout = 60.0,
 ) -> None:
     """Start the nodes of a rig, keep them running, stop them all on Ctrl-C."""
     import asyncio
@@ -55,13 +68,21 @@ def up(
     from coordinator.supervisor.supervisor import SupervisorOptions
 
     rig = _with_options(rig_of(config, data_dir), host, port, api_key_file)
-    if plan is not None:
+    watched = replanning.settings_of(
+        replan, plan, replanning.Inputs(schema, profile, rig.data_dir),
+        replanning.Patience(replan_window, replan_dwell, replan_gain),
+    )  # fmt: skip
+    settings = SupervisorOptions(readyz_timeout_s=ready_timeout, replan=watched)
+    if engine is up_ray.Engine.LOCAL and plan is not None:
         rig = _planned(rig, plan)
     key_file = rig.coordinator.api_key_file
     check_listen(rig.coordinator.host, load_api_key(Path(key_file)) if key_file else None)
     view = UpView()
-    settings = SupervisorOptions(readyz_timeout_s=ready_timeout)
-    asyncio.run(serve_rig(rig, view.changed, view.up, settings))
+    if engine is up_ray.Engine.RAY:
+        up_ray.check_replan(watched is not None)
+        up_ray.up_on_ray(rig, plan, ray_address, view, settings)
+    else:
+        asyncio.run(serve_rig(rig, view.changed, view.up, settings))
     view.stopped()
 
 

@@ -40,6 +40,16 @@ class EngineWork(Collector):
         """``node`` is a name of the rig file."""
         self._told[node] = status
 
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        self._told.pop(node, None)
+
+    def prefix_tokens(self) -> tuple[int, int]:
+        """Prompt tokens that all engines looked for in their caches, and found there."""
+        told = self._told.values()
+        asked = sum(status.prefix_query_tokens_total for status in told)
+        return asked, sum(status.prefix_hit_tokens_total for status in told)
+
     def collect(self) -> Iterator[Family]:
         told = dict(self._told)
         yield from counters_of("ragrig_engine", told, _COUNTERS)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _TRACE_ID = re.compile(rb"[0-9a-f]{16}(?:[0-9a-f]{16})?")
 #: Answered without a key, and even when every slot is taken.
 _HEALTH = frozenset({"/healthz", "/health", "/readyz"})
+#: What counts as a question that came, even where it is refused.
+_QUESTIONS = frozenset({"/v1/query", "/v1/chat/completions"})
 _NEVER_REFUSED = _HEALTH | {"/metrics", "/v1/status"}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
@@ -65,7 +67,6 @@ class Edge:
         self._key = key
         self._metrics = metrics
         self._inflight = 0
-        self._most_inflight = services.limits.max_inflight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -111,9 +112,12 @@ class Edge:
             _check_origin(headers)
         elif path not in _HEALTH:
             self._check_key(self._key, headers)
-        if self._inflight > self._most_inflight and path not in _NEVER_REFUSED:
+        most = self._services.limits.max_inflight
+        if self._inflight > most and path not in _NEVER_REFUSED:
+            if path in _QUESTIONS:
+                self._services.runtime.metrics.workload.arrived()
             raise Overloaded(
-                f"{self._most_inflight} requests are under way",
+                f"{most} requests are under way",
                 retry_after_s=1.0,
                 hint="try again later, or raise coordinator.limits.max_inflight",
             )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from coordinator.rest.replan import ReplanReply
 from coordinator.types import FilterScalar
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -297,7 +298,8 @@ class ShardGroupReply(Reply):
 class StatusReply(Reply):
     """Nodes, shards, collections and jobs of this rig.
 
-    `leaving` are nodes that get no new work and may still end what they were given.
+    `leaving` are nodes that get no new work and may still end what they were given. `replan` is
+    null where nobody watches whether the plan still fits.
     """
 
     name: str
@@ -310,3 +312,4 @@ class StatusReply(Reply):
     shard_groups: list[ShardGroupReply]
     collections: list[CollectionReply]
     jobs: list[JobReply]
+    replan: ReplanReply | None

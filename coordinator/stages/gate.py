@@ -20,6 +20,8 @@ class Gate:
         self._config = config
         self._name = name
         self._slots = asyncio.Semaphore(config.max_concurrent)
+        # Slots that are to go once those who hold them leave.
+        self._surplus = 0
         self._waiting = 0
         self._inside = 0
         self._metrics = metrics.batcher(name, lambda: self._waiting, lambda: self._inside)
@@ -48,7 +50,24 @@ class Gate:
             yield time.perf_counter() - started_s
         finally:
             self._inside -= 1
-            self._slots.release()
+            if self._surplus:
+                self._surplus -= 1
+            else:
+                self._slots.release()
+
+    async def configure(self, config: BatchConfig) -> None:
+        """Changes how many are let in and may wait; who is inside stays."""
+        more = config.max_concurrent - self._config.max_concurrent
+        self._config = config
+        for _ in range(more):
+            if self._surplus:
+                self._surplus -= 1
+            else:
+                self._slots.release()
+        self._surplus += max(0, -more)
+        while self._surplus and not self._slots.locked():
+            self._surplus -= 1
+            await self._slots.acquire()
 
     async def _take(self, context: CallContext) -> None:
         if self._slots.locked() and self._waiting >= self._config.max_queue:

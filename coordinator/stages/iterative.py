@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from coordinator.replan.observe import Workload
 from coordinator.types import SearchOutcome, SearchSpec
 from ragschema.errors import RagrigError
 from ragschema.types import CallContext
@@ -33,13 +34,15 @@ class Asking(Protocol):
 class SearchTogether:
     """Searches of one batch; those of a collection share calls further on."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, workload: Workload) -> None:
         self._search = search
+        self._workload = workload
 
     async def __call__(
         self, specs: Sequence[SearchSpec], context: CallContext
     ) -> Sequence[SearchOutcome | RagrigError]:
         """One outcome or error each, in their order."""
+        self._workload.retrieved_again(len(specs))
         return await asyncio.gather(*(self._one(spec, context) for spec in specs))
 
     async def _one(self, spec: SearchSpec, context: CallContext) -> SearchOutcome | RagrigError:

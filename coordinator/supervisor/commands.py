@@ -81,13 +81,20 @@ def retrieval_command(
     )
 
 
-def coordinator_command(programs: Programs, rig: RigConfig, run: RunDir) -> tuple[str, ...]:
-    """``python -m coordinator serve ...``; it reads the resolved rig file."""
+def coordinator_command(
+    programs: Programs, rig: RigConfig, run: RunDir, replan: bool = False
+) -> tuple[str, ...]:
+    """``python -m coordinator serve ...``; it reads the resolved rig file.
+
+    Args:
+        replan: live, as the run directory's settings say.
+    """
     key_file = rig.coordinator.api_key_file
     return (
         *programs.coordinator,
         *("--rig", str(run.resolved_rig)),
         *(("--api-key-file", key_file) if key_file else ()),
+        *(("--replan", str(run.replan_file)) if replan else ()),
         *_common(run.ready_file(COORDINATOR)),
     )
 

@@ -79,6 +79,16 @@ class RunDir:
         return self.path / "state.json"
 
     @property
+    def replan_file(self) -> Path:
+        """Settings of live re-planning, for the coordinator."""
+        return self.path / "replan.json"
+
+    @property
+    def replan_dir(self) -> Path:
+        """Plans that were made while the rig ran, and what is agreed on about them."""
+        return self.path / "replan"
+
+    @property
     def log_dir(self) -> Path:
         return self.path / "logs"
 

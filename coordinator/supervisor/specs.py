@@ -43,11 +43,13 @@ def node_specs(rig: RigConfig, run: RunDir, programs: cmd.Programs) -> tuple[Nod
     return (*llm, *retrieval)
 
 
-def coordinator_spec(rig: RigConfig, run: RunDir, programs: cmd.Programs) -> NodeSpec:
+def coordinator_spec(
+    rig: RigConfig, run: RunDir, programs: cmd.Programs, replan: bool = False
+) -> NodeSpec:
     """The coordinator; its port stands in the resolved rig file, not on its command line."""
 
     def command(_port: int) -> tuple[str, ...]:
-        return cmd.coordinator_command(programs, rig, run)
+        return cmd.coordinator_command(programs, rig, run, replan)
 
     config = rig.coordinator
     return NodeSpec(cmd.COORDINATOR, "coordinator", config.host, config.port, 1, command)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from coordinator.replan.settings import ReplanSettings, write_settings
 from coordinator.supervisor.commands import Programs
 from coordinator.supervisor.leftovers import end_leftovers
 from coordinator.supervisor.node import ManagedNode, NodeSpec, NodeView, SupervisionPolicy
@@ -29,12 +30,14 @@ class SupervisorOptions:
 
     Attributes:
         readyz_timeout_s: how long ``/readyz`` may take to turn good.
+        replan: the coordinator watches whether the plan still fits; None: it does not.
         env: base environment of the nodes, None for our own.
     """
 
     programs: Programs = field(default_factory=Programs)
     policy: SupervisionPolicy = field(default_factory=SupervisionPolicy)
     readyz_timeout_s: float = 60.0
+    replan: ReplanSettings | None = None
     env: Mapping[str, str] | None = None
 
 
@@ -61,7 +64,8 @@ class Supervisor:
         self._on_change = on_change
         programs = self._options.programs
         self._nodes = tuple(self._managed(s) for s in node_specs(rig, self.run, programs))
-        self._coordinator = self._managed(coordinator_spec(rig, self.run, programs))
+        replan = self._options.replan is not None
+        self._coordinator = self._managed(coordinator_spec(rig, self.run, programs, replan))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock = contextlib.ExitStack()
         self._serving = False
@@ -109,6 +113,9 @@ class Supervisor:
     async def start_coordinator(self) -> Readiness:
         """Starts the coordinator and waits for ``/readyz``; the nodes must be up."""
         self._write_rig(self._rig.coordinator.port)
+        if self._options.replan is not None:
+            self.run.replan_dir.mkdir(exist_ok=True)
+            write_settings(self.run.replan_file, self._options.replan)
         self._launch(self._coordinator)
         address = await self.or_failure(self._coordinator.until_ready())
         # A restarted coordinator reads this file and so comes back on its port.

@@ -15,6 +15,7 @@ from coordinator.rest.errors import error_object
 from coordinator.rest.operations.collections import collections_json
 from coordinator.rest.operations.jobs import job_json
 from coordinator.rest.readiness import problems_of, shard_groups
+from coordinator.rest.replan import replan_json
 from coordinator.rest.replies import AliveReply, ReadyReply, StatusReply
 from coordinator.rest.route import add_operation
 from ragschema.errors import Unavailable
@@ -76,6 +77,7 @@ async def status(call: Call) -> Reply:
         ],
         "collections": collections_json(runtime),
         "jobs": [job_json(job) for job in services.jobs.jobs()],
+        "replan": None if runtime.replanner is None else replan_json(runtime.replanner.view),
     }
     return Reply(to_json(body))
 

@@ -213,6 +213,9 @@ class FakePool:
             for kind, node in nodes
         )
 
+    def leaving(self) -> tuple[NodeHealth, ...]:
+        return ()
+
     def models(self) -> tuple[ModelInfo, ...]:
         return self.known_models
 
@@ -343,6 +346,7 @@ class FakeRuntime:
         self.pool = FakePool(self.rig)
         self.pipeline = FakePipeline(self.store)
         self.metrics = Metrics()
+        self.replanner: Any = None
 
     async def add_collection(self, name: str, documents: int = 3) -> None:
         spec = CollectionSpec(dim=DIM, metric=Metric.COSINE, num_shards=2, embedder=None)
