@@ -228,10 +228,9 @@ module ragrig_core #(
 
   // Scan, lanes, top-K.
   logic [P-1:0]    lane_valid, sum_valid;
-  logic [TW-1:0]   tag, top_tag;
+  logic [TW-1:0]   tag, first_tag, top_tag;
   logic [SW-1:0]   bias, top_sum;
   logic [P*SW-1:0] sums;
-  logic [P*TW-1:0] tags;
   logic            bank, topk_ready, topk_idle, drain, query_end, writer_free;
   logic            top_valid, top_found, top_last;
   logic            stall_memory, stall_table, stall_topk, stall_result;
@@ -248,11 +247,11 @@ module ragrig_core #(
   ragrig_lanes #(.P(P), .M(M), .LW(LW), .SW(SW), .TW(TW)) i_lanes (
       .clk(ap_clk), .rst, .table_we, .table_bank, .table_code, .table_row, .in_valid(lane_valid),
       .in_bank(bank), .in_codes(codes), .in_bias(bias), .in_tag(tag), .out_valid(sum_valid),
-      .out_sum(sums), .out_tag(tags)
+      .out_sum(sums), .out_tag(first_tag)
   );
   ragrig_topk #(.P(P), .KMAX(KMAX), .SW(SW), .TW(TW), .MARGIN(MARGIN)) i_topk (
       .clk(ap_clk), .rst, .load, .k(k[CW-1:0]), .in_valid(sum_valid), .in_sum(sums),
-      .in_tag(tags), .ready(topk_ready), .idle(topk_idle), .drain, .out_valid(top_valid),
+      .in_tag(first_tag), .ready(topk_ready), .idle(topk_idle), .drain, .out_valid(top_valid),
       .out_ready(1'b1), .out_found(top_found), .out_sum(top_sum), .out_tag(top_tag),
       .out_rank(top_rank), .out_last(top_last)
   );

@@ -2,7 +2,8 @@
 //
 //   in_valid       one bit per lane: the lanes that hold a code
 //   in_tag         tag of lane 0's code; lane i's is in_tag + i
-//   out_*          sums and tags of the lanes, LATENCY = 3 + log2(M) cycles later
+//   out_valid, out_sum   of the lanes, LATENCY = 3 + log2(M) cycles later
+//   out_tag        tag of lane 0's code, a cycle before its sum
 module ragrig_lanes #(
     parameter int P  = 16,
     parameter int M  = 16,
@@ -23,7 +24,7 @@ module ragrig_lanes #(
     input  logic [TW-1:0]    in_tag,
     output logic [P-1:0]     out_valid,
     output logic [P*SW-1:0]  out_sum,
-    output logic [P*TW-1:0]  out_tag
+    output logic [TW-1:0]    out_tag
 );
   localparam int DELAY = 2 + $clog2(M);
   logic [DELAY*SW-1:0] bias_q;
@@ -34,12 +35,11 @@ module ragrig_lanes #(
     tag_q  <= {tag_q[(DELAY-1)*TW-1:0], in_tag};
   end
 
+  assign out_tag = tag_q[(DELAY-1)*TW+:TW];
+
   genvar i;
   generate
     for (i = 0; i < P; i = i + 1) begin : g_lane
-      logic [TW-1:0] own_q;
-      always_ff @(posedge clk) own_q <= tag_q[(DELAY-1)*TW+:TW] + TW'(i);
-      assign out_tag[i*TW+:TW] = own_q;
       ragrig_lane #(.M(M), .LW(LW), .SW(SW)) i_lane (
           .clk, .rst, .table_we, .table_bank, .table_code, .table_row,
           .in_valid(in_valid[i]), .in_bank, .in_code(in_codes[i*M*8+:M*8]),

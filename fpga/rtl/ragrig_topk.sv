@@ -3,7 +3,8 @@
 // KMAX cells that is always sorted. The threshold is the K-th key so far.
 //
 //   load, k          before a query's first key, while idle: results per query, 1 .. KMAX
-//   in_valid, in_sum, in_tag   up to P keys per cycle
+//   in_tag           tag of lane 0's key, lane i's is in_tag + i; a cycle before
+//   in_valid, in_sum   up to P keys per cycle
 //   ready            room for the keys of MARGIN more cycles: whoever feeds looks at it MARGIN
 //                    cycles or less before the key arrives
 //   idle             every key that came in is in the queue or was dropped
@@ -11,8 +12,9 @@
 //                    queue is empty again. out_found is 0 for entries that no key filled
 //   out_valid, out_ready, out_rank, out_last   out_rank counts K - 1 .. 0
 //
-// Latency from key to queue 5 cycles where nothing waits. Keys in descending order enter one
-// per cycle; random ones P per cycle but for the first few hundred.
+// Latency from key to queue 6 cycles where nothing waits. Keys in descending order enter one
+// per cycle; random ones P per cycle but for the first few hundred. Equal sums take the queue
+// more cycles, see ragrig_topk_queue; those at the threshold with larger tags take none.
 module ragrig_topk #(
     parameter int P = 16,
     parameter int KMAX = 128,
@@ -28,7 +30,7 @@ module ragrig_topk #(
     input  logic [CW-1:0]   k,
     input  logic [P-1:0]    in_valid,
     input  logic [P*SW-1:0] in_sum,
-    input  logic [P*TW-1:0] in_tag,
+    input  logic [TW-1:0]   in_tag,
     output logic            ready,
     output logic            idle,
     input  logic            drain,
@@ -41,29 +43,40 @@ module ragrig_topk #(
     output logic            out_last
 );
   localparam int KEY = SW + TW;
-  localparam int KW = KEY + 1;
   localparam int AW = $clog2(DEPTH);
+  localparam int PW = (P > 1) ? $clog2(P) : 1;
 
-  logic [KW-1:0] threshold_q;
-  logic [P-1:0]  filter_q, head_valid, head_ok, grant, pop, full, waiting;
-  logic [P*KEY-1:0] heads;
+  logic [KEY:0]  threshold;
+  logic [P-1:0]  filter_q, below_q, head_valid, head_ok, grant, pop, full, waiting;
+  logic [P*KEY-1:0] heads;  // with the tag of lane 0
 
-  // Lanes: filter, FIFO, filter.
+  // Lanes whose tag is below the threshold's, and its sum: a cycle before the keys.
+  logic [SW:0]   limit_q;
+  logic [TW:0]   apart;
+  logic [TW-1:0] tag_q, base_q;
+  assign apart = {1'b0, threshold[TW-1:0]} - {1'b0, in_tag};
+  always_ff @(posedge clk) begin
+    limit_q <= threshold[KEY:TW];
+    {base_q, tag_q} <= {tag_q, in_tag};
+  end
+
+  // Lanes: filter, FIFO, filter by the sum alone.
   genvar i;
   generate
     for (i = 0; i < P; i = i + 1) begin : g_lane
-      logic [KEY-1:0] key, key_q;
-      logic [AW:0]    count;
-      assign key = {in_sum[i*SW+:SW], in_tag[i*TW+:TW]};
+      logic [SW-1:0] sum, sum_q;
+      logic [AW:0]   count;
+      assign sum = in_sum[i*SW+:SW];
       always_ff @(posedge clk) begin
-        key_q <= key;
-        filter_q[i] <= !rst && in_valid[i] && ({1'b0, key} < threshold_q);
+        below_q[i] <= !apart[TW] && (apart[TW-1:0] > TW'(i));
+        sum_q <= sum;
+        filter_q[i] <= !rst && in_valid[i] && ({1'b0, sum, !below_q[i]} < {limit_q, 1'b1});
       end
       ragrig_fifo #(.W(KEY), .DEPTH(DEPTH)) i_fifo (
-          .clk, .rst, .push(filter_q[i]), .wdata(key_q), .pop(pop[i]),
+          .clk, .rst, .push(filter_q[i]), .wdata({sum_q, base_q}), .pop(pop[i]),
           .valid(head_valid[i]), .rdata(heads[i*KEY+:KEY]), .count
       );
-      assign head_ok[i] = head_valid[i] && ({1'b0, heads[i*KEY+:KEY]} < threshold_q);
+      assign head_ok[i] = head_valid[i] && ({1'b0, heads[i*KEY+TW+:SW]} <= threshold[KEY:TW]);
       assign full[i] = count > (AW + 1)'(DEPTH - MARGIN);
       assign waiting[i] = (count != 0) || head_valid[i];
     end
@@ -71,70 +84,64 @@ module ragrig_topk #(
   assign pop = grant | (head_valid & ~head_ok);
 
   // The next lane in turn that has a key; turn_q masks the lanes whose turn is over.
-  logic [P-1:0]   turn_q, later, from;
+  logic           taking;
+  logic [P-1:0]   turn_q, later, from, first;
   logic [KEY-1:0] chosen;
+  logic [PW-1:0]  lane;
   assign later = head_ok & turn_q;
   assign from  = (later != 0) ? later : head_ok;
-  assign grant = from & (~from + 1'b1);
+  assign first = from & (~from + 1'b1);
+  assign grant = first & {P{taking}};
   integer c;
   always_comb begin
     chosen = '0;
-    for (c = 0; c < P; c = c + 1) chosen = chosen | (heads[c*KEY+:KEY] & {KEY{grant[c]}});
+    lane = '0;
+    for (c = 0; c < P; c = c + 1) begin
+      chosen = chosen | (heads[c*KEY+:KEY] & {KEY{first[c]}});
+      lane = lane | (PW'(c) & {PW{first[c]}});
+    end
   end
 
-  logic           insert_q;
-  logic [KEY-1:0] new_q;
+  logic           pick_q;
+  logic [KEY-1:0] picked_q;
+  logic [PW-1:0]  lane_q;
   always_ff @(posedge clk) begin
-    new_q <= chosen;
+    if (taking) {picked_q, lane_q} <= {chosen, lane};
     if (rst) begin
-      turn_q   <= {P{1'b1}};
-      insert_q <= 1'b0;
-    end else begin
-      insert_q <= head_ok != 0;
-      if (grant != 0) turn_q <= ~((grant - 1'b1) | grant);
+      turn_q <= {P{1'b1}};
+      pick_q <= 1'b0;
+    end else if (taking) begin
+      pick_q <= head_ok != 0;
+      if (first != 0) turn_q <= ~((first - 1'b1) | first);
     end
   end
 
-  // The queue; cells below KMAX - k are pinned, so that the last one is the K-th.
-  logic                   shift;
-  logic [KMAX-1:0]        pinned_q;
-  /* verilator lint_off UNUSEDSIGNAL */
-  logic [KMAX:0]          lt;  // lt[i + 1] is cell i's; nobody asks the last one
-  /* verilator lint_on UNUSEDSIGNAL */
-  logic [(KMAX+1)*KW-1:0] keys;
-  assign keys[KW-1:0] = {KW{1'b1}};
-  assign lt[0] = 1'b0;
-  generate
-    for (i = 0; i < KMAX; i = i + 1) begin : g_cell
-      always_ff @(posedge clk) if (load) pinned_q[i] <= (CW + 1)'(i) + (CW + 1)'(k) < (CW + 1)'(KMAX);
-      ragrig_topk_cell #(.KW(KW)) i_cell (
-          .clk, .rst, .pinned(pinned_q[i]), .insert(insert_q), .shift,
-          .key_i({1'b0, new_q}), .left_key(keys[i*KW+:KW]),
-          .left_lt(lt[i]), .lt_o(lt[i+1]), .key_o(keys[(i+1)*KW+:KW])
-      );
-    end
-  endgenerate
+  logic busy, shift, last_empty;
+  ragrig_topk_queue #(.KMAX(KMAX), .SW(SW), .TW(TW)) i_queue (
+      .clk, .rst, .load, .k, .in_valid(pick_q), .in_sum(picked_q[KEY-1:TW]),
+      .in_tag(picked_q[TW-1:0] + TW'(lane_q)), .in_ready(taking), .threshold, .busy, .shift,
+      .last_empty, .last_sum(out_sum), .last_tag(out_tag)
+  );
 
   // A threshold of the cycle before is never too small, but for a drain: see settled_q.
-  logic          draining_q, ready_q, settled_q;
+  logic          draining_q, ready_q;
+  logic [1:0]    settled_q;
   logic [CW-1:0] rank_q, k_q;
-  assign {out_found, out_sum, out_tag} = {!keys[KMAX*KW+KW-1], keys[KMAX*KW+:KEY]};
+  assign out_found = !last_empty;
   assign out_valid = draining_q;
   assign out_rank  = rank_q;
   assign out_last  = rank_q == 0;
   assign shift     = draining_q && out_ready;
-  assign idle      = (waiting == 0) && (filter_q == 0) && !insert_q && !draining_q && settled_q;
-  assign ready     = ready_q && !draining_q && settled_q;
+  assign idle      = (waiting == 0) && (filter_q == 0) && !pick_q && !busy && !draining_q && settled_q[1];
+  assign ready     = ready_q && !draining_q && settled_q[1];
 
   always_ff @(posedge clk) begin
-    threshold_q <= keys[KMAX*KW+:KW];
-    ready_q     <= full == 0;
-    settled_q   <= !rst && !draining_q;
+    ready_q   <= full == 0;
+    settled_q <= {settled_q[0], 1'b1} & {2{!rst && !draining_q}};
     if (load) k_q <= k;
     if (rst) begin
-      threshold_q <= {KW{1'b1}};
-      draining_q  <= 1'b0;
-      rank_q      <= '0;
+      draining_q <= 1'b0;
+      rank_q     <= '0;
     end else if (draining_q) begin
       if (shift) rank_q <= rank_q - 1'b1;
       if (shift && out_last) draining_q <= 1'b0;

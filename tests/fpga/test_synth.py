@@ -40,6 +40,13 @@ def test_the_decode_lane_is_small() -> None:
     assert (lane.ramb18, lane.dsp) == (16, 0)
 
 
+def test_sixteen_lanes_and_the_exact_queue_fit_their_budget() -> None:
+    core = Used(**json.loads(REPORT.read_text())["core_16_lanes"])
+    assert core.lut <= 14_000
+    assert core.ff <= 19_000
+    assert (core.ramb18, core.dsp) == (256, 0)
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize(
     "unit",
