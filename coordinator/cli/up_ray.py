@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.supervisor.node import NodeView
-from coordinator.supervisor.readiness import Readiness
 from ragschema.errors import InvalidInput, RagrigError
 
 if TYPE_CHECKING:
     from coordinator.cli.up_view import UpView
     from coordinator.ray_engine.engine import RayEngine
+    from coordinator.supervisor.readiness import Readiness
     from coordinator.supervisor.supervisor import SupervisorOptions
     from ragschema.rig import RigConfig
 
@@ -80,15 +79,17 @@ def check_replan(wanted: bool) -> None:
 
 def planned_on_ray(plan: Path, base: RigConfig) -> RigConfig:
     """The rig of a plan for cores; a rig with a plan's batches for other devices."""
-    from coordinator.export.plan import planned_rig
+    from coordinator.export.plan import is_for_cores, planned_rig
+    from coordinator.ray_engine.placement import replicated
     from ragschema.planner.plan_file import read_plan
 
-    return planned_rig(read_plan(plan), base)
+    read = read_plan(plan)
+    rig = planned_rig(read, base)
+    return replicated(rig) if is_for_cores(read) else rig
 
 
 def _up(view: UpView) -> Callable[[RayEngine, Readiness], None]:
     def up(engine: RayEngine, readiness: Readiness) -> None:
-        views: tuple[NodeView, ...] = engine.views()
-        view.up_with(views, readiness)
+        view.up_with(engine.views(), readiness)
 
     return up

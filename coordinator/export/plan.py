@@ -22,11 +22,15 @@ def planned_rig(plan: StoredPlan, rig: RigConfig) -> RigConfig:
     Raises:
         RagrigError: the rig file has not what the plan needs.
     """
-    on_devices = [group for group in plan.groups if group.device is not None]
-    if all(group.device == CORE for group in on_devices):
-        cores = sum(group.accelerators for group in on_devices)
+    if is_for_cores(plan):
+        cores = sum(group.accelerators for group in plan.groups if group.device is not None)
         return rig_for(plan, rig, range(cores))
     return with_batches(rig, plan.stages)
+
+
+def is_for_cores(plan: StoredPlan) -> bool:
+    """Whether it says which nodes there are, and not only how large their batches are."""
+    return all(group.device in (CORE, None) for group in plan.groups)
 
 
 def with_batches(rig: RigConfig, planned: Mapping[str, tuple[int, int, int]]) -> RigConfig:

@@ -43,6 +43,20 @@ def on_ray(rig: RigConfig) -> RigConfig:
     )
 
 
+def replicated(rig: RigConfig) -> RigConfig:
+    """A planned rig with as many copies of every LLM node as each shard has of nodes.
+
+    A plan says what runs once; where a shard's nodes may be lost, so may the others.
+    """
+    copies = range(rig.replicas)
+    nodes = tuple(
+        replace(node, name=f"{node.name}{f'-{copy}' * (rig.replicas > 1)}")
+        for node in rig.llm_nodes
+        for copy in copies
+    )
+    return replace(rig, llm_nodes=nodes)
+
+
 def needs_of(rig: RigConfig) -> tuple[Need, ...]:
     """One per node that has no address yet; replicas of a shard lie side by side.
 
