@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from coordinator.nodes.card_work import CardWork
+from coordinator.nodes.device_work import DeviceWork
 from coordinator.nodes.engine_work import EngineWork
 from coordinator.nodes.work import NodeWork
 from coordinator.recall.collector import RecallCollector
@@ -76,6 +77,7 @@ class Metrics:
         registry: for further collectors, such as the REST edge's.
         node_work: what retrieval nodes tell of themselves.
         engine_work: what the engines of LLM nodes tell.
+        device_work: how the roles of LLM nodes share their devices.
         card_work: what the cards of retrieval nodes tell.
         workload: what questions are like.
     """
@@ -86,6 +88,8 @@ class Metrics:
         self.registry.register(self.node_work)
         self.engine_work = EngineWork()
         self.registry.register(self.engine_work)
+        self.device_work = DeviceWork()
+        self.registry.register(self.device_work)
         self.card_work = CardWork()
         self.registry.register(self.card_work)
         self.workload = Workload()

@@ -9,6 +9,7 @@ import typer
 
 from llm_node import arguments
 from llm_node.config import LlmOptions
+from llm_node.device.lanes import parse_shares
 from llm_node.engine_options import parse_engine
 from llm_node.libraries import prepare_environment
 from ragschema import procs
@@ -58,6 +59,7 @@ def serve(
     data: arguments.DataDir = None,
     api_key_env: arguments.ApiKeyEnv = None,
     threads: arguments.Threads = 1,
+    shares: arguments.Shares = "",
     kv_mib: arguments.KvMib = None,
     engine: arguments.EngineText = "",
     max_running: arguments.MaxRunning = 8,
@@ -74,9 +76,10 @@ def serve(
             hint="use DEBUG, INFO, WARNING, ERROR",
         )
     procs.setup_logging(name, log_level.upper())
+    played = _roles(roles)
     options = LlmOptions(
         name=name,
-        roles=_roles(roles),
+        roles=played,
         embedder=embedder,
         generator=generator,
         reranker=reranker,
@@ -85,6 +88,7 @@ def serve(
         data_dir=data,
         api_key_env=api_key_env,
         threads=threads,
+        shares=parse_shares(shares, played),
         engine=parse_engine(engine, kv_mib),
         max_running=max_running,
         max_waiting=max_waiting,

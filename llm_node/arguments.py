@@ -34,6 +34,10 @@ ApiKeyEnv = Annotated[
     str | None, typer.Option(help="Environment variable with the upstream server's API key.")
 ]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a model.")]
+Shares = Annotated[
+    str,
+    typer.Option(help="Of a device's time, such as generate=3,embed=1; roles not named have 1."),
+]
 KvMib = Annotated[
     int | None, typer.Option(min=1, help="KV cache in MiB; default: a share of free memory.")
 ]

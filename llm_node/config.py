@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class LlmOptions:
         rewrite_tokens: that may be written in one Rewrite call.
         api_key_env: environment variable with the upstream server's key.
         threads: CPU threads of one forward pass.
+        shares: of a device's time by role, in proportion; one that is not named has 1.
         data_dir: the rig's collections, for the role index_scan.
         engine: of an ``hf:`` generator.
         max_running: generations under way at once.
@@ -68,6 +70,7 @@ class LlmOptions:
     data_dir: Path | None = None
     api_key_env: str | None = None
     threads: int = 1
+    shares: Mapping[Role, float] = field(default_factory=dict)
     engine: EngineConfig = field(default_factory=EngineConfig)
     max_running: int = 8
     max_waiting: int = 128

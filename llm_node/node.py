@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from llm_node.config import LlmOptions
+from llm_node.device.lanes import NodeDevices
+from llm_node.device.scheduler import Lane
 from llm_node.embed.scheduler import EmbedScheduler
 from llm_node.engine.request import EngineStats
 from llm_node.libraries import set_torch_threads
+from llm_node.needs import api_key_of, check_generator, reranker_of
 from llm_node.rerank.queue import RerankQueue
 from llm_node.rewrite.rewriter import Rewriter
 from llm_node.rewrite.template import load_template
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Roles that a generator plays.
 WRITERS = (Role.GENERATE, Role.PREFILL, Role.DECODE, Role.REWRITE)
+#: The device of the embedder and the reranker.
+_ENCODERS_ON: Final = "cpu"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,11 @@ class EngineStatus:
 
 
 class LoadedNode:
-    """The models behind the service; a role that was not asked for is None."""
+    """The models behind the service; a role that was not asked for is None.
+
+    Attributes:
+        devices: whose time the roles share; to be started when all models are attached.
+    """
 
     def __init__(self, options: LlmOptions, embedder: Embedder | None) -> None:
         self.options = options
@@ -57,12 +65,14 @@ class LoadedNode:
         self._reranker: Reranker | None = None
         self._reranks: RerankQueue | None = None
         self._scheduler: EmbedScheduler | None = None
+        self.devices = NodeDevices(options.shares, options.threads, options.max_waiting)
         if embedder is not None:
-            limits = options.limits
             self._scheduler = EmbedScheduler(
-                embedder, options.max_waiting, limits.max_pending_embed_bytes
+                embedder,
+                self.devices.lane(_ENCODERS_ON, Role.EMBED),
+                options.max_waiting,
+                options.limits.max_pending_embed_bytes,
             )
-            self._scheduler.start()
 
     def attach(self, generator: Generator) -> None:
         """Adds the generator, which may use this node's embedder."""
@@ -93,7 +103,7 @@ class LoadedNode:
     def attach_reranker(self, reranker: Reranker) -> None:
         """Adds the reranker and its queue."""
         self._reranker = reranker
-        self._reranks = RerankQueue(reranker, self.options.max_waiting)
+        self._reranks = RerankQueue(reranker, self.devices.lane(_ENCODERS_ON, Role.RERANK))
 
     @property
     def reranks(self) -> RerankQueue:
@@ -108,6 +118,13 @@ class LoadedNode:
         if self._scheduler is None:
             raise self._lacks(Role.EMBED)
         return self._scheduler
+
+    def engine_lane(self) -> Lane | None:
+        """One for all roles of the engine; None when the generator runs elsewhere."""
+        if not self.options.generator.startswith("hf:"):
+            return None
+        played = [role for role in WRITERS if role in self.options.roles]
+        return self.devices.lane(self.options.engine.device, *played)
 
     @property
     def has_engine(self) -> bool:
@@ -149,8 +166,9 @@ class LoadedNode:
 
     def encoding_load(self) -> tuple[int, int]:
         """Requests to embed, to rerank and to scan, running and waiting."""
-        known = (self._scheduler, self._reranks, self._scanner)
-        queues = [queue for queue in known if queue is not None]
+        known = (self._reranks, self._scanner)
+        queues: list[EmbedScheduler | Lane] = [q.lane for q in known if q is not None]
+        queues += [] if self._scheduler is None else [self._scheduler]
         return (sum(queue.running for queue in queues), sum(queue.waiting for queue in queues))
 
     def engine_status(self) -> EngineStatus | None:
@@ -182,11 +200,8 @@ class LoadedNode:
         if self._generator is not None:
             await self._generator.close()
         if self._scheduler is not None:
-            await self._scheduler.close()
-        if self._reranks is not None:
-            self._reranks.close()
-        if self._scanner is not None:
-            self._scanner.close()
+            self._scheduler.close()
+        await self.devices.close()
 
     def _lacks(self, role: Role) -> IncompatibleRequest:
         return IncompatibleRequest(
@@ -202,7 +217,7 @@ async def load_node(options: LlmOptions) -> LoadedNode:
     Raises:
         InvalidInput, CorruptData: naming the option or file at fault.
     """
-    key = _api_key(options)
+    key = api_key_of(options)
     if {Role.EMBED, Role.RERANK, Role.INDEX_SCAN} & set(
         options.roles
     ) or options.generator.startswith("hf:"):
@@ -210,13 +225,14 @@ async def load_node(options: LlmOptions) -> LoadedNode:
     embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
     node = LoadedNode(options, embedder)
     if any(role in options.roles for role in WRITERS):
-        _check_generator(options)
+        check_generator(options)
         deps = GeneratorDeps(
             similarity=partial(_similarity, node.scheduler) if embedder else None,
             token_offsets=embedder.token_offsets if embedder else None,
             api_key=key,
             api_key_env=options.api_key_env,
             engine=options.engine,
+            lane=node.engine_lane(),
         )
         generator = load_generator(options.generator, deps)
         await generator.start()
@@ -225,13 +241,14 @@ async def load_node(options: LlmOptions) -> LoadedNode:
             template = load_template(options.rewrite_template)
             node.attach_rewriter(Rewriter(generator, template, options.rewrite_tokens))
     if Role.RERANK in options.roles:
-        node.attach_reranker(load_reranker(_reranker_of(options)))
+        node.attach_reranker(load_reranker(reranker_of(options)))
     if Role.INDEX_SCAN in options.roles:
-        node.attach_scanner(_scanner_of(options))
+        node.attach_scanner(_scanner_of(options, node.devices))
+    node.devices.start()
     return node
 
 
-def _scanner_of(options: LlmOptions) -> IndexScanner:
+def _scanner_of(options: LlmOptions, devices: NodeDevices) -> IndexScanner:
     if options.data_dir is None:
         raise InvalidInput(
             "the role index_scan has no collections",
@@ -240,33 +257,8 @@ def _scanner_of(options: LlmOptions) -> IndexScanner:
         )
     from llm_node.index_scan.scanner import IndexScanner
 
-    return IndexScanner(options.data_dir, options.engine.device, options.max_waiting)
-
-
-def _reranker_of(options: LlmOptions) -> str:
-    if options.reranker is None:
-        raise InvalidInput(
-            "the role rerank has no model",
-            field="reranker",
-            hint="name the directory of a cross-encoder with --reranker",
-        )
-    return options.reranker
-
-
-def _check_generator(options: LlmOptions) -> None:
-    """KV is moved between engines, and queries are written by language models."""
-    scheme = options.generator.partition(":")[0]
-    lacking = {"openai": {Role.PREFILL, Role.DECODE}}.get(scheme, set())
-    if scheme == "extractive":
-        lacking = {Role.PREFILL, Role.DECODE, Role.REWRITE}
-    wrong = sorted(lacking & set(options.roles))
-    if wrong:
-        others = " or openai:URL" if wrong == [Role.REWRITE] else ""
-        raise InvalidInput(
-            f"the generator {options.generator!r} cannot {' or '.join(wrong)}",
-            field="generator",
-            hint=f"use hf:DIR{others} for the roles {' and '.join(wrong)}",
-        )
+    device = options.engine.device
+    return IndexScanner(options.data_dir, device, devices.lane(device, Role.INDEX_SCAN))
 
 
 async def _similarity(scheduler: EmbedScheduler, question: str, sentences: Sequence[str]) -> F32:
@@ -277,17 +269,3 @@ async def _similarity(scheduler: EmbedScheduler, question: str, sentences: Seque
     )
     cosines: F32 = read.vectors @ asked.vectors[0]
     return cosines
-
-
-def _api_key(options: LlmOptions) -> str | None:
-    if options.api_key_env is None:
-        return None
-    key = os.environ.get(options.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise InvalidInput(
-            f"the environment variable {options.api_key_env} "
-            + ("holds no usable key" if key else "is not set"),
-            field="api_key_env",
-            hint="set it to the upstream server's key before starting the node",
-        )
-    return key

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from llm_node.device.scheduler import Lane
 from llm_node.engine.config import EngineConfig
 from ragschema.errors import InvalidInput
 from ragschema.types import (
@@ -51,7 +52,7 @@ class TokenizedPair(TokenizedText):
 
 
 class Reranker(Protocol):
-    """Scores texts for a query. Methods block; call them from one worker thread."""
+    """Scores texts for a query. Methods block; call them in the device's thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -66,7 +67,7 @@ class Reranker(Protocol):
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors. Methods block; call them from a worker thread."""
+    """Turns texts into vectors. Methods block; call them in the device's thread."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -122,6 +123,7 @@ class GeneratorDeps:
         api_key: for an upstream server; never logged.
         api_key_env: the variable the key came from, for messages.
         engine: of a generator that runs here, None for the defaults.
+        lane: of such a generator on its device; None: it has a device of its own.
     """
 
     similarity: Similarity | None = None
@@ -129,6 +131,7 @@ class GeneratorDeps:
     api_key: str | None = None
     api_key_env: str | None = None
     engine: EngineConfig | None = None
+    lane: Lane | None = None
 
 
 _GENERATORS: tuple[tuple[str, str], ...] = (

@@ -15,6 +15,7 @@ import numpy as np
 from llm_node.admission import Admission
 from llm_node.checks import check_generate, check_rewrite, check_scan, check_texts
 from llm_node.deadlines import context_of, events_within, within
+from llm_node.device.scheduler import LaneUsage
 from llm_node.index_scan.index_id import IndexId
 from llm_node.node import EngineStatus, LoadedNode
 from ragschema.errors import PayloadTooLarge
@@ -80,6 +81,7 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
             tokens_total=self._tokens,
             uptime_s=self._greeter.uptime_s(),
             engine=_engine_to_wire(self._node.engine_status()),
+            devices=[_share_to_wire(usage) for usage in self._node.devices.usage()],
         )
 
     async def Tokenize(
@@ -222,6 +224,18 @@ class LlmService(llm_pb2_grpc.LlmNodeServicer):
     async def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
         await self._node.close()
+
+
+def _share_to_wire(usage: LaneUsage) -> llm_pb2.DeviceShare:
+    return llm_pb2.DeviceShare(
+        device=usage.device,
+        roles=usage.name,
+        share=usage.weight,
+        units_total=usage.units,
+        busy_us_total=int(usage.busy_s * 1e6),
+        wait_us_total=int(usage.waited_s * 1e6),
+        longest_wait_us=int(usage.longest_wait_s * 1e6),
+    )
 
 
 def _engine_to_wire(status: EngineStatus | None) -> llm_pb2.EngineStatus | None:

@@ -29,6 +29,9 @@ def show_status(console: Console, status: Json) -> None:
     engines = [node for node in status["nodes"] if node["detail"].get("engine")]
     if engines:
         console.print(_engines(engines))
+    shared = [node for node in status["nodes"] if len(node["detail"].get("devices") or ()) > 1]
+    if shared:
+        console.print(_devices(shared))
     if status["collections"]:
         console.print(_collections(status))
     else:
@@ -78,6 +81,26 @@ def _engines(nodes: Sequence[Json]) -> Table:
             _share(engine["prefix_hit_rate"]),
             "-" if mean is None else f"{mean:.1f} tokens, {step_ms:.1f} ms",
         )
+    return table
+
+
+def _devices(nodes: Sequence[Json]) -> Table:
+    """Nodes on which roles share a device."""
+    table = Table(title="devices", title_justify="left")
+    for column in ("node", "device", "roles", "share", "of the time", "units", "mean wait"):
+        table.add_column(column)
+    for node in nodes:
+        for lane in node["detail"]["devices"]:
+            wait_ms = lane["wait_ms_mean"]
+            table.add_row(
+                node["name"],
+                printable(str(lane["device"])),
+                printable(str(lane["roles"])),
+                f"{lane['share']:g}",
+                _share(lane["time_share"]),
+                str(lane["units_total"]),
+                "-" if wait_ms is None else f"{wait_ms:.1f} ms",
+            )
     return table
 
 

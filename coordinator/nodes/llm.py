@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from coordinator.metrics import Metrics
 from coordinator.nodes.clients import Embedded, Found, LlmClient
+from coordinator.nodes.device_work import device_details
 from coordinator.nodes.engine_work import engine_detail
 from coordinator.nodes.health import NodeKind
 from coordinator.nodes.watched import WatchConfig, WatchedNode
@@ -127,6 +128,7 @@ class LlmNode(WatchedNode[LlmClient]):
         if reply.HasField("engine"):
             self._metrics.engine_work.told(self.name, reply.engine)
             engine = engine_detail(reply.engine)
+        self._metrics.device_work.told(self.name, reply.devices)
         return {
             "models": [{**asdict(m), "role": m.role.value} for m in self.models],
             "running": reply.running,
@@ -136,4 +138,5 @@ class LlmNode(WatchedNode[LlmClient]):
             "tokens_total": reply.tokens_total,
             "uptime_s": reply.uptime_s,
             "engine": engine,
+            "devices": device_details(reply.devices),
         }

@@ -42,6 +42,7 @@ def llm_command(programs: Programs, node: LlmNodeConfig, port: int, run: RunDir)
         *data,
         *key,
         *("--threads", str(node.threads)),
+        *_shares(node),
         *(() if node.kv_mib is None else ("--kv-mib", str(node.kv_mib))),
         *_engine(node),
         *("--max-running", str(node.max_running), "--max-waiting", str(node.max_waiting)),
@@ -54,6 +55,13 @@ def _rewriting(node: LlmNodeConfig) -> tuple[str, ...]:
         return ()
     template = ("--rewrite-template", node.rewrite_template) if node.rewrite_template else ()
     return ("--rewrite-tokens", str(node.rewrite_tokens), *template)
+
+
+def _shares(node: LlmNodeConfig) -> tuple[str, ...]:
+    given = node.shares.given()
+    return ("--shares", ",".join(f"{role}={share:g}" for role, share in given.items())) * bool(
+        given
+    )
 
 
 def _engine(node: LlmNodeConfig) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """The queue in front of an embedder.
 
-One forward pass runs at a time. Texts of requests that wait together share it.
-Urgent requests (queries, unless the caller says otherwise) go first, so that a
-question does not stand behind an ingestion; every fifth pass still belongs to
-the others.
+One forward pass runs at a time, in a turn on the device. Texts of requests that wait
+together share it: whoever comes before the turn takes part. Urgent requests (queries,
+unless the caller says otherwise) go first, so that a question does not stand behind an
+ingestion; every fifth pass still belongs to the others.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from llm_node.device.scheduler import Lane
 from llm_node.roles import Embedder, TokenizedText
 from ragschema.errors import InternalError, Overloaded, RagrigError, Unavailable
 from ragschema.types import F32, EmbedPurpose
@@ -47,7 +48,11 @@ class Embedded:
 
 @dataclass(eq=False)
 class _Job:
-    """One request on its way through the queue; the worker thread fills it."""
+    """One request on its way through the queue; the device's thread fills it.
+
+    Attributes:
+        closed: it failed, or the node shuts down: nothing of it runs any more.
+    """
 
     texts: Sequence[str]
     purpose: EmbedPurpose
@@ -57,9 +62,16 @@ class _Job:
     vectors: F32
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
+    closed: bool = False
     encoded: list[TokenizedText] | None = None
     #: Indices still to embed, the shortest text first: taken from the end.
     remaining: list[int] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something left to run."""
+        left = self.encoded is None or bool(self.remaining)
+        return left and not self.closed and not self.done.done()
 
     def encode(self, embedder: Embedder) -> None:
         self.encoded = encoded = embedder.encode(self.texts, self.purpose)
@@ -70,16 +82,23 @@ class EmbedScheduler:
     """Merges concurrent Embed calls into shared forward passes.
 
     Args:
-        embedder: used from one worker thread only.
+        embedder: used in the device's thread only.
+        lane: whose turns the passes get.
         max_waiting: requests that may wait; more raise Overloaded.
         max_pending_bytes: text that may wait.
         max_batch: texts in one forward pass.
     """
 
     def __init__(
-        self, embedder: Embedder, max_waiting: int, max_pending_bytes: int, max_batch: int = 32
+        self,
+        embedder: Embedder,
+        lane: Lane,
+        max_waiting: int,
+        max_pending_bytes: int,
+        max_batch: int = 32,
     ) -> None:
         self._embedder = embedder
+        self._lane = lane
         self._max_waiting = max_waiting
         self._max_pending_bytes = max_pending_bytes
         self._max_batch = max_batch
@@ -87,34 +106,27 @@ class EmbedScheduler:
         self._jobs: deque[_Job] = deque()
         self._pending_bytes = 0
         self._urgent_in_a_row = 0
-        self._wake = asyncio.Event()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
-        self._task: asyncio.Task[None] | None = None
+        #: Of the jobs: the event loop adds and removes, the device's thread picks.
+        self._lock = threading.Lock()
+        self._asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def running(self) -> int:
         """Requests of which a text has been taken up."""
-        return sum(job.started_s is not None for job in self._jobs)
+        return sum(job.started_s is not None for job in tuple(self._jobs))
 
     @property
     def waiting(self) -> int:
         """Requests of which no text has been taken up yet."""
-        return sum(job.started_s is None for job in self._jobs)
+        return sum(job.started_s is None for job in tuple(self._jobs))
 
-    def start(self) -> None:
-        """Starts serving; needs a running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Stops after the running pass; whoever still waits gets Unavailable."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    def close(self) -> None:
+        """Starts no further pass; whoever still waits gets Unavailable."""
         for job in self._jobs:
+            job.closed = True
             if not job.done.done():
                 job.done.set_exception(Unavailable("the node shuts down"))
-        self._worker.shutdown(wait=False)
 
     async def embed(
         self, texts: Sequence[str], purpose: EmbedPurpose, urgent: bool | None = None
@@ -134,8 +146,9 @@ class EmbedScheduler:
         try:
             await job.done
         finally:
-            self._jobs.remove(job)
-            self._pending_bytes -= job.size_bytes
+            with self._lock:
+                self._jobs.remove(job)
+                self._pending_bytes -= job.size_bytes
         assert job.encoded is not None
         assert job.started_s is not None
         return Embedded(
@@ -155,32 +168,48 @@ class EmbedScheduler:
                 hint="try again later, or send fewer texts at once",
             )
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        job = _Job(texts, purpose, urgent, size_bytes, done, vectors)
-        self._jobs.append(job)
-        self._pending_bytes += size_bytes
-        self._wake.set()
+        self._loop = asyncio.get_running_loop()
+        job = _Job(texts, purpose, urgent, size_bytes, self._loop.create_future(), vectors)
+        with self._lock:
+            self._jobs.append(job)
+            self._pending_bytes += size_bytes
+            asked, self._asked = self._asked, True
+        if not asked:
+            self._lane.ask(self._turn)
         return job
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _turn(self) -> bool:
+        """The device's thread: one pass; whether there are texts for another."""
+        with self._lock:
             jobs = self._next_jobs()
-            if not jobs:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            try:
-                await loop.run_in_executor(self._worker, self._pass, jobs)
-            except Exception as error:  # noqa: BLE001  one bad batch must not stop the queue
-                self._fail(jobs, error)
+        failure: Exception | None = None
+        try:
+            if jobs:
+                self._pass(jobs)
+        except Exception as error:  # noqa: BLE001  one bad batch must not stop the queue
+            failure = self._told(error)
             for job in jobs:
-                if not job.remaining and not job.done.done():
-                    job.done.set_result(None)
+                job.closed = True
+        self._tell([job for job in jobs if not job.open], failure)
+        with self._lock:
+            self._asked = any(job.open for job in self._jobs)
+            return self._asked
+
+    def _tell(self, ended: list[_Job], failure: Exception | None) -> None:
+        assert self._loop is not None, "a job has been admitted"
+        with contextlib.suppress(RuntimeError):  # the loop ended before the device
+            self._loop.call_soon_threadsafe(_settle, ended, failure)
+
+    def _told(self, error: Exception) -> Exception:
+        """What the callers are told of a failed pass."""
+        if isinstance(error, RagrigError):
+            return error
+        log.error("a forward pass failed", exc_info=error)
+        return InternalError(f"the embedder {self._embedder.info.name} failed on this batch")
 
     def _next_jobs(self) -> list[_Job]:
         """The first jobs of one kind that fill a pass; none when nothing waits."""
-        waiting = [job for job in self._jobs if not job.done.done()]
+        waiting = [job for job in self._jobs if job.open]
         urgent = [job for job in waiting if job.urgent]
         others = [job for job in waiting if not job.urgent]
         if others and (not urgent or self._urgent_in_a_row >= _URGENT_PASSES_IN_A_ROW):
@@ -202,7 +231,7 @@ class EmbedScheduler:
         return chosen
 
     def _pass(self, jobs: Sequence[_Job]) -> None:
-        """Worker thread: one forward pass over the longest texts of the jobs."""
+        """The device's thread: one forward pass over the longest texts of the jobs."""
         picked: list[tuple[_Job, int]] = []
         batch: list[TokenizedText] = []
         for job in jobs:
@@ -217,13 +246,15 @@ class EmbedScheduler:
         for (job, index), vector in zip(picked, vectors, strict=True):
             job.vectors[index] = vector
 
-    def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
-        if not isinstance(error, RagrigError):
-            log.error("a forward pass failed", exc_info=error)
-            error = InternalError(f"the embedder {self._embedder.info.name} failed on this batch")
-        for job in jobs:
-            if not job.done.done():
-                job.done.set_exception(error)
+
+def _settle(ended: Sequence[_Job], failure: Exception | None) -> None:
+    for job in ended:
+        if job.done.done():
+            continue
+        if failure is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(failure)
 
 
 def embed_now(

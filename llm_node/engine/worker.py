@@ -1,4 +1,4 @@
-"""One thread that runs the engine, and asyncio queues with its events."""
+"""The engine's turns on its device, and asyncio queues with its events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from llm_node.device.scheduler import Device, Lane, once
 from llm_node.engine.engine import Engine
 from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.request import Ended, EngineRequest, EngineStats, StepEvent
@@ -37,39 +38,54 @@ class _Command:
 class EngineWorker:
     """The engine's operations for one event loop; start() and close() once each.
 
-    All of the engine's work happens in one thread, so the engine needs no locks:
-    commands wait in a queue until the running step is over.
+    All of the engine's work happens in its device's thread, so the engine needs no locks:
+    commands wait in a queue until its next turn, which obeys them and runs a step.
 
     Args:
         max_waiting: live requests; more are refused.
+        lane: whose turns it gets; None: a device of its own.
     """
 
-    def __init__(self, engine: Engine, max_waiting: int = 1024) -> None:
+    def __init__(self, engine: Engine, max_waiting: int = 1024, lane: Lane | None = None) -> None:
         self.engine = engine
         self._max_live = max_waiting
+        self._own: Device | None = None
+        if lane is None:
+            self._own = Device("engine")
+            lane = self._own.lane("engine")
+        self._lane = lane
         self._commands: deque[_Command] = deque()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._asked = False
         self._closing = False
         self._broken: str | None = None
         self._streams: dict[str, _Queue] = {}
         #: The same, as the engine's thread knows it: only admitted requests.
         self._routes: dict[str, _Queue] = {}
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Starts the thread; call in the event loop that will use it."""
+        """Takes part from now on; call in the event loop that will use it."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        if self._own is not None:
+            self._own.start()
+        self._lane.ask(self._prepare)
 
     async def close(self) -> None:
-        """Ends every request and the thread, after the running step."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        """Ends every request, after the running step."""
+        with self._lock:
+            closed, self._closing = self._closing, True
+        if closed or self._loop is None:
+            return
+        with contextlib.suppress(Unavailable):  # the device was closed first
+            await self._lane.run(once(_nothing))
+        if self._own is not None:
+            await self._own.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for command in self._commands:
+            _fail(command.done, Unavailable("the engine was closed"))
         self._fail_streams(Unavailable("the engine was closed"))
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[StepEvent, None]:
@@ -169,50 +185,69 @@ class EngineWorker:
             self._enqueue(_Command(work, done))
 
     def _enqueue(self, command: _Command) -> None:
-        with self._wake:
+        with self._lock:
             if self._broken is not None:
                 raise InternalError(self._broken)
-            if self._closing or self._thread is None:
+            if self._closing or self._loop is None:
                 raise Unavailable("the engine is not running", hint="call start() first")
             self._commands.append(command)
-            self._wake.notify()
+        self._ask()
 
-    def _run(self) -> None:
-        """The engine's thread."""
+    def _ask(self) -> None:
+        """Asks for a turn unless one is asked for already."""
+        with self._lock:
+            if self._asked or self._closing or self._broken is not None:
+                return
+            self._asked = True
+        self._lane.ask(self._turn)
+
+    def _prepare(self) -> bool:
+        """The device's thread, before the first turn."""
         threads = self.engine.config.threads
         if threads is not None:
             set_torch_threads(threads)
+        return False
+
+    def _turn(self) -> bool:
+        """The device's thread: commands and one step; whether another is due at once."""
+        if self._closing:
+            return False
         try:
-            while self._wait():
-                self._obey()
-                events = self.engine.step()
-                self._deliver(events)
-                if self.engine.stalled:
-                    self._rest()
+            self._obey()
+            self._deliver(self.engine.step())
         except Exception as error:  # noqa: BLE001 - a failed step leaves an engine nobody can trust
-            _LOG.exception("the engine stopped")
-            with self._wake:
-                self._broken = f"the engine stopped: {error}"
-            self._tell(self._fail_streams, InternalError(self._broken))
+            self._break(error)
+            return False
+        busy = self.engine.has_work and not self.engine.stalled
+        with self._lock:
+            again = self._asked = bool(busy or self._commands)
+        if not again:
+            self._tell(self._look_later, self._next_look_s())
+        return again
+
+    def _break(self, error: Exception) -> None:
+        _LOG.exception("the engine stopped")
+        with self._lock:
+            self._broken = f"the engine stopped: {error}"
+        self._tell(self._fail_streams, InternalError(self._broken))
         for command in self._commands:
             self._tell(_fail, command.done, Unavailable("the engine was closed"))
 
-    def _wait(self) -> bool:
-        """Blocks until there is something to do; False at the end."""
-        with self._wake:
-            while not (self._closing or self._commands or self.engine.has_work):
-                deadline_s = self.engine.next_deadline_s()
-                left_s = None if deadline_s is None else deadline_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    break
-                self._wake.wait(left_s)
-            return not self._closing
+    def _next_look_s(self) -> float | None:
+        """Seconds until there may be something to do though nobody says so."""
+        if self.engine.stalled and self.engine.has_work:
+            return _STALLED_S  # everything waits for blocks that paused sequences hold
+        deadline_s = self.engine.next_deadline_s()
+        return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
 
-    def _rest(self) -> None:
-        """Everything waits for blocks that paused sequences hold."""
-        with self._wake:
-            if not self._commands and not self._closing:
-                self._wake.wait(_STALLED_S)
+    def _look_later(self, left_s: float | None) -> None:
+        """The event loop: the last turn decides when to look again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if left_s is not None and not self._closing:
+            assert self._loop is not None
+            self._timer = self._loop.call_later(left_s, self._ask)
 
     def _obey(self) -> None:
         while self._commands:
@@ -242,6 +277,10 @@ class EngineWorker:
     def _fail_streams(self, error: Exception) -> None:
         for queue in self._streams.values():
             queue.put_nowait(error)
+
+
+def _nothing() -> None:
+    """A unit behind which no earlier one runs."""
 
 
 def _dispatch(routed: list[tuple[_Queue, StepEvent]]) -> None:

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from llm_node.device.scheduler import Lane
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.engine import Engine
 from llm_node.engine.request import Ended, EngineRequest, Finish, Paused, TokenOut
@@ -57,7 +58,7 @@ def load(rest: str, deps: GeneratorDeps) -> HfGenerator:
     directory = Path(rest).expanduser().absolute()
     engine = Engine.load(directory, deps.engine or EngineConfig())
     _warm_up(engine)
-    return HfGenerator(directory, engine, load_chat_tokenizer(directory))
+    return HfGenerator(directory, engine, load_chat_tokenizer(directory), deps.lane)
 
 
 def load_chat_tokenizer(directory: Path) -> Any:
@@ -88,9 +89,11 @@ def _warm_up(engine: Engine) -> None:
 
 
 class HfGenerator:
-    """A Generator over one engine."""
+    """A Generator over one engine, whose steps are turns of a lane."""
 
-    def __init__(self, directory: Path, engine: Engine, tokenizer: Any) -> None:
+    def __init__(
+        self, directory: Path, engine: Engine, tokenizer: Any, lane: Lane | None = None
+    ) -> None:
         self.engine = engine
         self._tokenizer = tokenizer
         self._borders = load_tokenizer(directory / "tokenizer.json")
@@ -98,7 +101,7 @@ class HfGenerator:
         self._eos = engine.model.eos | (frozenset() if own is None else {int(own)})
         self._stops = () if tokenizer.chat_template else PLAIN_STOPS
         self._texts = TokenTexts(tokenizer)
-        self._worker = EngineWorker(engine)
+        self._worker = EngineWorker(engine, lane=lane)
         self._numbers = itertools.count()
         self._info = ModelInfo(
             role=Role.GENERATE,
@@ -114,7 +117,7 @@ class HfGenerator:
 
     @property
     def worker(self) -> EngineWorker:
-        """The engine's thread, for roles that speak tokens."""
+        """The engine's turns, for roles that speak tokens."""
         return self._worker
 
     def token_offsets(self, texts: Sequence[str]) -> list[I32]:
@@ -122,7 +125,7 @@ class HfGenerator:
         return [encoding_offsets(encoding) for encoding in encodings]
 
     async def start(self) -> None:
-        """Starts the engine's thread."""
+        """Lets the engine have turns."""
         await self._worker.start()
 
     async def close(self) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from llm_node.admission import Admission
+from llm_node.device.scheduler import Lane, once
 from llm_node.index_scan.centroids import CentroidScan
 from llm_node.index_scan.index_id import IndexId
 from ragschema.errors import InvalidInput, NotFound
@@ -37,27 +34,18 @@ class IndexScanner:
     Args:
         data_dir: the rig's, as on the coordinator's machine.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        max_waiting: calls that may wait; more raise Overloaded.
+        lane: bounds the calls that may wait, and runs them in order.
 
     Raises:
         InvalidInput: there is no such device.
     """
 
-    def __init__(self, data_dir: Path, device: str, max_waiting: int) -> None:
+    def __init__(self, data_dir: Path, device: str, lane: Lane) -> None:
         self._data_dir = data_dir
         self._device = _device(device)
-        self._calls = Admission("index scans", 1, max_waiting)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index-scan")
+        self.lane = lane
         self._loaded: OrderedDict[IndexId, CentroidScan] = OrderedDict()
         self.info = ModelInfo(Role.INDEX_SCAN, f"index_scan:{device}", "index-scan-1", None, None)
-
-    @property
-    def running(self) -> int:
-        return self._calls.running
-
-    @property
-    def waiting(self) -> int:
-        return self._calls.waiting
 
     async def scan(self, index: IndexId, queries: F32, nprobe: int) -> Scanned:
         """Nearest lists of each query.
@@ -68,14 +56,11 @@ class IndexScanner:
             InvalidInput: the queries do not fit it.
             Overloaded: too many calls wait already.
         """
-        loop = asyncio.get_running_loop()
-        async with self._calls.slot() as queue_us:
-            started_s = time.monotonic()
-            lists = await loop.run_in_executor(self._worker, self._scan, index, queries, nprobe)
-            return Scanned(lists, queue_us, int((time.monotonic() - started_s) * 1e6))
+        done = await self.lane.run(once(self._scan, index, queries, nprobe))
+        return Scanned(done.value, done.waited_us, done.ran_us)
 
     def _scan(self, index: IndexId, queries: F32, nprobe: int) -> I32:
-        """Worker thread."""
+        """The device's thread."""
         found = self._loaded.get(index)
         if found is None:
             found = self._loaded[index] = self._load(index)
@@ -97,10 +82,6 @@ class IndexScanner:
         arrays = read_index_arrays(directory, manifest)
         assert arrays is not None, "the manifest names an index"
         return CentroidScan(arrays, manifest.metric, self._device)
-
-    def close(self) -> None:
-        """Lets the running scan end."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _device(name: str) -> torch.device:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm_node.admission import Admission
+from llm_node.device.scheduler import Lane
 from llm_node.roles import Reranker
 from llm_node.tiles import tiles
 from ragschema.types import F32
@@ -34,47 +31,33 @@ class Ranked:
 
 
 class RerankQueue:
-    """Runs passes in one worker thread; a cancelled call ends between two of them.
+    """One call at a time, each pass in a turn of its own on the device.
 
     Args:
-        max_waiting: calls that may wait; more raise Overloaded.
+        lane: bounds the calls that may wait, and runs them in order.
     """
 
-    def __init__(self, reranker: Reranker, max_waiting: int) -> None:
+    def __init__(self, reranker: Reranker, lane: Lane) -> None:
         self._reranker = reranker
-        self._calls = Admission("rerank calls", 1, max_waiting)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rerank")
-
-    @property
-    def running(self) -> int:
-        return self._calls.running
-
-    @property
-    def waiting(self) -> int:
-        return self._calls.waiting
+        self.lane = lane
 
     async def rank(self, query: str, texts: Sequence[str]) -> Ranked:
-        """Scores of texts for a query.
+        """Scores of texts for a query; being cancelled ends it between two passes.
 
         Raises:
             Overloaded: too many calls wait already.
             InternalError: the model's scores are not finite.
         """
-        loop = asyncio.get_running_loop()
-        async with self._calls.slot() as queue_us:
-            started_s = time.monotonic()
-            pairs = await loop.run_in_executor(self._worker, self._reranker.encode, query, texts)
-            scores = np.empty(len(pairs), dtype=np.float32)
-            for rows in tiles([len(pair.ids) for pair in pairs]):
-                batch = [pairs[row] for row in rows]
-                scores[rows] = await loop.run_in_executor(
-                    self._worker, self._reranker.forward, batch
-                )
-            compute_us = int((time.monotonic() - started_s) * 1e6)
-        tokens = sum(len(pair.ids) for pair in pairs)
-        truncated = sum(pair.truncated for pair in pairs)
-        return Ranked(scores, tokens, truncated, queue_us, compute_us)
+        done = await self.lane.run(self._passes(query, texts))
+        return replace(done.value, queue_us=done.waited_us, compute_us=done.ran_us)
 
-    def close(self) -> None:
-        """Lets the running pass end."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+    def _passes(self, query: str, texts: Sequence[str]) -> Generator[None, None, Ranked]:
+        """The device's thread."""
+        pairs = self._reranker.encode(query, texts)
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for number, rows in enumerate(tiles([len(pair.ids) for pair in pairs])):
+            if number:
+                yield
+            scores[rows] = self._reranker.forward([pairs[row] for row in rows])
+        tokens = sum(len(pair.ids) for pair in pairs)
+        return Ranked(scores, tokens, sum(pair.truncated for pair in pairs))

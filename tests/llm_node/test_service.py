@@ -61,7 +61,9 @@ def address(data_dir: Path, long_llama: Path) -> Iterator[str]:
     write_collection(directory, "notes", content)
     names = "embed,generate,rerank,rewrite,index_scan"
     roles = ("--roles", names, "--reranker", str(cross), "--data", str(directory))
-    with node_process(directory, "--generator", f"hf:{long_llama}", *roles, *limits) as found:
+    shares = ("--shares", "generate=3,embed=0.5")
+    model = ("--generator", f"hf:{long_llama}")
+    with node_process(directory, *model, *roles, *shares, *limits) as found:
         yield found
 
 
@@ -86,6 +88,10 @@ async def _status(client: NodeClient, stub: Any) -> llm_pb2.LlmStatusReply:
         stub.Status, llm_pb2.LlmStatusRequest(), _soon()
     )
     return reply
+
+
+async def _lanes(client: NodeClient, stub: Any) -> dict[str, llm_pb2.DeviceShare]:
+    return {one.roles: one for one in (await _status(client, stub)).devices}
 
 
 async def _until(client: NodeClient, stub: Any, running: int, waiting: int) -> None:
@@ -147,6 +153,33 @@ async def test_status_tells_what_the_engine_does(client: NodeClient, stub: Any) 
     assert after.prefix_hit_tokens_total > before.prefix_hit_tokens_total
     assert (after.running, after.waiting, after.kv_blocks_used) == (0, 0, 0)
     assert after.kv_blocks * after.block_tokens >= after.max_tokens > 0
+
+
+async def test_all_roles_share_the_device(client: NodeClient, stub: Any) -> None:
+    before = await _lanes(client, stub)
+    units = before["embed"].units_total
+    shares = {roles: (one.device, one.share) for roles, one in before.items()}
+    assert shares == {
+        "embed": ("cpu", 0.5),
+        "generate+rewrite": ("cpu", 4.0),
+        "rerank": ("cpu", 1.0),
+        "index_scan": ("cpu", 1.0),
+    }
+    async with aclosing(client.stream(stub.Generate, generate_to_wire(ENDLESS), _soon())) as stream:
+        await anext(stream)
+        rerank = llm_pb2.RerankRequest(query="the cat", texts=["a dog"] * 200)
+        await asyncio.gather(
+            _embed(client, stub, ["some text"] * 40), client.call(stub.Rerank, rerank, _soon())
+        )
+        async with asyncio.timeout(60):  # an answer may come before its last turn is counted
+            while (after := await _lanes(client, stub))["embed"].units_total != units + 2:
+                await asyncio.sleep(0.01)
+    gained = {roles: one.units_total - before[roles].units_total for roles, one in after.items()}
+    assert gained["rerank"] > 1
+    assert gained["generate+rewrite"] > gained["rerank"]
+    assert gained["index_scan"] == 0
+    assert after["embed"].busy_us_total > before["embed"].busy_us_total
+    assert after["embed"].longest_wait_us > 0
 
 
 async def test_rerank(client: NodeClient, stub: Any) -> None:

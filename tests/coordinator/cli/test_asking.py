@@ -9,8 +9,9 @@ import pytest
 
 from coordinator.cli.app import run
 from coordinator.cli.conditions import parse_filters
+from coordinator.nodes.device_work import device_details
 from coordinator.nodes.engine_work import engine_detail
-from ragschema.wire.llm_pb2 import EngineStatus
+from ragschema.wire.llm_pb2 import DeviceShare, EngineStatus
 from tests.coordinator.cli.helpers import (
     ANSWER,
     COLLECTION,
@@ -206,7 +207,16 @@ def test_status_shows_what_engines_do(capsys: pytest.CaptureFixture[str]) -> Non
         preempted_total=7, kv_blocks_used=30, kv_blocks=120, block_tokens=16,
     )  # fmt: skip
     models = [{"name": "hf:m", "role": "generate"}, {"name": "hf:m", "role": "rewrite"}]
-    detail = {"engine": engine_detail(asked), "models": models}
+    lanes = [
+        DeviceShare(device="cpu", roles="generate+rewrite", share=4, busy_us_total=75),
+        DeviceShare(
+            device="cpu", roles="embed", share=1, units_total=2, busy_us_total=25,
+            wait_us_total=8400,
+        ),
+    ]  # fmt: skip
+    detail = {
+        "engine": engine_detail(asked), "models": models, "devices": device_details(lanes)
+    }  # fmt: skip
     node = {**reply["nodes"][0], "name": "llm-0", "detail": detail}
     with serving({STATUS: (200, {**reply, "nodes": [*reply["nodes"], node]})}) as fake:
         assert run(["status", "--url", fake.url]) == 0
@@ -214,6 +224,9 @@ def test_status_shows_what_engines_do(capsys: pytest.CaptureFixture[str]) -> Non
     assert "engines" in shown
     for part in ("3 running", "2 waiting", "25% of", "12.5 tokens", " 7 ", "hf:m (generate"):
         assert part in shown
+    assert "devices" in shown
+    for row in ("llm-0 cpu generate+rewrite 4 75% 0 -", "llm-0 cpu embed 1 25% 2 4.2 ms"):
+        assert row in shown
 
 
 def test_running_rig_is_found_by_its_data_dir_and_key(

@@ -53,7 +53,7 @@ def test_an_engine_s_options_reach_its_node(tmp_path: Path) -> None:
     rig = parse_rig(
         """
 llm_nodes:
-- {name: llm, generator: "hf:m", kv_mib: 64,
+- {name: llm, generator: "hf:m", kv_mib: 64, shares: {generate: 3, embed: 0.5},
    engine: {step_tokens: 256, block_tokens: 32, max_tokens_per_request: 1024, prefix_reuse: false}}
 - {name: plain, roles: [embed]}
 """,
@@ -66,7 +66,9 @@ llm_nodes:
     assert option(argv, "--engine") == (
         "block_tokens=32,max_tokens_per_request=1024,step_tokens=256,prefix_reuse=False"
     )
+    assert option(argv, "--shares") == "embed=0.5,generate=3"
     assert "--engine" not in specs["plain"].command(0)
+    assert "--shares" not in specs["plain"].command(0)
 
 
 def test_models_and_prompts_of_other_roles_reach_their_node(tmp_path: Path) -> None:

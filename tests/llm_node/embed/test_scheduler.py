@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import numpy as np
 import pytest
 
+from llm_node.device.scheduler import Device
 from llm_node.embed.scheduler import EmbedScheduler
 from llm_node.roles import TokenizedText
 from ragschema.errors import InternalError, Overloaded, Unavailable
@@ -44,12 +45,20 @@ async def model() -> _Lengths:
 
 
 @pytest.fixture
-async def queue(model: _Lengths) -> AsyncIterator[EmbedScheduler]:
-    scheduler = EmbedScheduler(model, max_waiting=3, max_pending_bytes=1000, max_batch=4)
-    scheduler.start()
-    yield scheduler
+async def device(model: _Lengths) -> AsyncIterator[Device]:
+    device = Device("cpu")
+    yield device
     model.gate.set()
-    await scheduler.close()
+    await device.close()
+
+
+@pytest.fixture
+def queue(model: _Lengths, device: Device) -> Iterator[EmbedScheduler]:
+    lane = device.lane("embed")
+    scheduler = EmbedScheduler(model, lane, max_waiting=3, max_pending_bytes=1000, max_batch=4)
+    device.start()
+    yield scheduler
+    scheduler.close()
 
 
 async def _until_running(queue: EmbedScheduler, running: int) -> None:
@@ -93,22 +102,22 @@ async def test_queries_overtake_an_ingestion(model: _Lengths, queue: EmbedSchedu
     query = asyncio.create_task(queue.embed(["b"], QUERY))
     await asyncio.sleep(0)
     model.gate.set()
-    await query
-    assert not ingest.done()
-    await ingest
-    assert model.passes[1] == [1]
+    await asyncio.gather(query, ingest)
+    assert model.passes == [[20] * 4, [1], [20] * 4, [20] * 4]
 
 
-async def test_a_flood_of_queries_does_not_starve_an_ingestion(model: _Lengths) -> None:
-    scheduler = EmbedScheduler(model, max_waiting=100, max_pending_bytes=10**6, max_batch=1)
+async def test_a_flood_of_queries_does_not_starve_an_ingestion(
+    model: _Lengths, device: Device
+) -> None:
+    lane = device.lane("embed")
+    scheduler = EmbedScheduler(model, lane, max_waiting=100, max_pending_bytes=10**6, max_batch=1)
     model.gate.clear()
     queries = [asyncio.create_task(scheduler.embed(["q"], QUERY)) for _ in range(20)]
     ingest = asyncio.create_task(scheduler.embed(["aa"], PASSAGE))
     await asyncio.sleep(0)
-    scheduler.start()
+    device.start()
     model.gate.set()
     await asyncio.gather(*queries, ingest)
-    await scheduler.close()
     assert model.passes.index([2]) == 4
 
 
@@ -154,10 +163,11 @@ async def test_failing_pass_fails_its_requests_alone(queue: EmbedScheduler) -> N
     assert (queue.running, queue.waiting) == (0, 0)
 
 
-async def test_closing_answers_those_who_wait(model: _Lengths) -> None:
-    scheduler = EmbedScheduler(model, 4, 1000)
+async def test_closing_answers_those_who_wait(model: _Lengths, device: Device) -> None:
+    scheduler = EmbedScheduler(model, device.lane("embed"), 4, 1000)
     task = asyncio.create_task(scheduler.embed(["a"], PASSAGE))
     await asyncio.sleep(0)
-    await scheduler.close()
+    scheduler.close()
     with pytest.raises(Unavailable, match="shuts down"):
         await task
+    assert (scheduler.running, scheduler.waiting) == (0, 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm_node.device.scheduler import Device, Lane
 from llm_node.rerank import cross_encoder
 from llm_node.rerank.cross_encoder import CrossEncoder
 from llm_node.rerank.queue import RerankQueue
@@ -18,6 +20,14 @@ from tests.llm_node.checkpoints import save_tiny_bert, save_tiny_cross_encoder
 
 QUERY = "the cat sat"
 TEXTS = ["a dog ran", "the cat sat on the dog", "cat", "the dog sat on a passage : query"]
+
+
+@pytest.fixture
+async def lane() -> AsyncIterator[Lane]:
+    device = Device("cpu")
+    device.start()
+    yield device.lane("rerank", max_waiting=1)
+    await device.close()
 
 
 def _reference(directory: Path, query: str, texts: list[str]) -> F32:
@@ -93,16 +103,15 @@ def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:
         cross_encoder.load(str(directory))
 
 
-async def test_the_queue_scores_in_order_and_is_bounded(tmp_path: Path) -> None:
+async def test_the_queue_scores_in_order(tmp_path: Path, lane: Lane) -> None:
     encoder = cross_encoder.load(str(save_tiny_cross_encoder(tmp_path / "cross")))
-    queue = RerankQueue(encoder, 1)
+    queue = RerankQueue(encoder, lane)
     done = await queue.rank(QUERY, TEXTS * 20)
     alone = encoder.forward(encoder.encode(QUERY, TEXTS))
     np.testing.assert_allclose(done.scores, np.tile(alone, 20), atol=1e-5)
-    assert (done.truncated, queue.running, queue.waiting) == (0, 0, 0)
+    assert (done.truncated, lane.running, lane.waiting) == (0, 0, 0)
     assert done.tokens == sum(len(pair.ids) for pair in encoder.encode(QUERY, TEXTS)) * 20
     assert len((await queue.rank(QUERY, [])).scores) == 0
-    queue.close()
 
 
 class _Slow(CrossEncoder):
@@ -116,11 +125,10 @@ class _Slow(CrossEncoder):
         return []
 
 
-async def test_too_many_calls_are_refused() -> None:
+async def test_too_many_calls_are_refused(lane: Lane) -> None:
     import asyncio
 
-    queue = RerankQueue(_Slow(), 1)
+    queue = RerankQueue(_Slow(), lane)
     calls = [asyncio.ensure_future(queue.rank("q", [])) for _ in range(3)]
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert [isinstance(one, Overloaded) for one in done] == [False, False, True]
-    queue.close()
