@@ -73,6 +73,7 @@ def up(
         replanning.Patience(replan_window, replan_dwell, replan_gain),
     )  # fmt: skip
     settings = SupervisorOptions(readyz_timeout_s=ready_timeout, replan=watched)
+    base = rig
     if engine is up_ray.Engine.LOCAL and plan is not None:
         rig = _planned(rig, plan)
     key_file = rig.coordinator.api_key_file
@@ -82,7 +83,7 @@ def up(
         up_ray.check_replan(watched is not None)
         up_ray.up_on_ray(rig, plan, ray_address, view, settings)
     else:
-        asyncio.run(serve_rig(rig, view.changed, view.up, settings))
+        asyncio.run(serve_rig(rig, view.changed, view.up, settings, base))
     view.stopped()
 
 

@@ -41,9 +41,13 @@ class Leaving:
         return tuple(self._tasks.values())
 
     def let_go(self, nodes: Iterable[Node]) -> None:
-        """Nobody chooses these nodes any more; calls under way at them may end."""
-        for node in nodes:
-            task = asyncio.get_running_loop().create_task(self._leave(node))
+        """Nobody new chooses these nodes; calls under way at them may end.
+
+        They go once all of them are idle: what one has read may be written by another.
+        """
+        together = tuple(nodes)
+        for node in together:
+            task = asyncio.get_running_loop().create_task(self._leave(node, together))
             self._tasks[task] = node
             task.add_done_callback(self._tasks.pop)
 
@@ -54,7 +58,7 @@ class Leaving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _leave(self, node: Node) -> None:
+    async def _leave(self, node: Node, together: tuple[Node, ...]) -> None:
         config = self._config
         now_s = idle_since_s = time.monotonic()
         give_up_s = now_s + config.longest_s
@@ -62,7 +66,7 @@ class Leaving:
             while now_s < give_up_s and now_s - idle_since_s < config.quiet_s:
                 await asyncio.sleep(config.period_s)
                 now_s = time.monotonic()
-                if node.inflight:
+                if any(each.inflight for each in together):
                     idle_since_s = now_s
         finally:
             await node.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 from coordinator.metrics import Metrics
@@ -224,20 +224,31 @@ class NodePool:
         return bool(self._players(Role.GENERATE, fingerprint, tried))
 
     def _usable(self, role: Role, fingerprint: str | None, tried: frozenset[str]) -> list[LlmNode]:
-        return [
-            n
-            for n in self._crew.llm
-            if n.ready
-            and n.name not in tried
-            and n.model(role) is not None
-            and (fingerprint is None or _runs(n, fingerprint))
-        ]
+        """Nodes that are leaving only where no other has the role: what was begun before the
+        rig changed may still need them."""
+        left = [n for n in self._leaving.nodes if isinstance(n, LlmNode)]
+        return _able(self._crew.llm, role, fingerprint, tried) or _able(
+            left, role, fingerprint, tried
+        )
 
     def _least_busy(self, nodes: list[LlmNode]) -> LlmNode:
         least = min(n.inflight for n in nodes)
         idle = [n for n in nodes if n.inflight == least]
         self._turn += 1
         return idle[self._turn % len(idle)]
+
+
+def _able(
+    nodes: Iterable[LlmNode], role: Role, fingerprint: str | None, tried: frozenset[str]
+) -> list[LlmNode]:
+    return [
+        n
+        for n in nodes
+        if n.ready
+        and n.name not in tried
+        and n.model(role) is not None
+        and (fingerprint is None or _runs(n, fingerprint))
+    ]
 
 
 def _nobody(verb: str) -> Unavailable:

@@ -19,7 +19,7 @@ from coordinator.replan.propose import propose
 from ragschema import procs
 from ragschema.errors import RagrigError
 
-_NICE = 10
+_NICE = 5
 
 
 def main() -> int:

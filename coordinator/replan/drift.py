@@ -18,8 +18,9 @@ from ragschema.planner.plan_file import StoredPlan
 
 #: Means of a window vary by chance, lengths as much as that around the plan's.
 _LENGTHS: Final = 1.2
-#: Stage times hold within what ``plan check`` tolerates of one figure, and chance.
-_TIMES: Final = 1.5
+#: Stage times are out where they would change a plan, not where a model is a little off; what
+#: comes on top of short ones, such as embedding a question, does not count.
+_TIMES, _TIMES_S = 1.5, 0.02
 #: Shares of computed tokens below which it no longer matters how few they are.
 _LEAST_COMPUTED: Final = 0.05
 #: Changes within so many dwells of each other double the next one, up to a factor.
@@ -75,7 +76,8 @@ def ranges_of(plan: StoredPlan, hit: float = 0.0, again: float = 0.0) -> dict[st
     for stage in STAGES:
         times = [_stage_s(point, stage) for point in plan.points]
         if times and max(times) > 0:
-            found[f"seconds in {stage}"] = Bounds(min(times) / _TIMES, max(times) * _TIMES)
+            low_s, high_s = min(times) / _TIMES - _TIMES_S, max(times) * _TIMES + _TIMES_S
+            found[f"seconds in {stage}"] = Bounds(max(0.0, low_s), high_s)
     return found
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from coordinator.deploy import coordinator_for
+from coordinator.replan.exchange import Exchange, Settled
 from coordinator.replan.loop import Replanner
 from coordinator.replan.observe import Totals
 from coordinator.replan.settings import ReplanSettings
 from coordinator.replan.view import ReplanCollector
 from coordinator.runtime import Runtime
-from ragschema.errors import IncompatibleRequest
-from ragschema.planner.plan_file import StoredPlan
+from ragschema.errors import DeadlineExceeded, IncompatibleRequest, Unavailable
+from ragschema.planner.plan_file import StoredPlan, read_plan
 
 
 @asynccontextmanager
@@ -27,7 +31,7 @@ async def replanned(runtime: Runtime, settings: ReplanSettings | None) -> AsyncI
     if settings is None:
         yield
         return
-    replanner = Replanner(settings, LiveRig(runtime))
+    replanner = Replanner(settings, LiveRig(runtime, Path(settings.folder)))
     runtime.replanner = replanner
     runtime.metrics.registry.register(ReplanCollector(lambda: replanner.view))
     replanner.start()
@@ -37,14 +41,24 @@ async def replanned(runtime: Runtime, settings: ReplanSettings | None) -> AsyncI
         await replanner.close()
 
 
-_WRITING = frozenset({"generate", "decode"})
+#: Until the supervisor takes the question, has started the nodes, and they are reached.
+_TAKE_S, _START_S, _REACH_S = 10.0, 1800.0, 90.0
+_POLL_S: Final = 0.05
+_ANY: Final = frozenset({"starting", "up", "refused", "done"})
+_STARTED: Final = frozenset({"up", "refused", "done"})
+_WRITING: Final = frozenset({"generate", "decode"})
 
 
 class LiveRig:
-    """Changes one runtime."""
+    """Changes one runtime.
 
-    def __init__(self, runtime: Runtime) -> None:
+    Args:
+        folder: of what is agreed on with the supervisor.
+    """
+
+    def __init__(self, runtime: Runtime, folder: Path) -> None:
         self._runtime = runtime
+        self._exchange = Exchange(folder)
 
     def totals(self) -> Totals:
         """What came and was answered since the start."""
@@ -67,11 +81,42 @@ class LiveRig:
         await self._runtime.configure(coordinator_for(plan, own))
 
     async def use_processes(self, plan: Path) -> None:
-        raise IncompatibleRequest(
-            "other processes are not started here",
-            field="replan",
-            hint=f"stop the rig and start it with --plan {plan}",
-        )
+        """New processes beside the old ones; then the batches; then the old ones go."""
+        wanted = self._exchange.ask(plan)
+        if await self._exchange.until(wanted, _ANY, _TAKE_S) is None:
+            raise IncompatibleRequest(
+                "nobody here starts and stops processes",
+                field="replan",
+                hint=f"stop the rig and start it with --plan {plan}",
+            )
+        answer = await self._exchange.until(wanted, _STARTED, _START_S)
+        if answer is None:
+            raise DeadlineExceeded(f"the new nodes were not up after {_START_S:g} s")
+        if answer.state == "refused":
+            raise IncompatibleRequest(answer.why)
+        went_over = await self._gone_over(set(answer.nodes))
+        if went_over:
+            own = self._runtime.rig.coordinator
+            await self._runtime.configure(coordinator_for(read_plan(plan), own))
+            await self._old_ones_idle()
+        self._exchange.settle(Settled(wanted, went_over))
+        if not went_over:
+            raise Unavailable(f"the new nodes could not be reached within {_REACH_S:g} s")
+
+    async def _gone_over(self, names: set[str]) -> bool:
+        """Whether requests go to these LLM nodes, and all of them are ready."""
+        give_up_s = time.monotonic() + _REACH_S
+        while time.monotonic() < give_up_s:
+            nodes = self._runtime.pool.llm_nodes
+            if {node.name for node in nodes} == names and all(node.ready for node in nodes):
+                return True
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    async def _old_ones_idle(self) -> None:
+        """The pool itself breaks off what lasts too long."""
+        while self._runtime.pool.leaving():  # noqa: ASYNC110  it has no event to wait for
+            await asyncio.sleep(_POLL_S)
 
 
 def _differences(where: str, old: object, new: object) -> Iterator[str]:

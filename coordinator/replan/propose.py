@@ -36,8 +36,8 @@ from ragschema.profile import read_profile
 from ragschema.workload import ObjectivesConfig, RagSchema, load_schema
 
 #: Requests that a candidate is played with, and schedules of the frontier that are.
-_REQUESTS: Final = 1000
-_MOST_SCHEDULES: Final = 10
+_REQUESTS: Final = 600
+_MOST_SCHEDULES: Final = 8
 #: Stages that take as long as is predicted within this factor are left as they are predicted;
 #: others are corrected by what was seen, up to a factor.
 _TRUSTED, _MOST_CORRECTED = 1.5, 4.0

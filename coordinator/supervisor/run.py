@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.readiness import Readiness
 from coordinator.supervisor.supervisor import Supervisor, SupervisorOptions
 from ragschema.rig import RigConfig
+
+if TYPE_CHECKING:
+    from coordinator.supervisor.rolling import Roller
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -74,8 +78,12 @@ async def serve_rig(
     on_change: Callable[[NodeView], None],
     on_up: Callable[[Supervisor, Readiness], None],
     options: SupervisorOptions | None = None,
+    base: RigConfig | None = None,
 ) -> None:
     """Brings the rig up, calls ``on_up``, and supervises until a signal comes.
+
+    Args:
+        base: the rig without its plan, from which a better plan would be deployed.
 
     Raises:
         Conflict: a rig already runs on this data directory.
@@ -84,6 +92,21 @@ async def serve_rig(
 
     async def serve(supervisor: Supervisor) -> None:
         on_up(supervisor, await supervisor.start())
-        await supervisor.watch()
+        roller = _roller(supervisor, options, base)
+        if roller is None:
+            await supervisor.watch()
+            return
+        async with roller:
+            await supervisor.watch()
 
     await with_rig(rig, on_change, serve, options)
+
+
+def _roller(
+    supervisor: Supervisor, options: SupervisorOptions | None, base: RigConfig | None
+) -> Roller | None:
+    if options is None or options.replan is None or base is None:
+        return None
+    from coordinator.supervisor.rolling import Roller
+
+    return Roller(supervisor, options.replan, base, sorted(os.sched_getaffinity(0)))

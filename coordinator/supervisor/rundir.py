@@ -179,6 +179,12 @@ class RunDir:
         # may hold the lock by now, has removed it.
         return state if _is_alive(state.pid) else None
 
+    def clear_replan(self) -> None:
+        """Makes the folder, and forgets what an earlier rig asked and planned."""
+        self.replan_dir.mkdir(exist_ok=True)
+        for path in self.replan_dir.iterdir():
+            path.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Removes what says that a rig runs; logs and the resolved rig stay."""
         for path in (self.state_file, *self.path.glob("*.ready")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,8 +18,8 @@ from coordinator.supervisor.ports import require_free
 from coordinator.supervisor.readiness import Readiness, wait_ready
 from coordinator.supervisor.resolve import port_of, with_addresses, write_rig
 from coordinator.supervisor.rundir import NodeRecord, RigState, RunDir
-from coordinator.supervisor.specs import coordinator_spec, external_views, node_specs
-from ragschema.rig import RigConfig
+from coordinator.supervisor.specs import coordinator_spec, external_views, llm_spec, node_specs
+from ragschema.rig import LlmNodeConfig, RigConfig
 
 Result = TypeVar("Result")
 
@@ -67,6 +67,8 @@ class Supervisor:
         replan = self._options.replan is not None
         self._coordinator = self._managed(coordinator_spec(rig, self.run, programs, replan))
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        # Set when nodes came or went, so that those who watch them look again.
+        self._others = asyncio.Event()
         self._lock = contextlib.ExitStack()
         self._serving = False
 
@@ -114,7 +116,7 @@ class Supervisor:
         """Starts the coordinator and waits for ``/readyz``; the nodes must be up."""
         self._write_rig(self._rig.coordinator.port)
         if self._options.replan is not None:
-            self.run.replan_dir.mkdir(exist_ok=True)
+            self.run.clear_replan()
             write_settings(self.run.replan_file, self._options.replan)
         self._launch(self._coordinator)
         address = await self.or_failure(self._coordinator.until_ready())
@@ -127,12 +129,12 @@ class Supervisor:
         )
 
     def publish(self, rig: RigConfig) -> None:
-        """Tells the coordinator of nodes that run elsewhere: others, or at other addresses.
+        """Tells the coordinator of other nodes, or of other addresses.
 
         It reads the file when it starts, and follows it while it runs.
 
         Args:
-            rig: in which every node has an address.
+            rig: in which every node has an address, or was admitted here.
         """
         self._rig = rig
         address = self._coordinator.view.address
@@ -158,7 +160,55 @@ class Supervisor:
         Raises:
             Unavailable: a node that was never ready gave up.
         """
-        await self.or_failure(asyncio.Event().wait())
+        while True:
+            self._others.clear()
+            await self.or_failure(self._others.wait())
+
+    @property
+    def rig(self) -> RigConfig:
+        """That runs, or is told of to the coordinator."""
+        return self._rig
+
+    def coordinator_starts(self) -> int:
+        """How often the coordinator was started anew."""
+        return self._coordinator.view.restarts
+
+    async def admit(self, config: LlmNodeConfig) -> None:
+        """Starts one more LLM node, and waits until it serves.
+
+        Raises:
+            Unavailable: it does not, and is gone again.
+        """
+        node = self._managed(llm_spec(config, self.run, self._options.programs))
+        _check_port(node.spec)
+        self._nodes = (*self._nodes, node)
+        living = asyncio.create_task(node.supervise(), name=f"supervise {config.name}")
+        ready = asyncio.ensure_future(node.until_ready())
+        try:
+            await asyncio.wait({living, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if living.done():
+                living.result()
+        except BaseException:
+            await self._end(node, living)
+            raise
+        finally:
+            ready.cancel()
+        self._tasks[config.name] = living
+        self._others.set()
+
+    async def dismiss(self, names: Collection[str]) -> None:
+        """Stops nodes, one after the other; the coordinator must not use them any more."""
+        for node in [node for node in self._nodes if node.spec.name in names]:
+            await self._end(node, self._tasks.pop(node.spec.name))
+        self._others.set()
+
+    async def _end(self, node: ManagedNode, living: asyncio.Task[None]) -> None:
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        await node.stop(self._options.policy.grace_s)
+        self._nodes = tuple(other for other in self._nodes if other is not node)
+        if self._serving:
+            self._write_state()
 
     def hurry(self) -> None:
         """Kills instead of waiting: the user asked a second time."""
