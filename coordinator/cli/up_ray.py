@@ -60,10 +60,13 @@ def up_on_ray(
     def planned() -> RigConfig:
         return base if plan is None else planned_on_ray(plan, base)
 
+    def moved(engine: RayEngine) -> None:
+        view.moved(f"now {plan} is what runs", engine.views())
+
     def kept(error: RagrigError) -> None:
         view.tell(f"{plan} is not deployed, what runs stays: {error}")
 
-    watched = None if plan is None else Watched(plan, planned, kept)
+    watched = None if plan is None else Watched(plan, planned, moved, kept)
     serve_on_ray(planned(), address, view.changed, _up(view), settings, watched)
 
 

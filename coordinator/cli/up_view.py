@@ -53,6 +53,11 @@ class UpView:
             self._say(f"serving {readiness.url}, but not ready: {readiness.problem}", "yellow")
         self._console.print("Ctrl-C stops everything.")
 
+    def moved(self, text: str, views: Sequence[NodeView]) -> None:
+        """Other nodes run than before."""
+        self._console.print(nodes_table(views))
+        self._say(text, "green")
+
     def tell(self, text: str) -> None:
         """A line about something that did not go as asked."""
         self._say(text, "yellow")

@@ -219,7 +219,8 @@ class RayDeployment:
 
     def _away(self, name: str) -> NodeView:
         before = self.views.get(name)
-        if before is None:
+        if before is None or (before.pid is None and before.note != _GONE):
+            # Its actor is not there yet.
             kind: Any = self._kinds[name]
             return NodeView(name, kind, NodeState.STARTING, None, None)
         if before.note != _GONE:

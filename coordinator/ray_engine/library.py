@@ -94,5 +94,7 @@ def _start_here(ray: Any, common: dict[str, Any], resources: Mapping[str, float]
         resources=dict(resources or {}),
         # Nodes neither encrypt nor ask for keys: alone on a machine they stay on loopback.
         _node_ip_address="127.0.0.1",
+        # Ray's workers, and what they start, otherwise yield to everything else.
+        _system_config={"worker_niceness": 0},
         **common,
     )

@@ -94,7 +94,9 @@ def check_fits(needs: Sequence[Need], machines: Sequence[Mapping[str, float]]) -
         wanted = sum(need.resources.get(resource, 0.0) for need in needs)
         there = sum(machine.get(resource, 0.0) for machine in machines)
         if wanted > there:
-            raise _short(f"the plan needs {_amount(wanted, resource)}, the cluster has {there:g}")
+            raise _short(
+                f"the plan needs {_amount(wanted, resource)}, the cluster has {there:g} for it"
+            )
         largest = max(machine.get(resource, 0.0) for machine in machines)
         for need in needs:
             if need.resources.get(resource, 0.0) > largest:

@@ -78,11 +78,13 @@ class Watched:
 
     Attributes:
         rig: reads it; may raise RagrigError.
+        moved: told when what it says after a change is what runs.
         kept: told why a change of it is not followed.
     """
 
     path: Path
     rig: Callable[[], RigConfig]
+    moved: Callable[[RayEngine], None]
     kept: Callable[[RagrigError], None]
 
 
@@ -134,6 +136,8 @@ async def _follow(engine: RayEngine, watched: Watched | None, stamp: Stamp | Non
             await engine.move_to(await asyncio.to_thread(watched.rig))
         except (InvalidInput, NotFound, Unavailable, DeadlineExceeded) as error:
             watched.kept(error)
+        else:
+            watched.moved(engine)
 
 
 def _stamp(path: Path) -> Stamp | None:
