@@ -128,7 +128,8 @@ def at_full(plan: StoredPlan, report: LoadReport) -> Line:
     predicted = plan.predicted["qps"]
     low, high = _interval(plan, "qps", predicted)
     definition = "requests per second that are answered while as many wait as decode has room for"
-    return Line("full", "qps", definition, predicted, low, high, report.requests_per_s)
+    measured = report.requests_per_s if report.steady_per_s is None else report.steady_per_s
+    return Line("full", "qps", definition, predicted, low, high, measured)
 
 
 def _interval(plan: StoredPlan, name: str, predicted: float) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from coordinator.load.workload import LoadPlan
 
 #: A request that leaves no later than this after its planned arrival is on time.
 ON_TIME_MS: Final = 20.0
+#: Of the answers of a closed loop one in so many came while it was filling.
+_FILLING: Final = 5
 
 DEFINITIONS: Final[Mapping[str, str]] = {
     "ttft_ms": "from the planned arrival to the first piece of text",
@@ -25,6 +27,8 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     "itl_ms": "between two pieces of an answer that came one after the other, over all answers",
     "lateness_ms": "from the planned arrival to when the request left",
     "requests_per_s": "answers, over the time until the last request ended",
+    "steady_per_s": "of a closed loop: answers per second from when a fifth were there until the"
+    " last request left, so without filling and emptying",
     "goodput_per_s": "answers within the objectives, over the time until the last request ended",
     "goodput_share": "answers within the objectives, of all planned requests",
     "sent_share": "requests that were sent, of all planned",
@@ -117,6 +121,7 @@ class LoadReport:
         client_cpu_share: of one processor that sending and reading took; near 1 the figures
             are of the load generator and no longer of the endpoint.
         without_text: whole answers whose tokens have no text; they have no TTFT.
+        steady_per_s: of a closed loop; None of an open one, or where too few were answered.
     """
 
     wall_s: float
@@ -134,6 +139,7 @@ class LoadReport:
     degraded: int
     client_cpu_share: float
     without_text: int = 0
+    steady_per_s: float | None = None
 
 
 def summary(values: Iterable[float]) -> Summary | None:
@@ -192,7 +198,18 @@ def make_report(run: LoadRun, plan: LoadPlan, objectives: Objectives) -> LoadRep
         without_text=sum(not r.pieces_s for r in replies),
         degraded=sum(r.coverage is not None and r.coverage < 1 for r in replies),
         client_cpu_share=run.cpu_s / run.wall_s,
+        steady_per_s=_steady_per_s(run, whole) if plan.times_s is None else None,
     )
+
+
+def _steady_per_s(run: LoadRun, whole: Sequence[Outcome]) -> float | None:
+    """None where too few were answered to tell."""
+    ended_s = sorted(o.reply.end_s - run.started_s for o in whole if o.reply is not None)
+    last_sent_s = max((o.planned_s for o in run.outcomes), default=0.0)
+    between = [s for s in ended_s[len(ended_s) // _FILLING :] if s <= last_sent_s]
+    if len(between) < 2:
+        return None
+    return (len(between) - 1) / (between[-1] - between[0])
 
 
 def _keeps(run: LoadRun, outcome: Outcome, objectives: Objectives) -> bool:

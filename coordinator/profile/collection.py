@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -16,7 +17,7 @@ from coordinator.ingest.assemble import Assembler, Change, Draft
 from coordinator.ingest.node_command import Progress
 from coordinator.ingest.plan import Wish, choose
 from coordinator.ingest.vectors import create_vectors
-from ragschema.storage.manifest import ChunkingConfig, Manifest
+from ragschema.storage.manifest import ChunkingConfig, EmbedderRef, Manifest
 from ragschema.types import F32, Metric
 
 NAME: Final = "profile"
@@ -66,14 +67,39 @@ def clustered(count: int, dim: int, seed: int) -> F32:
     return near
 
 
+def _nothing_to_say(_row: int) -> str:
+    return _TEXT
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What rows say, and whose vectors they are.
+
+    Attributes:
+        text: of a row.
+        embedder: that questions in words are asked with; None: only vectors are.
+    """
+
+    text: Callable[[int], str] = _nothing_to_say
+    embedder: EmbedderRef | None = None
+
+
 async def make_collection(
-    data_dir: Path, name: str, vectors: Vectors, progress: Progress
+    data_dir: Path,
+    name: str,
+    vectors: Vectors,
+    progress: Progress,
+    contents: Contents | None = None,
 ) -> Manifest:
     """A committed collection of one shard.
+
+    Args:
+        contents: None: every row says the same, and has nobody's vector.
 
     Raises:
         RagrigError: the builder's.
     """
+    contents = contents or Contents()
     store = CollectionStore(data_dir)
     with store.making(name) as directory:
         work = directory / "staging" / "run"
@@ -81,11 +107,13 @@ async def make_collection(
         rows = create_vectors(work / "new.npy", vectors.count, vectors.dim)
         rows[:] = clustered(vectors.count, vectors.dim, _SEED)
         rows.flush()
-        documents = _write_texts(work / "draft.sqlite", vectors.count)
+        documents = _write_texts(work / "draft.sqlite", vectors.count, contents.text)
         texts = TextsFile(work / "draft.sqlite")
         try:
             draft = Draft(texts, work / "new.npy", cast("F32", rows), documents)
-            manifest = await _assembled(store, directory, vectors, draft, progress)
+            manifest = await _assembled(
+                store, directory, vectors, draft, progress, contents.embedder
+            )
         finally:
             texts.close()
         commit(directory, manifest, None)
@@ -94,10 +122,15 @@ async def make_collection(
 
 
 async def _assembled(
-    store: CollectionStore, directory: Path, vectors: Vectors, draft: Draft, progress: Progress
+    store: CollectionStore,
+    directory: Path,
+    vectors: Vectors,
+    draft: Draft,
+    progress: Progress,
+    embedder: EmbedderRef | None,
 ) -> Manifest:
     wish = Wish(vectors.nlist, vectors.m)
-    spec = CollectionSpec(vectors.dim, Metric.L2, 1, embedder=None)
+    spec = CollectionSpec(vectors.dim, Metric.L2, 1, embedder=embedder)
     first = store.first_generation(directory.name)
     base = replace(empty_manifest(directory.name, spec, first), generation=first - 1)
     plan = choose(base, vectors.count, 0, wish)
@@ -107,13 +140,13 @@ async def _assembled(
     ).next_manifest(change)
 
 
-def _write_texts(path: Path, count: int) -> int:
+def _write_texts(path: Path, count: int, text: Callable[[int], str]) -> int:
     """Documents of equal size; how many."""
     writer = TextsWriter(path)
     try:
         for doc, first in enumerate(range(0, count, _DOCUMENT_ROWS)):
             rows = range(first, min(count, first + _DOCUMENT_ROWS))
-            writer.add(_document(doc, rows), [_chunk(doc, row) for row in rows])
+            writer.add(_document(doc, rows), [_chunk(doc, row, text(row)) for row in rows])
     except BaseException:
         writer.abandon()
         raise
@@ -141,5 +174,5 @@ def _document(doc: int, rows: range) -> StoredDocument:
     )
 
 
-def _chunk(doc: int, row: int) -> StoredChunk:
-    return StoredChunk(row, doc, f"{row:032x}", 0, len(_TEXT), 14, (), _TEXT)
+def _chunk(doc: int, row: int, text: str) -> StoredChunk:
+    return StoredChunk(row, doc, f"{row:032x}", 0, len(text), len(text.split()), (), text)

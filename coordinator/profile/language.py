@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -33,13 +32,10 @@ from ragschema.wire.convert import model_from_wire
 
 #: What a model's time grows with: calls, sequences, tokens, and pairs of tokens in attention.
 _READING: Final = ("1", "batch", "batch*tokens", "batch*tokens*tokens")
-_WRITING: Final = ("1", "batch", "batch*tokens")
 _TRIAL_TOKENS: Final = 32
 _ASKED_WORDS: Final = 8
 #: Marks around a question and a passage that are read together.
 _PAIR_TOKENS: Final = 3
-#: Tokens of a sequence beyond which its context is no longer that of the point.
-_MOST_WRITTEN: Final = 256
 #: A text that is cut at a token may read as one more or less beside a template's tokens.
 _CUT_TOKENS: Final = 3
 
@@ -171,40 +167,12 @@ def prefill_probe(node: LanguageNode, grid: Grid) -> Probe:
             started_s = time.perf_counter()
             ends = await asyncio.gather(*(_end_of(node.client, spec) for spec in specs))
             passed_s = time.perf_counter() - started_s
-            return {"prefill": Reading(_sizes(ends, tokens), passed_s)}
+            return {"prefill": Reading(sizes_of(ends, tokens), passed_s)}
 
         return call
 
-    points = tuple(point(*pair) for pair in _fitting(grid.prefill, node))
+    points = tuple(point(*pair) for pair in fitting(grid.prefill, node))
     return Probe((node.kind("prefill", Role.GENERATE, _READING),), points)
-
-
-def decode_probe(node: LanguageNode, grid: Grid) -> Probe:
-    """One step of ``batch`` sequences that write together, with ``tokens`` in their prompts.
-
-    Where a model is so fast that the first sequences end before the last begin, they write more.
-    """
-
-    def point(batch: int, tokens: int) -> Call:
-        output = grid.decode_tokens
-
-        async def call() -> Mapping[str, Reading]:
-            nonlocal output
-            while True:
-                writings = await _written_together(node, batch, tokens, output)
-                try:
-                    seconds = step_s(writings)
-                except UpstreamError:
-                    output *= 2
-                    if output > _MOST_WRITTEN:
-                        raise
-                else:
-                    return {"decode": Reading(_sizes([w.end for w in writings], tokens), seconds)}
-
-        return call
-
-    points = tuple(point(*pair) for pair in _fitting(grid.decode, node))
-    return Probe((node.kind("decode", Role.GENERATE, _WRITING),), points)
 
 
 def kv_probe(node: LanguageNode, grid: Grid) -> Probe:
@@ -229,29 +197,12 @@ def kv_probe(node: LanguageNode, grid: Grid) -> Probe:
     return Probe((node.kind("kv_transfer", Role.PREFILL, ("1", "bytes")),), points)
 
 
-def step_s(writings: Sequence[Writing]) -> float:
-    """Seconds of a step of sequences that wrote together.
-
-    Raises:
-        UpstreamError: they did not, for less than half of the time any of them wrote.
-    """
-    together_s = min(w.ended_s for w in writings) - max(w.began_s for w in writings)
-    whole_s = max(w.ended_s for w in writings) - min(w.began_s for w in writings)
-    if not together_s > 0.5 * whole_s > 0:
-        raise UpstreamError(
-            f"{len(writings)} sequences did not write together",
-            hint="give the node a max_running of at least that",
-        )
-    steps = [(w.ended_s - w.began_s) / max(1, w.end.completion_tokens - 1) for w in writings]
-    return statistics.median(steps)
-
-
-def _fitting(pairs: Sequence[tuple[int, int]], node: LanguageNode) -> list[tuple[int, int]]:
+def fitting(pairs: Sequence[tuple[int, int]], node: LanguageNode) -> list[tuple[int, int]]:
     """Without batches that the node would not run together."""
     return [(batch, tokens) for batch, tokens in pairs if batch <= node.config.max_running]
 
 
-def _sizes(ends: Sequence[GenerateEnd], wanted: int) -> dict[str, float]:
+def sizes_of(ends: Sequence[GenerateEnd], wanted: int) -> dict[str, float]:
     tokens = sum(end.prompt_tokens for end in ends) / len(ends)
     return {"batch": float(len(ends)), "tokens": _told(tokens, wanted)}
 
@@ -264,10 +215,6 @@ def _told(tokens: float, wanted: int) -> float:
     return float(wanted if abs(tokens - wanted) <= _CUT_TOKENS else round(tokens))
 
 
-def _one_token(spec: GenerateSpec) -> GenerateSpec:
-    return replace(spec, sampling=replace(spec.sampling, max_tokens=1, min_tokens=1))
-
-
 async def prompt_spec(node: LanguageNode, tokens: int, output: int) -> GenerateSpec:
     """Of so many tokens, the chat template's included."""
     text = await node.text(Role.GENERATE, max(1, tokens - node.frame_tokens))
@@ -278,15 +225,6 @@ async def prompt_spec(node: LanguageNode, tokens: int, output: int) -> GenerateS
 
 async def _end_of(client: LlmClient, spec: GenerateSpec) -> GenerateEnd:
     return (await written(client, spec)).end
-
-
-async def _written_together(
-    node: LanguageNode, batch: int, tokens: int, output: int
-) -> list[Writing]:
-    specs = [await prompt_spec(node, tokens, output) for _ in range(batch)]
-    # Read beforehand: the node then knows the prompts, and all begin to write at once.
-    await asyncio.gather(*(_end_of(node.client, _one_token(spec)) for spec in specs))
-    return await asyncio.gather(*(written(node.client, spec) for spec in specs))
 
 
 async def written(client: LlmClient, spec: GenerateSpec) -> Writing:

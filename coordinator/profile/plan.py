@@ -53,7 +53,7 @@ class Grid:
         prefill: prompts read at once, and their tokens.
         decode: sequences that write at once, and the tokens before them.
         decode_tokens: written by each sequence.
-        mixed: sequences that write while a prompt is read in pieces, and its tokens.
+        mixed: sequences that write while a prompt is read, and its pieces.
         kv_tokens: of prompts whose KV is pulled.
         hits: rows that a REST search asks for.
     """
@@ -82,7 +82,7 @@ QUICK_GRID: Final = Grid(
     prefill=((1, 32), (1, 128), (1, 384), (2, 64), (4, 32), (4, 128)),
     decode=((1, 32), (1, 256), (2, 64), (4, 32), (4, 256), (8, 64)),
     decode_tokens=12,
-    mixed=((1, 96), (1, 288), (4, 96), (4, 288), (7, 192)),
+    mixed=((1, 2), (1, 6), (4, 2), (4, 6), (7, 4)),
     kv_tokens=(32, 64, 128, 256, 384),
     hits=(1, 5, 20, 50, 100),
 )
@@ -96,7 +96,7 @@ FULL_GRID: Final = Grid(
     prefill=(*((b, n) for b in (1, 2, 4, 8) for n in (32, 128, 256, 512)), (1, 1024)),
     decode=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (32, 128, 512)),
     decode_tokens=32,
-    mixed=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (96, 240, 480)),
+    mixed=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (2, 5, 10)),
     kv_tokens=(32, 128, 256, 512, 1024),
     hits=(1, 5, 10, 50, 100),
 )

@@ -16,7 +16,6 @@ from coordinator.nodes.clients import LlmClient, RetrievalClient
 from coordinator.profile.collection import LISTS_NAME, NAME, SPARSE_NAME, make_collection
 from coordinator.profile.edge import coordinator_probe, wait_searchable
 from coordinator.profile.language import (
-    decode_probe,
     embed_probe,
     generate_probe,
     kv_probe,
@@ -25,7 +24,6 @@ from coordinator.profile.language import (
     rerank_probe,
 )
 from coordinator.profile.measure import Measured, Measurement, Step
-from coordinator.profile.mixing import mixed_probe
 from coordinator.profile.plan import Scope, local_model, not_here
 from coordinator.profile.probe import Probe
 from coordinator.profile.searching import (
@@ -35,6 +33,7 @@ from coordinator.profile.searching import (
     open_searched,
     scan_probe,
 )
+from coordinator.profile.writing import decode_probe, mixed_probe
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.run import with_rig
 from coordinator.supervisor.supervisor import Supervisor

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from coordinator.profile.collection import Vectors, clustered
-from coordinator.profile.language import Writing, step_s
-from coordinator.profile.mixing import mixed_step_s
+from coordinator.profile.language import Writing
 from coordinator.profile.plan import FULL_GRID, QUICK_GRID, ROLES, not_here, scope_of
 from coordinator.profile.searching import index_scan_probe
+from coordinator.profile.writing import mixed_step_s, step_s
 from ragschema.errors import UpstreamError
 from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig
 from ragschema.types import GenerateEnd

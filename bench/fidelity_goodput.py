@@ -1,0 +1,83 @@
+"""Requests within objectives: of the plan made for them, and of rigs that people would write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from bench.common import note
+from bench.fidelity_plans import Deployed, deployed, schema_of, usable
+from bench.fidelity_run import Work, measured, put
+from bench.fidelity_setup import Stand
+from coordinator.load.report import Objectives
+from ragschema.planner.problem import Decoding
+from ragschema.rig import CoordinatorConfig, LlmNodeConfig, RigConfig
+from ragschema.workload import ObjectivesConfig
+
+#: What answers are to keep.
+TTFT_S: Final = 2.0
+TPOT_S: Final = 0.12
+#: Share of the plan's rate at which they are to be kept by 99 of 100.
+LOAD: Final = 0.85
+_SEED: Final = 4711
+
+
+def goodput(stand: Stand, work: Work, prompt: int, requests: int) -> dict[str, Any]:
+    """Goodput of each rig at one rate."""
+    wanted = ObjectivesConfig(ttft_p99_s=TTFT_S, tpot_p99_s=TPOT_S, load=LOAD)
+    chosen = deployed(stand, "goodput", schema_of(stand, work, prompt, wanted), Decoding.EITHER, 16)
+    rate = LOAD * chosen.qps
+    note(f"goodput at {rate:.2f} requests per second; the plan: {choices(chosen)}")
+    limits = Objectives(ttft_ms=1e3 * TTFT_S, tpot_ms=1e3 * TPOT_S)
+    found = {}
+    for name, rig in {"planned": chosen.rig, **rigs(stand.rig)}.items():
+        one = put(work, requests, _SEED, rate_per_s=rate, objectives=limits)
+        (report,) = measured(rig, [one])
+        found[name] = report.goodput_per_s or 0.0
+        note(f"  {name}: {found[name]:.3f} within the objectives")
+    planned = found["planned"]
+    best = max(value for name, value in found.items() if name not in ("planned", "default"))
+    return {
+        "goodput_gain": planned / max(found["default"], 1e-3),
+        "goodput_gain_best_of_five": planned / max(best, 1e-3),
+        "goodput_rate_per_s": rate,
+        "goodput_per_s": found,
+        "goodput_plan": choices(chosen),
+    }
+
+
+def choices(one: Deployed) -> dict[str, Any]:
+    """What the plan chose, by stage."""
+    return {c.stage: [c.count, c.batch] for c in one.plan.schedule.choices}
+
+
+def rigs(base: RigConfig) -> dict[str, RigConfig]:
+    """The rig that nobody planned, and five that people would write for two cores."""
+    (writer,) = base.llm_nodes
+    cores = usable()[:2]
+    apart = (
+        replace(writer, name="reader", roles=("embed", "prefill"), threads=1, cpus=(cores[0],),
+                max_running=8),
+        replace(writer, name="writer", roles=("decode",), threads=1, cpus=(cores[-1],),
+                max_running=8),
+    )  # fmt: skip
+    twins = tuple(
+        replace(writer, name=f"writer-{at}", threads=1, cpus=(core,), max_running=8)
+        for at, core in enumerate(cores)
+    )
+    return {
+        "default": _running(base, (writer,), 1),
+        "batch-4": _running(base, (replace(writer, max_running=4),), 4),
+        "batch-8": _running(base, (replace(writer, max_running=8),), 8),
+        "batch-32": _running(base, (replace(writer, max_running=32),), 32),
+        "apart": _running(base, apart, 16),
+        "twins": _running(base, twins, 16),
+    }
+
+
+def _running(base: RigConfig, nodes: tuple[LlmNodeConfig, ...], running: int) -> RigConfig:
+    """With so many answers under way."""
+    stages = base.coordinator.stages
+    stages = replace(stages, generate=replace(stages.generate, max_concurrent=running))
+    coordinator: CoordinatorConfig = replace(base.coordinator, stages=stages)
+    return replace(base, llm_nodes=nodes, coordinator=coordinator)
