@@ -114,10 +114,7 @@ def deployment_of(rig: RigConfig, image: str, prefix: str = "") -> Deployment:
     Raises:
         InvalidInput: a node needs what no container can be given, or an image's name is none.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._/:@-]{0,254}", image):
-        raise InvalidInput(
-            f"{image!r} is no image", field="image", hint="such as registry.local/ragrig:0.1.0"
-        )
+    check_image(image)
     names = [n.name for n in rig.llm_nodes] + [n.name for n in rig.retrieval_nodes]
     if _COORDINATOR in names:
         raise InvalidInput(
@@ -125,13 +122,10 @@ def deployment_of(rig: RigConfig, image: str, prefix: str = "") -> Deployment:
             field="name",
             hint="give it another name",
         )
-    models = _model_folders(rig.llm_nodes)
+    inside, models = in_containers(rig)
     inside = replace(
-        rig,
-        data_dir=DATA,
+        inside,
         coordinator=replace(rig.coordinator, host=_ANYWHERE, port=REST_PORT, api_key_file=KEY_FILE),
-        llm_nodes=tuple(_contained(node, models) for node in rig.llm_nodes),
-        retrieval_nodes=tuple(_scanning(node) for node in rig.retrieval_nodes),
     )
     run = RunDir.of(DATA)
     commands = {
@@ -148,6 +142,30 @@ def deployment_of(rig: RigConfig, image: str, prefix: str = "") -> Deployment:
         ),
     )
     return Deployment(rig.name, image, services, _addressed(inside, prefix), models)
+
+
+def check_image(image: str) -> None:
+    """Raises InvalidInput when it is no name of an image."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._/:@-]{0,254}", image):
+        raise InvalidInput(
+            f"{image!r} is no image", field="image", hint="such as registry.local/ragrig:0.1.0"
+        )
+
+
+def in_containers(rig: RigConfig) -> tuple[RigConfig, dict[str, str]]:
+    """The rig with paths as its containers see them, and those by the path here.
+
+    Raises:
+        InvalidInput: a node needs a card of one machine.
+    """
+    models = _model_folders(rig.llm_nodes)
+    inside = replace(
+        rig,
+        data_dir=DATA,
+        llm_nodes=tuple(_contained(node, models) for node in rig.llm_nodes),
+        retrieval_nodes=tuple(_scanning(node) for node in rig.retrieval_nodes),
+    )
+    return inside, models
 
 
 def _programs() -> Programs:

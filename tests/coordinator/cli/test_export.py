@@ -19,12 +19,17 @@ def test_the_default_rig_as_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     services = yaml.safe_load(capsys.readouterr().out)["services"]
     assert set(services) == {"coordinator", "llm-0", "ret-0", "ret-1"}
     assert services["coordinator"]["ports"] == ["127.0.0.1:81:8080"]
+    assert run(["plan", "export", "--to", "ray", "--machines", "a,b", "--ssh-user", "me"]) == 0
+    cluster = yaml.safe_load(capsys.readouterr().out)
+    assert (cluster["provider"]["worker_ips"], cluster["auth"]) == (["b"], {"ssh_user": "me"})
 
 
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
         (["--to", "compose", "--image", "A b"], "no image"),
+        (["--to", "ray", "--machines", "a", "--image", "A b"], "no image"),
+        (["--to", "ray"], "machines are named"),
         (["none.yaml", "--to", "compose"], "no plan file none.yaml"),
         (["--to", "compose", "-c", "none.yaml"], "no rig file none.yaml"),
         (["--to", "compose", "--out", "no/such/f.yaml"], "cannot write"),
