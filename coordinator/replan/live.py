@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.deploy import coordinator_for
+from coordinator.replan.asking import ask_planner
 from coordinator.replan.exchange import Exchange, Settled
-from coordinator.replan.loop import Replanner
+from coordinator.replan.loop import Planner, Replanner
 from coordinator.replan.observe import Totals
 from coordinator.replan.settings import ReplanSettings
 from coordinator.replan.view import ReplanCollector
@@ -22,8 +23,13 @@ from ragschema.planner.plan_file import StoredPlan, read_plan
 
 
 @asynccontextmanager
-async def replanned(runtime: Runtime, settings: ReplanSettings | None) -> AsyncIterator[None]:
+async def replanned(
+    runtime: Runtime, settings: ReplanSettings | None, planner: Planner = ask_planner
+) -> AsyncIterator[None]:
     """Watches a runtime meanwhile; None: nobody does.
+
+    Args:
+        planner: for tests.
 
     Raises:
         NotFound, InvalidInput: of the plan or the schema.
@@ -31,7 +37,7 @@ async def replanned(runtime: Runtime, settings: ReplanSettings | None) -> AsyncI
     if settings is None:
         yield
         return
-    replanner = Replanner(settings, LiveRig(runtime, Path(settings.folder)))
+    replanner = Replanner(settings, LiveRig(runtime, Path(settings.folder)), planner)
     runtime.replanner = replanner
     runtime.metrics.registry.register(ReplanCollector(lambda: replanner.view))
     replanner.start()

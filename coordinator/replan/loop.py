@@ -188,6 +188,8 @@ class Replanner:
             note = await self._deploy("processes", processes, found, observed, reason)
             if not note:
                 return
+            if self._settings.mode == "propose":
+                batches = None  # what is told of last is the better of the two
         if batches is not None:
             note = await self._deploy("batches", batches, found, observed, reason)
         if note:

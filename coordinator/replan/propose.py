@@ -20,16 +20,16 @@ from ragschema.local import local_pool
 from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.axes import Objective, default_axes
-from ragschema.planner.infeasible import Infeasible
 from ragschema.planner.mix import Mix, mix_of
-from ragschema.planner.plan import Plan, make_plan
+from ragschema.planner.plan import Plan
 from ragschema.planner.plan_file import StoredPlan, read_plan, write_plan
 from ragschema.planner.play import Candidate, answer_s, play
 from ragschema.planner.problem import Decoding, Problem
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.search import Gap
+from ragschema.planner.search import Gap, search_within
 from ragschema.planner.simulate import Policy, simulate
 from ragschema.planner.slo import worst
+from ragschema.planner.stages import StageTable
 from ragschema.planner.verify import under_load
 from ragschema.pool import Pool
 from ragschema.profile import read_profile
@@ -41,6 +41,7 @@ _MOST_SCHEDULES: Final = 8
 #: Stages that take as long as is predicted within this factor are left as they are predicted;
 #: others are corrected by what was seen, up to a factor.
 _TRUSTED, _MOST_CORRECTED = 1.5, 4.0
+_SPACE: Final = SearchSpace(decoding=Decoding.EITHER)
 #: Batchers that the coordinator has; others are a node's own.
 _LIVE: Final = ("retrieval",)
 
@@ -78,7 +79,7 @@ class _Search:
         # What the load allows is judged here: the search itself is to leave nothing out.
         self._schema = replace(schema, objectives=ObjectivesConfig())
         self._mix: Mix = mix_of(self._schema)
-        self._problem = problem_of(self._schema, pool, SearchSpace(decoding=Decoding.EITHER))
+        self._problem = problem_of(self._schema, pool, _SPACE)
 
     def run(self) -> Proposal:
         deployed = candidate_for(self._problem, self._stored, self._pool)
@@ -88,7 +89,7 @@ class _Search:
             self._problem = _scaled(self._problem, corrected)
             now = self._deployed(deployed)
         batches = min(self._other_batches(deployed, now), key=lambda t: t.cost_s)
-        placement = min(self._other_processes(), key=lambda t: t.cost_s, default=None)
+        placement = min(self._other_processes(corrected), key=lambda t: t.cost_s, default=None)
         return Proposal(
             now.cost_s,
             _figures(now),
@@ -187,15 +188,13 @@ class _Search:
             if least <= batch <= self._ask.most_running:
                 yield replace(base, decode_batch=batch)
 
-    def _other_processes(self) -> Iterator[_Tried]:
+    def _other_processes(self, corrected: Mapping[str, float]) -> Iterator[_Tried]:
         """Schedules on as many cores as now, and on all there are, spread over each frontier."""
         for chips in sorted({self._stored.accelerators, self._pool.max_chips}):
             pool = replace(self._pool, min_chips=chips, max_chips=chips)
-            space = SearchSpace(decoding=Decoding.EITHER)
-            plan = make_plan(self._schema, pool, space=space, limit_s=self._ask.limit_s)
-            if isinstance(plan, Infeasible):
-                continue
-            for schedule in _spread(plan.frontier):
+            problem = _scaled(problem_of(self._schema, pool, _SPACE), corrected)
+            frontier, _ = search_within(problem, self._ask.limit_s)
+            for schedule in _spread(frontier.points):
                 yield self._tried(schedule)
 
     def _option(self, tried: _Tried, path: str) -> Option:
@@ -256,15 +255,21 @@ def candidate_for(problem: Problem, plan: StoredPlan, pool: Pool) -> Candidate:
 
 def _scaled(problem: Problem, factors: Mapping[str, float]) -> Problem:
     """The problem with stages that take longer, or less long, than their tables say."""
-    stages = tuple(
-        replace(s, latency_s=s.latency_s * factors.get(s.name, 1.0),
-                full_s=None if s.full_s is None else s.full_s * factors.get(s.name, 1.0))
-        for s in (*problem.stages, *(problem.together or ()))
-    )  # fmt: skip
-    count = len(problem.stages)
+    stages = tuple(_slower(stage, factors.get(stage.name, 1.0)) for stage in problem.stages)
     if problem.together is None:
         return replace(problem, stages=stages)
-    return replace(problem, stages=stages[:count], together=(stages[count], stages[count + 1]))
+    before, decode = (_slower(stage, factors.get(stage.name, 1.0)) for stage in problem.together)
+    return replace(problem, stages=stages, together=(before, decode))
+
+
+def _slower(stage: StageTable, factor: float) -> StageTable:
+    if factor == 1.0:
+        return stage
+    steps = stage.mixing
+    if steps is not None:
+        steps = replace(steps, alone_s=steps.alone_s * factor, mixed_s=steps.mixed_s * factor)
+    whole = None if stage.full_s is None else stage.full_s * factor
+    return replace(stage, latency_s=stage.latency_s * factor, full_s=whole, mixing=steps)
 
 
 def _spread(schedules: tuple[Schedule, ...]) -> Iterable[Schedule]:

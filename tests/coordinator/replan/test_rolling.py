@@ -135,7 +135,7 @@ async def test_a_step_in_load_brings_better_processes_and_loses_no_request(tmp_p
         resolved = load_rig(rig.supervisor.run.resolved_rig)
         (node,) = resolved.llm_nodes
         assert (node.name, node.threads) == ("llm-0-1", 2)
-        assert resolved.coordinator.stages.generate.max_concurrent == node.max_running
+        assert resolved.coordinator.stages.generate.max_concurrent >= node.engine.max_running
         # A coordinator that starts anew watches the plan that runs.
         assert read_settings(rig.supervisor.run.replan_file).plan == last["plan"]
 
