@@ -219,7 +219,18 @@ def test_the_whole_coordinator_runs_without_models() -> None:
     """Every module of it, and what those bring along."""
     loaded = loaded_by(*modules_of("coordinator"))
     assert "fastapi" in loaded
-    assert loaded & (HEAVY | {"llm_node", "retrieval_node"}) == frozenset()
+    assert loaded & (HEAVY | {"llm_node", "retrieval_node", "ray"}) == frozenset()
+
+
+def test_ray_is_imported_in_one_place_and_only_when_it_is_asked_for() -> None:
+    found = {
+        (str(path.relative_to(ROOT)), i.top)
+        for package in PACKAGES
+        for path in sources(package)
+        for i in imports(path)
+        if i.package == "ray"
+    }
+    assert found == {("coordinator/ray_engine/library.py", False)}
 
 
 def test_the_shared_package_is_light() -> None:

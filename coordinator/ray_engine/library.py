@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ NAMESPACE: Final = "ragrig"
 #: Custom resource of a machine: FPGA cards that ragrig may program.
 FPGA: Final = "fpga"
 _LOCAL: Final = "local"
+_CARDS: Final = "/dev/xclmgmt*"
 
 
 def load_ray() -> Any:
@@ -36,6 +38,11 @@ def load_ray() -> Any:
             hint="pip install 'ragrig[ray]', on every machine of the cluster",
         ) from error
     return ray
+
+
+def cards_here() -> dict[str, float]:
+    """The custom resources of this machine."""
+    return {FPGA: float(len(glob.glob(_CARDS)))}
 
 
 @contextlib.contextmanager

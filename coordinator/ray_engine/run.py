@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from coordinator.ray_engine.deployment import RayOptions
 from coordinator.ray_engine.engine import RayEngine
-from coordinator.ray_engine.library import connected
+from coordinator.ray_engine.library import cards_here, connected
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.readiness import Readiness
 from coordinator.supervisor.run import stop_on_signals
@@ -44,7 +44,7 @@ def run_on_ray(
         Unavailable: no cluster answers.
         RagrigError: what ``body`` raised.
     """
-    with connected(address) as ray:
+    with connected(address, cards_here()) as ray:
         return asyncio.run(_with_engine(ray, rig, on_change, body, options, supervision))
 
 
