@@ -4,7 +4,8 @@ The decode node pulls KV from the prefill node, so it crosses the network once,
 and not through here. The prefill node keeps it until the answer has ended: when
 a decode node dies, another one pulls it again, reads the tokens that are known
 by then, and goes on. Tokens depend on the seed and their place alone, so they
-are those that the first node would have drawn.
+are those that the first node would have drawn. Several answers to a prompt go on
+from the same KV; the decode node draws the first token of each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ragschema.types import (
     TokenPiece,
 )
 from ragschema.wire.generating import done_from_wire, generate_to_wire, logprobs_from_wire
-from ragschema.wire.kv_pb2 import DecodedTokens, DecodeRequest, PrefillReply
+from ragschema.wire.kv_pb2 import DecodedTokens, DecodeRequest, KnownAnswer, PrefillReply
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,18 @@ _RELEASE_S = 2.0
 
 @dataclass
 class _Told:
-    """What the client has, whoever drew it.
+    """What the client has of one answer, whoever drew it.
 
     Attributes:
         logprobs: of tokens whose text is not certain yet.
+        ended: it has all of it.
     """
 
+    index: int
     ids: list[int] = field(default_factory=list)
     chars: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    ended: bool = False
 
     def piece(self, tokens: DecodedTokens, at: int) -> TokenPiece | None:
         """The new part of a node's text, which starts ``at`` characters into the answer."""
@@ -75,7 +79,7 @@ class _Told:
         return self._piece(reply.text, len(reply.token_ids)) if reply.text else None
 
     def _piece(self, text: str, tokens: int) -> TokenPiece:
-        piece = TokenPiece(text, tokens, logprobs=tuple(self.logprobs))
+        piece = TokenPiece(text, tokens, self.index, tuple(self.logprobs))
         self.logprobs.clear()
         return piece
 
@@ -98,7 +102,7 @@ class PrefillDecodeStage:
     async def __call__(
         self, spec: GenerateSpec, context: CallContext
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
-        """Start, pieces, end. Closing the generator stops the nodes' work.
+        """Start, pieces, an end for each answer. Closing the generator stops the nodes' work.
 
         Raises:
             Overloaded: the stage's queue, or every node, is full.
@@ -112,8 +116,8 @@ class PrefillDecodeStage:
             # Whoever goes on draws as the first node did.
             spec = replace(spec, sampling=replace(spec.sampling, seed=reply.seed))
             yield GenerateStart(_model_name(source.node), queued_s)
-            told = _Told()
-            if piece := told.first(reply):
+            told = [_Told(index) for index in range(spec.sampling.n)]
+            if piece := told[0].first(reply):
                 yield piece
             if reply.finish_reason:
                 made = len(reply.token_ids)
@@ -125,14 +129,16 @@ class PrefillDecodeStage:
                 async for event in events:
                     if isinstance(event, GenerateEnd):
                         total_us = int((time.monotonic() - started_s) * 1e6)
-                        yield replace(event, first_token_us=first_us, total_us=total_us)
+                        # Of several answers the decode node drew the first token.
+                        drawn_us = 0 if reply.token_ids else event.first_token_us
+                        yield replace(event, first_token_us=first_us + drawn_us, total_us=total_us)
                     else:
                         yield event
 
     async def _decode(
-        self, source: _Source, spec: GenerateSpec, told: _Told, context: CallContext
+        self, source: _Source, spec: GenerateSpec, told: list[_Told], context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:
-        """Pieces and the end, from one decode node after the other until one gets there."""
+        """Pieces and ends, from one decode node after the other until one gets there."""
         tried: frozenset[str] = frozenset()
         prefills = 1
         try:
@@ -158,17 +164,22 @@ class PrefillDecodeStage:
             await _release(source)
 
     async def _one(
-        self, node: LlmNode, request: DecodeRequest, told: _Told, context: CallContext
+        self, node: LlmNode, request: DecodeRequest, told: list[_Told], context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:
         """What one decode node adds to what is told already."""
-        at = 0
+        at = [0] * len(told)
         async with aclosing(node.decode(request, context)) as events:
             async for event in events:
                 if event.WhichOneof("event") == "done":
-                    yield done_from_wire(event.done)
-                    return
-                piece = told.piece(event.tokens, at)
-                at += len(event.tokens.text)
+                    end = done_from_wire(event.done)
+                    told[end.index].ended = True
+                    yield end
+                    if all(one.ended for one in told):
+                        return
+                    continue
+                index = event.tokens.index
+                piece = told[index].piece(event.tokens, at[index])
+                at[index] += len(event.tokens.text)
                 if piece is not None:
                     yield piece
         raise UpstreamError(f"node {node.name} ended its answer without saying why")
@@ -196,13 +207,13 @@ class PrefillDecodeStage:
             raise _told_as(node, error) from error
 
 
-def _request(source: _Source, spec: GenerateSpec, told: _Told) -> DecodeRequest:
+def _request(source: _Source, spec: GenerateSpec, told: list[_Told]) -> DecodeRequest:
     return DecodeRequest(
         request=generate_to_wire(spec),
         source=source.node.address,
         ticket=source.reply.ticket,
         seed=source.reply.seed,
-        output_ids=told.ids,
+        answers=[KnownAnswer(token_ids=one.ids, ended=one.ended) for one in told],
     )
 
 

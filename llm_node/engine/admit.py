@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,12 @@ def make_sequences(
     max_tokens: int,
     vocabulary: int,
     snapshot: KvSnapshot | None,
-    output_ids: Seq[int],
+    known: Mapping[int, Seq[int]],
 ) -> list[Sequence]:
-    """``sampling.n`` sequences; all but the first wait for the first's prompt.
+    """A request's sequences; all but the first wait for the first's prompt.
+
+    Args:
+        known: by index, what each has generated elsewhere already.
 
     Raises:
         PayloadTooLarge: prompt and known tokens leave no room for an answer.
@@ -33,6 +37,40 @@ def make_sequences(
     check_sampling(request.sampling)
     if request.sampling.stop_ids:
         check_ids(request.sampling.stop_ids, vocabulary, "sampling.stop_ids")
+    if not known or max(known) >= request.sampling.n or min(known) < 0:
+        raise InvalidInput(
+            f"{sorted(known)} are not some of {request.sampling.n} sequences",
+            field="output_ids",
+            hint="tell known tokens by the index of their answer",
+        )
+    for output_ids in known.values():
+        _check_tokens(request, snapshot, output_ids, max_tokens, vocabulary)
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    sequences = [
+        Sequence(
+            request=request,
+            index=i,
+            arrival=arrival + place,
+            seed=seed_of(seed, i),
+            limit=max_tokens,
+            token_ids=[*request.prompt_ids, *known[i]],
+            output_ids=list(known[i]),
+            snapshot=snapshot,
+        )
+        for place, i in enumerate(sorted(known))
+    ]
+    for sequence in sequences[1:]:
+        sequence.leader = sequences[0]
+    return sequences
+
+
+def _check_tokens(
+    request: EngineRequest,
+    snapshot: KvSnapshot | None,
+    output_ids: Seq[int],
+    max_tokens: int,
+    vocabulary: int,
+) -> None:
     tokens = [*request.prompt_ids, *output_ids]
     check_ids(tokens, vocabulary, "prompt_ids")
     if len(tokens) >= max_tokens:
@@ -42,39 +80,12 @@ def make_sequences(
             field="messages",
             hint="send fewer or shorter passages",
         )
-    _check_options(request, snapshot, tokens)
-    seed = secrets.randbits(63) if request.seed is None else request.seed
-    sequences = [
-        Sequence(
-            request=request,
-            index=i,
-            arrival=arrival + i,
-            seed=seed_of(seed, i),
-            limit=max_tokens,
-            token_ids=list(tokens),
-            output_ids=list(output_ids),
-            snapshot=snapshot,
+    if snapshot is None:
+        return
+    if list(snapshot.token_ids[: snapshot.computed]) != tokens[: snapshot.computed]:
+        raise IncompatibleRequest(
+            "the KV snapshot belongs to other tokens than the request's", field="snapshot"
         )
-        for i in range(request.sampling.n)
-    ]
-    for sequence in sequences[1:]:
-        sequence.leader = sequences[0]
-    return sequences
-
-
-def _check_options(request: EngineRequest, snapshot: KvSnapshot | None, tokens: Seq[int]) -> None:
-    if request.sampling.n > 1 and (request.pause is not None or snapshot is not None):
-        raise InvalidInput(
-            f"{request.sampling.n} sequences cannot pause or start from a snapshot",
-            field="n",
-            hint="send n requests",
-        )
-    if snapshot is not None:
-        known = snapshot.token_ids[: snapshot.computed]
-        if list(known) != list(tokens[: snapshot.computed]):
-            raise IncompatibleRequest(
-                "the KV snapshot belongs to other tokens than the request's", field="snapshot"
-            )
 
 
 def check_ids(ids: Seq[int], vocabulary: int, field: str) -> None:

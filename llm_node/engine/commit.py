@@ -102,7 +102,8 @@ class Committer:
         new = sequence.output_ids[len(sequence.output_ids) - sequence.since_pause :]
         sequence.since_pause = 0
         self._scheduler.pause(sequence)
-        self._events.append(Paused(sequence.request.request_id, reason, tuple(new), hidden))
+        request_id = sequence.request.request_id
+        self._events.append(Paused(request_id, reason, tuple(new), hidden, sequence.index))
 
     def end(self, sequence: Sequence, finish: Finish, message: str = "") -> None:
         """Frees what a sequence holds and tells why; ended ones are left alone."""

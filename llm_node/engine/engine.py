@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -116,26 +116,33 @@ class Engine:
             InvalidInput: an empty prompt, unknown ids, options that exclude each other.
             Conflict: a live request has the same id.
         """
-        self._queue(request, None, ())
+        self._queue(request, None, dict.fromkeys(range(request.sampling.n), ()))
 
-    def import_kv(self, request: EngineRequest, snapshot: KvSnapshot, output_ids: Seq[int]) -> None:
+    def import_kv(
+        self, request: EngineRequest, snapshot: KvSnapshot, known: Mapping[int, Seq[int]]
+    ) -> None:
         """Queues a request whose prompt is computed and first tokens are known.
 
-        The tokens of ``output_ids`` count as generated and are not told again.
+        Args:
+            known: output tokens by the index of their sequence; they count as generated and
+                are not told again. An index that is not named has ended elsewhere.
 
         Raises:
             IncompatibleRequest: the snapshot is another model's or another prompt's.
         """
         self._kv.check(snapshot, self.model.fingerprint)
-        self._queue(request, snapshot, output_ids)
+        self._queue(request, snapshot, known)
 
     def _queue(
-        self, request: EngineRequest, snapshot: KvSnapshot | None, output_ids: Seq[int]
+        self,
+        request: EngineRequest,
+        snapshot: KvSnapshot | None,
+        known: Mapping[int, Seq[int]],
     ) -> None:
         if request.request_id in self._live:
             raise Conflict(f"request {request.request_id!r} is still running", field="request_id")
         sequences = make_sequences(
-            request, self._arrivals, self.max_tokens, self.model.vocabulary, snapshot, output_ids
+            request, self._arrivals, self.max_tokens, self.model.vocabulary, snapshot, known
         )
         self._arrivals += len(sequences)
         self._live[request.request_id] = sequences
@@ -153,15 +160,18 @@ class Engine:
                 self._commit.end(sequence, Finish.CANCELLED)
         self._forget_ended()
 
-    def resume(self, request_id: str, extra_ids: Seq[int]) -> None:
+    def resume(self, request_id: str, extra_ids: Seq[int], index: int = 0) -> None:
         """Goes on with a paused sequence behind ``extra_ids``, which are read.
+
+        Args:
+            index: which of the request's sequences.
 
         Raises:
             NotFound: there is no such request.
             Conflict: it is not paused.
             PayloadTooLarge: the tokens leave no room for an answer.
         """
-        sequence = self._paused(request_id)
+        sequence = self._paused(request_id, index)
         room = self.max_tokens - len(sequence.token_ids)
         if len(extra_ids) >= room:
             raise PayloadTooLarge(
@@ -185,6 +195,7 @@ class Engine:
         neighbour_distances: F32,
         lam: float,
         temperature: float,
+        index: int = 0,
     ) -> None:
         """Draws the held token from lam * p_knn + (1 - lam) * p_lm in the next step.
 
@@ -193,7 +204,7 @@ class Engine:
             Conflict: it does not hold a token back.
             InvalidInput: the neighbours cannot be mixed in.
         """
-        sequence = self._paused(request_id)
+        sequence = self._paused(request_id, index)
         if sequence.logits is None:
             raise Conflict(f"request {request_id!r} holds no token back", field="request_id")
         mix = KnnMix(neighbour_tokens, neighbour_distances, lam, temperature)
@@ -201,15 +212,15 @@ class Engine:
         sequence.mix = mix
         self._commit.mixed.append(sequence)
 
-    def export_kv(self, request_id: str) -> KvSnapshot:
-        """The KV of a request's sequence, as far as it is computed.
+    def export_kv(self, request_id: str, index: int = 0) -> KvSnapshot:
+        """The KV of one of a request's sequences, as far as it is computed.
 
         Raises:
             NotFound: there is no such request.
             Conflict: nothing is computed, or its blocks were taken; a pause with
                 ``hold_kv`` keeps them.
         """
-        sequence = self._sequence(request_id)
+        sequence = self._sequence(request_id, index)
         if not sequence.computed or sequence in self._scheduler.waiting:
             raise Conflict(f"request {request_id!r} has no KV now", field="request_id")
         return self._kv.export(
@@ -269,14 +280,15 @@ class Engine:
         self._step_us = int((time.monotonic() - started_s) * 1e6)
         self._steps_us += self._step_us
 
-    def _sequence(self, request_id: str) -> Sequence:
-        sequences = self._live.get(request_id)
-        if not sequences:
-            raise NotFound(f"there is no request {request_id!r}", field="request_id")
-        return sequences[0]
+    def _sequence(self, request_id: str, index: int) -> Sequence:
+        for sequence in self._live.get(request_id, ()):
+            if sequence.index == index:
+                return sequence
+        which = f" with a sequence {index}" if index else ""
+        raise NotFound(f"there is no request {request_id!r}{which}", field="request_id")
 
-    def _paused(self, request_id: str) -> Sequence:
-        sequence = self._sequence(request_id)
+    def _paused(self, request_id: str, index: int) -> Sequence:
+        sequence = self._sequence(request_id, index)
         if sequence.state is not SequenceState.PAUSED or sequence in self._commit.mixed:
             raise Conflict(f"request {request_id!r} is not paused", field="request_id")
         return sequence

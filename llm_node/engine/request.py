@@ -125,6 +125,7 @@ class Sequence:
         since_pause: outputs that no ``Paused`` event has told yet.
         logits: of the next token, held by a sequence that pauses for neighbours.
         mix: neighbours that came for it.
+        leader: computes the prompt for this one of n, until it has a place.
         snapshot: KV to copy into the blocks at the next admission.
         row: what the sampler knows, from the first token it chose.
     """
@@ -189,6 +190,7 @@ class Paused:
 
     Attributes:
         new_ids: tokens generated since the last pause.
+        index: which of the request's ``n`` sequences; each pauses by itself.
         hidden: float32 [hidden], the state behind the last computed token as the
             LM head reads it; None unless asked for.
     """
@@ -197,6 +199,7 @@ class Paused:
     reason: PauseReason
     new_ids: tuple[int, ...]
     hidden: F32 | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True)

@@ -191,14 +191,21 @@ class Scheduler:
     def _awaits_leader(self, sequence: Sequence) -> bool:
         """One of n sequences waits until the first has computed what they share."""
         leader = sequence.leader
-        if leader is None or leader.state is SequenceState.FINISHED:
+        if leader is None or leader.state in (SequenceState.FINISHED, SequenceState.PAUSED):
             return False
-        return leader.computed < self._shareable(sequence)
+        return leader.computed < self._common(sequence)
 
     def _shareable(self, sequence: Sequence) -> int:
         """Tokens in full blocks that leave one to compute for the next token."""
+        return self._full(len(sequence.token_ids) - 1)
+
+    def _common(self, sequence: Sequence) -> int:
+        """The same, of the prompt alone: what one of n has in common with the others."""
+        return min(self._shareable(sequence), self._full(len(sequence.request.prompt_ids)))
+
+    def _full(self, tokens: int) -> int:
         size = self._config.block_tokens
-        return (len(sequence.token_ids) - 1) // size * size
+        return tokens // size * size
 
     def _make_room(self, sequence: Sequence, plan: StepPlan) -> bool:
         """A place in the batch, if need be from a sequence of lower priority."""
@@ -211,7 +218,8 @@ class Scheduler:
 
     def _place(self, sequence: Sequence, plan: StepPlan) -> bool:
         """Blocks for all tokens a sequence has, shared ones as far as there are."""
-        shared = self._shared(sequence)
+        led = self._led(sequence)
+        shared = led or self._shared(sequence)
         self._pool.hold(shared)
         need = self._blocks_for(len(sequence.token_ids)) - len(shared)
         while self._pool.free < need:
@@ -222,6 +230,9 @@ class Scheduler:
             self._preempt(victim, plan)
         sequence.blocks = shared + (self._pool.allocate(need) or [])
         sequence.computed = len(shared) * self._config.block_tokens
+        sequence.leader = None
+        if led:
+            sequence.snapshot = None
         if sequence.snapshot is not None:
             plan.imports.append(sequence)
             sequence.computed = min(sequence.snapshot.computed, len(sequence.token_ids) - 1)
@@ -231,14 +242,18 @@ class Scheduler:
             self.prefix_queries += len(sequence.token_ids)
         return True
 
+    def _led(self, sequence: Sequence) -> list[int]:
+        """Blocks of the prompt that the first of n sequences has computed or imported."""
+        common, leader = self._common(sequence), sequence.leader
+        if leader is None or leader.computed < common:
+            return []
+        return leader.blocks[: common // self._config.block_tokens]
+
     def _shared(self, sequence: Sequence) -> list[int]:
         """Blocks that hold the head of the sequence already."""
         if sequence.snapshot is not None:
             return []
         blocks = self._shareable(sequence) // self._config.block_tokens
-        leader, sequence.leader = sequence.leader, None
-        if leader is not None and leader.computed >= blocks * self._config.block_tokens:
-            return leader.blocks[:blocks]
         if not self._config.prefix_reuse:
             return []
         extend_chain(sequence.hashes, sequence.token_ids, self._config.block_tokens)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -96,16 +96,18 @@ class EngineWorker:
             InvalidInput, PayloadTooLarge, Conflict: the engine refuses the request.
             Unavailable, InternalError: the engine was closed or broke.
         """
-        return self._stream(request, lambda: self.engine.add(request))
+        return self._stream(request, request.sampling.n, lambda: self.engine.add(request))
 
     def stream_imported(
-        self, request: EngineRequest, snapshot: KvSnapshot, output_ids: Sequence[int]
+        self, request: EngineRequest, snapshot: KvSnapshot, known: Mapping[int, Sequence[int]]
     ) -> AsyncGenerator[StepEvent, None]:
         """The same for ``Engine.import_kv``."""
-        return self._stream(request, lambda: self.engine.import_kv(request, snapshot, output_ids))
+        return self._stream(
+            request, len(known), lambda: self.engine.import_kv(request, snapshot, known)
+        )
 
     async def _stream(
-        self, request: EngineRequest, admit: Callable[[], None]
+        self, request: EngineRequest, left: int, admit: Callable[[], None]
     ) -> AsyncGenerator[StepEvent, None]:
         key = request.request_id
         if key in self._streams:
@@ -115,7 +117,6 @@ class EngineWorker:
         # Bounded by the request's own tokens.
         queue: _Queue = asyncio.Queue()
         self._streams[key] = queue
-        left = request.sampling.n
         try:
             await self._call(lambda: self._admit(key, queue, admit))
             while left:
@@ -143,9 +144,9 @@ class EngineWorker:
         """See Engine.cancel."""
         await self._call(lambda: self.engine.cancel(request_id, index))
 
-    async def resume(self, request_id: str, extra_ids: Sequence[int]) -> None:
+    async def resume(self, request_id: str, extra_ids: Sequence[int], index: int = 0) -> None:
         """See Engine.resume."""
-        await self._call(lambda: self.engine.resume(request_id, extra_ids))
+        await self._call(lambda: self.engine.resume(request_id, extra_ids, index))
 
     async def resume_mixed(
         self,
@@ -154,17 +155,18 @@ class EngineWorker:
         neighbour_distances: F32,
         lam: float,
         temperature: float,
+        index: int = 0,
     ) -> None:
         """See Engine.resume_mixed."""
         await self._call(
             lambda: self.engine.resume_mixed(
-                request_id, neighbour_tokens, neighbour_distances, lam, temperature
+                request_id, neighbour_tokens, neighbour_distances, lam, temperature, index
             )
         )
 
-    async def export_kv(self, request_id: str) -> KvSnapshot:
+    async def export_kv(self, request_id: str, index: int = 0) -> KvSnapshot:
         """See Engine.export_kv."""
-        return await self._call(lambda: self.engine.export_kv(request_id))
+        return await self._call(lambda: self.engine.export_kv(request_id, index))
 
     async def stats(self) -> EngineStats:
         """See Engine.stats."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.request import Ended, Paused, PausePolicy, TokenOut
 from llm_node.generate.hf import HfGenerator, finish_reason
-from ragschema.errors import InvalidInput
 from ragschema.types import CallContext, GenerateSpec, TokenLogprob
 
 #: Behind the first token, with its blocks kept until they were copied.
 _FIRST_TOKEN = PausePolicy(every_tokens=1, hold_kv=True)
+#: In front of it: several answers have first tokens of their own.
+_NO_TOKEN = PausePolicy(every_token_hidden=True, hold_kv=True)
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Prefilled:
     """A prompt that was read.
 
     Attributes:
-        token_ids: what was drawn; one token.
+        token_ids: what was drawn; one token, and none when there are several answers.
         text: of it, as far as it can be told already.
         logprobs: of the tokens that are text, when asked for.
         finish: why the answer ended with it; None: it goes on from the snapshot.
@@ -36,18 +37,16 @@ class Prefilled:
 async def prefill(
     generator: HfGenerator, prompt: list[int], spec: GenerateSpec, context: CallContext
 ) -> Prefilled:
-    """Computes a prompt's KV and its first token.
+    """Computes a prompt's KV and its first token, or the KV alone for several answers.
 
     Raises:
-        InvalidInput: several answers are asked for.
         DeadlineExceeded, InternalError: see ``HfGenerator.generate``.
     """
-    if spec.sampling.n != 1:
-        raise InvalidInput(
-            f"{spec.sampling.n} answers cannot go on elsewhere", field="n", hint="send n requests"
-        )
-    request = replace(generator.request(prompt, spec, context), pause=_FIRST_TOKEN)
-    answer = generator.answer(spec.sampling)
+    pause = _FIRST_TOKEN if spec.sampling.n == 1 else _NO_TOKEN
+    sampling = replace(spec.sampling, n=1)
+    request = generator.request(prompt, replace(spec, sampling=sampling), context)
+    request = replace(request, pause=pause)
+    answer = generator.answer(sampling)
     ids: list[int] = []
     logprobs: list[TokenLogprob] = []
     snapshot: KvSnapshot | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -105,21 +105,27 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
         self._require(Role.DECODE)
         spec = self._spec(request.request)
         spec = replace(spec, sampling=replace(spec.sampling, seed=request.seed))
-        if not request.source or not request.output_ids:
-            raise InvalidInput("a decode needs a source and its first token", field="source")
+        if not request.source:
+            raise InvalidInput("a decode needs a source", field="source")
+        known = _known(request, spec)
         call = context_of(context)
-        async with aclosing(events_within(self._decode(request, spec, call), call)) as events:
+        async with aclosing(
+            events_within(self._decode(request, spec, known, call), call)
+        ) as events:
             async for event in events:
                 yield _to_wire(event)
 
     async def _decode(
-        self, request: kv_pb2.DecodeRequest, spec: GenerateSpec, call: CallContext
+        self,
+        request: kv_pb2.DecodeRequest,
+        spec: GenerateSpec,
+        known: Mapping[int, Sequence[int]],
+        call: CallContext,
     ) -> AsyncGenerator[Decoded | GenerateEnd, None]:
         async with self._running.slot() as queue_us:
             snapshot = await self._sources.pull(
                 request.source, request.ticket, self._generator.engine, call
             )
-            known = list(request.output_ids)
             async with aclosing(decode(self._generator, snapshot, spec, known, call)) as events:
                 async for event in events:
                     if isinstance(event, GenerateEnd):
@@ -151,10 +157,25 @@ def _seeded(spec: GenerateSpec) -> GenerateSpec:
     return replace(spec, sampling=replace(spec.sampling, seed=secrets.randbits(63)))
 
 
+def _known(request: kv_pb2.DecodeRequest, spec: GenerateSpec) -> dict[int, Sequence[int]]:
+    """Tokens of the answers that go on, by index."""
+    if len(request.answers) != spec.sampling.n:
+        raise InvalidInput(
+            f"{len(request.answers)} answers are told of {spec.sampling.n}",
+            field="answers",
+            hint="tell what is known of each answer, in their order",
+        )
+    open_ones = ((i, one) for i, one in enumerate(request.answers) if not one.ended)
+    return {index: tuple(one.token_ids) for index, one in open_ones}
+
+
 def _to_wire(event: Decoded | GenerateEnd) -> kv_pb2.DecodeEvent:
     if isinstance(event, GenerateEnd):
         return kv_pb2.DecodeEvent(done=done_to_wire(event))
     tokens = kv_pb2.DecodedTokens(
-        token_ids=event.token_ids, text=event.text, logprobs=logprobs_to_wire(event.logprobs)
+        token_ids=event.token_ids,
+        text=event.text,
+        logprobs=logprobs_to_wire(event.logprobs),
+        index=event.index,
     )
     return kv_pb2.DecodeEvent(tokens=tokens)

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from ragschema.wire import llm_pb2 as ragschema_dot_wire_dot_llm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ragschema/wire/kv.proto\x12\x0eragrig.wire.v1\x1a\x18ragschema/wire/llm.proto\"\xd2\x01\n\x0cPrefillReply\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x04\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x10\n\x08kv_bytes\x18\x08 \x01(\x04\x12.\n\x08logprobs\x18\t \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\"S\n\rPullKvRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x32\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x1d.ragrig.wire.v1.KvCompression\"?\n\x07KvLayer\x12\x10\n\x08kv_heads\x18\x01 \x01(\r\x12\x0f\n\x07key_dim\x18\x02 \x01(\r\x12\x11\n\tvalue_dim\x18\x03 \x01(\r\"|\n\x08KvHeader\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08\x63omputed\x18\x02 \x01(\r\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\'\n\x06layers\x18\x05 \x03(\x0b\x32\x17.ragrig.wire.v1.KvLayer\"Z\n\x07KvSlice\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x02 \x01(\x07\x12\x32\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1d.ragrig.wire.v1.KvCompression\"f\n\x06KvPart\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.ragrig.wire.v1.KvHeaderH\x00\x12(\n\x05slice\x18\x02 \x01(\x0b\x32\x17.ragrig.wire.v1.KvSliceH\x00\x42\x06\n\x04part\"\"\n\x10ReleaseKvRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"\x10\n\x0eReleaseKvReply\"\x83\x01\n\rDecodeRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.ragrig.wire.v1.GenerateRequest\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\noutput_ids\x18\x05 \x03(\r\"`\n\rDecodedTokens\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\"u\n\x0b\x44\x65\x63odeEvent\x12/\n\x06tokens\x18\x01 \x01(\x0b\x32\x1d.ragrig.wire.v1.DecodedTokensH\x00\x12,\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent*A\n\rKvCompression\x12\x17\n\x13KV_COMPRESSION_NONE\x10\x00\x12\x17\n\x13KV_COMPRESSION_ZLIB\x10\x01\x32\xac\x02\n\x06KvNode\x12H\n\x07Prefill\x12\x1f.ragrig.wire.v1.GenerateRequest\x1a\x1c.ragrig.wire.v1.PrefillReply\x12\x41\n\x06PullKv\x12\x1d.ragrig.wire.v1.PullKvRequest\x1a\x16.ragrig.wire.v1.KvPart0\x01\x12M\n\tReleaseKv\x12 .ragrig.wire.v1.ReleaseKvRequest\x1a\x1e.ragrig.wire.v1.ReleaseKvReply\x12\x46\n\x06\x44\x65\x63ode\x12\x1d.ragrig.wire.v1.DecodeRequest\x1a\x1b.ragrig.wire.v1.DecodeEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ragschema/wire/kv.proto\x12\x0eragrig.wire.v1\x1a\x18ragschema/wire/llm.proto\"\xd2\x01\n\x0cPrefillReply\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x04\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x10\n\x08kv_bytes\x18\x08 \x01(\x04\x12.\n\x08logprobs\x18\t \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\"S\n\rPullKvRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x32\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x1d.ragrig.wire.v1.KvCompression\"?\n\x07KvLayer\x12\x10\n\x08kv_heads\x18\x01 \x01(\r\x12\x0f\n\x07key_dim\x18\x02 \x01(\r\x12\x11\n\tvalue_dim\x18\x03 \x01(\r\"|\n\x08KvHeader\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08\x63omputed\x18\x02 \x01(\r\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\x12\'\n\x06layers\x18\x05 \x03(\x0b\x32\x17.ragrig.wire.v1.KvLayer\"Z\n\x07KvSlice\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x02 \x01(\x07\x12\x32\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1d.ragrig.wire.v1.KvCompression\"f\n\x06KvPart\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.ragrig.wire.v1.KvHeaderH\x00\x12(\n\x05slice\x18\x02 \x01(\x0b\x32\x17.ragrig.wire.v1.KvSliceH\x00\x42\x06\n\x04part\"\"\n\x10ReleaseKvRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"\x10\n\x0eReleaseKvReply\"/\n\x0bKnownAnswer\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"\xa3\x01\n\rDecodeRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.ragrig.wire.v1.GenerateRequest\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12,\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x1b.ragrig.wire.v1.KnownAnswerJ\x04\x08\x05\x10\x06\"o\n\rDecodedTokens\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.ragrig.wire.v1.TokenLogprob\x12\r\n\x05index\x18\x04 \x01(\r\"u\n\x0b\x44\x65\x63odeEvent\x12/\n\x06tokens\x18\x01 \x01(\x0b\x32\x1d.ragrig.wire.v1.DecodedTokensH\x00\x12,\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent*A\n\rKvCompression\x12\x17\n\x13KV_COMPRESSION_NONE\x10\x00\x12\x17\n\x13KV_COMPRESSION_ZLIB\x10\x01\x32\xac\x02\n\x06KvNode\x12H\n\x07Prefill\x12\x1f.ragrig.wire.v1.GenerateRequest\x1a\x1c.ragrig.wire.v1.PrefillReply\x12\x41\n\x06PullKv\x12\x1d.ragrig.wire.v1.PullKvRequest\x1a\x16.ragrig.wire.v1.KvPart0\x01\x12M\n\tReleaseKv\x12 .ragrig.wire.v1.ReleaseKvRequest\x1a\x1e.ragrig.wire.v1.ReleaseKvReply\x12\x46\n\x06\x44\x65\x63ode\x12\x1d.ragrig.wire.v1.DecodeRequest\x1a\x1b.ragrig.wire.v1.DecodeEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ragschema.wire.kv_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KVCOMPRESSION']._serialized_start=1159
-  _globals['_KVCOMPRESSION']._serialized_end=1224
+  _globals['_KVCOMPRESSION']._serialized_start=1255
+  _globals['_KVCOMPRESSION']._serialized_end=1320
   _globals['_PREFILLREPLY']._serialized_start=70
   _globals['_PREFILLREPLY']._serialized_end=280
   _globals['_PULLKVREQUEST']._serialized_start=282
@@ -50,12 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEKVREQUEST']._serialized_end=788
   _globals['_RELEASEKVREPLY']._serialized_start=790
   _globals['_RELEASEKVREPLY']._serialized_end=806
-  _globals['_DECODEREQUEST']._serialized_start=809
-  _globals['_DECODEREQUEST']._serialized_end=940
-  _globals['_DECODEDTOKENS']._serialized_start=942
-  _globals['_DECODEDTOKENS']._serialized_end=1038
-  _globals['_DECODEEVENT']._serialized_start=1040
-  _globals['_DECODEEVENT']._serialized_end=1157
-  _globals['_KVNODE']._serialized_start=1227
-  _globals['_KVNODE']._serialized_end=1527
+  _globals['_KNOWNANSWER']._serialized_start=808
+  _globals['_KNOWNANSWER']._serialized_end=855
+  _globals['_DECODEREQUEST']._serialized_start=858
+  _globals['_DECODEREQUEST']._serialized_end=1021
+  _globals['_DECODEDTOKENS']._serialized_start=1023
+  _globals['_DECODEDTOKENS']._serialized_end=1134
+  _globals['_DECODEEVENT']._serialized_start=1136
+  _globals['_DECODEEVENT']._serialized_end=1253
+  _globals['_KVNODE']._serialized_start=1323
+  _globals['_KVNODE']._serialized_end=1623
 # @@protoc_insertion_point(module_scope)

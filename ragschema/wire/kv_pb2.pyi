@@ -64,7 +64,9 @@ class PrefillReply(_message.Message):
     """Of the model; a decode node must have the same."""
     kv_bytes: _builtins.int
     @_builtins.property
-    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Empty with several answers."""
+
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.TokenLogprob]:
         """Of token_ids, when asked for."""
@@ -263,6 +265,32 @@ class ReleaseKvReply(_message.Message):
 Global___ReleaseKvReply: _TypeAlias = ReleaseKvReply  # noqa: Y015
 
 @_typing.final
+class KnownAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    """Nothing more is to come of it."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens drawn so far; more than Prefill's when another decode node was lost."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownAnswer: _TypeAlias = KnownAnswer  # noqa: Y015
+
+@_typing.final
 class DecodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -270,7 +298,7 @@ class DecodeRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    OUTPUT_IDS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """host:port of the prefill node."""
     ticket: _builtins.str
@@ -280,8 +308,8 @@ class DecodeRequest(_message.Message):
         """As it went to Prefill."""
 
     @_builtins.property
-    def output_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Tokens drawn so far; more than Prefill's when another decode node was lost."""
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___KnownAnswer]:
+        """One for each of sampling.n answers, in their order."""
 
     def __init__(
         self,
@@ -290,11 +318,11 @@ class DecodeRequest(_message.Message):
         source: _builtins.str = ...,
         ticket: _builtins.str = ...,
         seed: _builtins.int = ...,
-        output_ids: _abc.Iterable[_builtins.int] | None = ...,
+        answers: _abc.Iterable[Global___KnownAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_ids", b"output_ids", "request", b"request", "seed", b"seed", "source", b"source", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "request", b"request", "seed", b"seed", "source", b"source", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,11 +335,14 @@ class DecodedTokens(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Of the answer as a whole, output_ids included, in pieces."""
+    """Of the answer as a whole, known tokens included, in pieces."""
+    index: _builtins.int
+    """Which of n answers."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Newly drawn; output_ids are not repeated."""
+        """Newly drawn; known ones are not repeated."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.TokenLogprob]:
@@ -323,10 +354,11 @@ class DecodedTokens(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         text: _builtins.str = ...,
         logprobs: _abc.Iterable[_llm_pb2.TokenLogprob] | None = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "logprobs", b"logprobs", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

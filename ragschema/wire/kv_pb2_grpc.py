@@ -61,7 +61,8 @@ class KvNodeServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Prefill(self, request, context):
-        """Role prefill: reads the prompt and draws the first token.
+        """Role prefill: reads the prompt and draws the first token; with several answers
+        nothing is drawn, since each has a first token of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +85,8 @@ class KvNodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Decode(self, request, context):
-        """Role decode: pulls and goes on. Tokens, then exactly one done event.
+        """Role decode: pulls and goes on. Tokens, and exactly one done event for each
+        answer that has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

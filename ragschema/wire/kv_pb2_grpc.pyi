@@ -36,7 +36,9 @@ class KvNodeStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KvNodeAsyncStub: ...
     Prefill: _grpc.UnaryUnaryMultiCallable[_llm_pb2.GenerateRequest, _kv_pb2.PrefillReply]
-    """Role prefill: reads the prompt and draws the first token."""
+    """Role prefill: reads the prompt and draws the first token; with several answers
+    nothing is drawn, since each has a first token of its own.
+    """
     PullKv: _grpc.UnaryStreamMultiCallable[_kv_pb2.PullKvRequest, _kv_pb2.KvPart]
     """Role prefill: what a ticket stands for. One header, then parts: by layer
     keys before values, by token within them. May be called again, until the
@@ -45,13 +47,17 @@ class KvNodeStub:
     ReleaseKv: _grpc.UnaryUnaryMultiCallable[_kv_pb2.ReleaseKvRequest, _kv_pb2.ReleaseKvReply]
     """Role prefill: frees what a ticket stands for; unknown ones are ignored."""
     Decode: _grpc.UnaryStreamMultiCallable[_kv_pb2.DecodeRequest, _kv_pb2.DecodeEvent]
-    """Role decode: pulls and goes on. Tokens, then exactly one done event."""
+    """Role decode: pulls and goes on. Tokens, and exactly one done event for each
+    answer that has not ended.
+    """
 
 @_typing.type_check_only
 class KvNodeAsyncStub(KvNodeStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Prefill: _aio.UnaryUnaryMultiCallable[_llm_pb2.GenerateRequest, _kv_pb2.PrefillReply]  # type: ignore[assignment]
-    """Role prefill: reads the prompt and draws the first token."""
+    """Role prefill: reads the prompt and draws the first token; with several answers
+    nothing is drawn, since each has a first token of its own.
+    """
     PullKv: _aio.UnaryStreamMultiCallable[_kv_pb2.PullKvRequest, _kv_pb2.KvPart]  # type: ignore[assignment]
     """Role prefill: what a ticket stands for. One header, then parts: by layer
     keys before values, by token within them. May be called again, until the
@@ -60,7 +66,9 @@ class KvNodeAsyncStub(KvNodeStub):
     ReleaseKv: _aio.UnaryUnaryMultiCallable[_kv_pb2.ReleaseKvRequest, _kv_pb2.ReleaseKvReply]  # type: ignore[assignment]
     """Role prefill: frees what a ticket stands for; unknown ones are ignored."""
     Decode: _aio.UnaryStreamMultiCallable[_kv_pb2.DecodeRequest, _kv_pb2.DecodeEvent]  # type: ignore[assignment]
-    """Role decode: pulls and goes on. Tokens, then exactly one done event."""
+    """Role decode: pulls and goes on. Tokens, and exactly one done event for each
+    answer that has not ended.
+    """
 
 class KvNodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,7 +77,9 @@ class KvNodeServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kv_pb2.PrefillReply, _abc.Awaitable[_kv_pb2.PrefillReply]]:
-        """Role prefill: reads the prompt and draws the first token."""
+        """Role prefill: reads the prompt and draws the first token; with several answers
+        nothing is drawn, since each has a first token of its own.
+        """
 
     @_abc_1.abstractmethod
     def PullKv(
@@ -96,6 +106,8 @@ class KvNodeServicer(metaclass=_abc_1.ABCMeta):
         request: _kv_pb2.DecodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_kv_pb2.DecodeEvent], _abc.AsyncIterator[_kv_pb2.DecodeEvent]]:
-        """Role decode: pulls and goes on. Tokens, then exactly one done event."""
+        """Role decode: pulls and goes on. Tokens, and exactly one done event for each
+        answer that has not ended.
+        """
 
 def add_KvNodeServicer_to_server(servicer: KvNodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

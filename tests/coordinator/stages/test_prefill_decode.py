@@ -122,6 +122,73 @@ async def test_the_answer_is_that_of_one_node(nodes: Nodes, sampling: dict[str, 
         assert 0 < other.first_token_us <= other.total_us
 
 
+async def collect_all(stage: Any, asked: GenerateSpec) -> dict[int, tuple[str, GenerateEnd]]:
+    """Each of several answers, and its end."""
+    texts: dict[int, str] = dict.fromkeys(range(asked.sampling.n), "")
+    found: dict[int, tuple[str, GenerateEnd]] = {}
+    async with aclosing(stage(asked, CallContext.start(60))) as events:
+        async for event in events:
+            if isinstance(event, GenerateStart):
+                continue
+            assert event.index not in found, "nothing comes behind an end"
+            if isinstance(event, GenerateEnd):
+                found[event.index] = (texts[event.index], event)
+            else:
+                texts[event.index] += event.text
+    return found
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"max_tokens": 40, "temperature": 1.2, "top_p": 0.9, "seed": 11, "n": 3},
+        {"max_tokens": 1, "temperature": 1.2, "seed": 5, "n": 2},
+        {
+            "max_tokens": 30, "temperature": 0.9, "seed": 4, "n": 4, "top_k": 50,
+            "repetition_penalty": 1.3, "min_tokens": 30, "logprobs": 1,
+        },
+        {"max_tokens": 12, "n": 2},
+    ],
+)  # fmt: skip
+async def test_several_answers_are_those_of_one_node(
+    nodes: Nodes, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(nodes) as pool:
+        whole = await collect_all(GenerateStage(pool, gate()), spec(**sampling))
+        node = pool.player(Role.PREFILL, fingerprint=None, tried=frozenset())
+        calls = []
+        original = node.prefill
+
+        async def counted(*arguments: Any) -> kv_pb2.PrefillReply:
+            calls.append(1)
+            return await original(*arguments)
+
+        monkeypatch.setattr(node, "prefill", counted)
+        apart = await collect_all(PrefillDecodeStage(pool, gate()), spec(**sampling))
+    assert len(calls) == 1
+    assert sorted(apart) == list(range(sampling["n"]))
+    for index, (text, end) in whole.items():
+        assert apart[index][0] == text
+        assert apart[index][1].finish_reason == end.finish_reason
+        assert apart[index][1].prompt_tokens == end.prompt_tokens
+        assert apart[index][1].completion_tokens == end.completion_tokens
+        assert 0 < apart[index][1].first_token_us <= apart[index][1].total_us
+    if sampling.get("temperature") and sampling["max_tokens"] > 1:
+        assert len({text for text, _ in whole.values()}) == sampling["n"]
+
+
+async def test_a_stop_string_ends_one_of_several(nodes: Nodes) -> None:
+    async with pool_of(nodes) as pool:
+        asked = {"max_tokens": 60, "temperature": 1.0, "seed": 3, "n": 2}
+        whole = await collect_all(GenerateStage(pool, gate()), spec(**asked))
+        text, other = whole[1][0], whole[0][0]
+        stop = next(text[i : i + 4] for i in range(20) if text[i : i + 4] not in other)
+        asked["stop"] = (stop,)
+        apart = await collect_all(PrefillDecodeStage(pool, gate()), spec(**asked))
+    assert [apart[i][1].finish_reason for i in (0, 1)] == ["length", "stop"]
+    assert (apart[0][0], apart[1][0]) == (other, text[: text.find(stop)])
+
+
 async def test_log_probabilities_are_those_of_one_node(nodes: Nodes) -> None:
     async def told(stage: Any) -> list[TokenLogprob]:
         asked = spec(max_tokens=25, temperature=1.1, seed=9, logprobs=2)
@@ -178,7 +245,7 @@ async def test_calls_for_another_role_and_lost_tickets_say_so(nodes: Nodes) -> N
             source=prefiller.address,
             ticket=reply.ticket,
             seed=reply.seed,
-            output_ids=reply.token_ids,
+            answers=[kv_pb2.KnownAnswer(token_ids=reply.token_ids)],
         )
         with pytest.raises(UpstreamError, match="stands for no KV") as caught:
             await anext(decoder.decode(request, context))
@@ -248,16 +315,25 @@ async def test_a_killed_decode_node_costs_the_client_nothing(nodes: Nodes) -> No
         asked = [spec(max_tokens=600, temperature=1.1, top_k=8, seed=n) for n in range(4)]
         whole = GenerateStage(pool, gate())
         expected = await asyncio.gather(*(collect(whole, one) for one in asked))
+        # Answers of different lengths: some have ended when the node is lost.
+        many = spec(max_tokens=600, temperature=1.1, top_k=8, seed=7, n=3, stop=("z",))
+        expected_several = await collect_all(whole, many)
         stage = PrefillDecodeStage(pool, gate())
+        running_several = asyncio.create_task(collect_all(stage, many))
+        await asyncio.sleep(0)
         running = [asyncio.create_task(collect(stage, one)) for one in asked]
         victim = next(n for n in pool.llm_nodes if n.name == "dec-0")
-        await until(lambda: victim.inflight == 2)
+        await until(lambda: victim.inflight >= 2)
         await asyncio.sleep(0.3)
         assert not any(task.done() for task in running)
         nodes.processes[0].kill()
         got = await asyncio.gather(*running)
         assert [text for text, _ in got] == [text for text, _ in expected]
         assert [end.completion_tokens for _, end in got] == [600] * 4
+        assert sorted(several := await running_several) == [0, 1, 2]
+        assert {i: text for i, (text, _) in several.items()} == {
+            i: text for i, (text, _) in expected_several.items()
+        }
         # The dead one is known by now, and with nobody left the client is told.
         await until(lambda: not victim.ready)
         assert (await collect(stage, asked[0]))[0] == expected[0][0]

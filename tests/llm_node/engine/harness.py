@@ -10,8 +10,16 @@ import torch
 
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.engine import Engine
+from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.load import LoadedModel
-from llm_node.engine.request import Ended, EngineRequest, Paused, StepEvent, TokenOut
+from llm_node.engine.request import (
+    Ended,
+    EngineRequest,
+    Paused,
+    PausePolicy,
+    StepEvent,
+    TokenOut,
+)
 from ragschema.types import Sampling
 
 #: Small blocks, so that short prompts fill several.
@@ -90,3 +98,15 @@ class Run:
         if not self.engine.stats().paused:
             assert self.engine.stats().blocks_used == 0
         return self
+
+
+def prefilled(model: LoadedModel, prompt: tuple[int, ...]) -> tuple[KvSnapshot, list[int]]:
+    """The KV of a prompt, and the first token behind it."""
+    run = Run.of(model)
+    policy = PausePolicy(every_tokens=1, hold_kv=True)
+    run.engine.add(greedy("p", prompt, 2, pause=policy))
+    run.finish()
+    snapshot = run.engine.export_kv("p")
+    run.engine.cancel("p")
+    run.engine.check_integrity()
+    return snapshot, run.tokens["p", 0]

@@ -11,7 +11,6 @@ import torch
 
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.engine import Engine
-from llm_node.engine.kv import KvSnapshot
 from llm_node.engine.load import LoadedModel
 from llm_node.engine.request import EngineRequest, Finish, PausePolicy, PauseReason
 from ragschema.errors import (
@@ -22,7 +21,7 @@ from ragschema.errors import (
     PayloadTooLarge,
 )
 from ragschema.types import Sampling
-from tests.llm_node.engine.harness import SMALL, Run, greedy, kv_bytes, prompt_of
+from tests.llm_node.engine.harness import SMALL, Run, greedy, kv_bytes, prefilled, prompt_of
 
 PROMPT = prompt_of(1, 10)
 
@@ -312,12 +311,6 @@ def test_resume_refuses(llama: LoadedModel) -> None:
     assert run.ended["a", 0].finish is Finish.LENGTH
 
 
-def test_several_sequences_cannot_pause(llama: LoadedModel) -> None:
-    request = EngineRequest("a", PROMPT, Sampling(5, n=2), pause=PausePolicy(every_tokens=1))
-    with pytest.raises(InvalidInput, match="2 sequences cannot pause"):
-        Run.of(llama).engine.add(request)
-
-
 def test_a_paused_sequence_gives_up_blocks_unless_it_holds_them(llama: LoadedModel) -> None:
     config = replace(SMALL, max_tokens_per_request=32, kv_bytes=kv_bytes(llama, SMALL, 9))
     for hold in (False, True):
@@ -343,33 +336,22 @@ def test_a_paused_sequence_gives_up_blocks_unless_it_holds_them(llama: LoadedMod
 # KV between engines
 
 
-def _prefilled(model: LoadedModel, prompt: tuple[int, ...]) -> tuple[KvSnapshot, list[int]]:
-    run = Run.of(model)
-    policy = PausePolicy(every_tokens=1, hold_kv=True)
-    run.engine.add(greedy("p", prompt, 2, pause=policy))
-    run.finish()
-    snapshot = run.engine.export_kv("p")
-    run.engine.cancel("p")
-    run.engine.check_integrity()
-    return snapshot, run.tokens["p", 0]
-
-
 @pytest.mark.parametrize("tokens", [1, 8, 30])
 def test_another_engine_goes_on_from_a_snapshot(llama: LoadedModel, tokens: int) -> None:
     prompt = prompt_of(tokens, tokens)
-    snapshot, first = _prefilled(llama, prompt)
+    snapshot, first = prefilled(llama, prompt)
     assert (snapshot.computed, snapshot.token_ids) == (tokens, (*prompt, *first))
     run = Run.of(llama)
-    run.engine.import_kv(greedy("d", prompt, 10), snapshot, first)
+    run.engine.import_kv(greedy("d", prompt, 10), snapshot, {0: first})
     run.finish()
     assert first + run.tokens["d", 0] == _alone(llama, prompt, 10)
     assert run.engine.stats().computed_tokens == 9
 
 
 def test_a_snapshot_without_its_first_token(llama: LoadedModel) -> None:
-    snapshot, _ = _prefilled(llama, PROMPT)
+    snapshot, _ = prefilled(llama, PROMPT)
     run = Run.of(llama)
-    run.engine.import_kv(greedy("d", PROMPT, 6), snapshot, ())
+    run.engine.import_kv(greedy("d", PROMPT, 6), snapshot, {0: ()})
     run.finish()
     assert run.tokens["d", 0] == _alone(llama, PROMPT, 6)
     assert run.engine.stats().computed_tokens == 6
@@ -389,10 +371,10 @@ def test_a_snapshot_without_its_first_token(llama: LoadedModel) -> None:
 def test_foreign_snapshots_are_refused(
     llama: LoadedModel, change: dict[str, Any], message: str
 ) -> None:
-    snapshot, first = _prefilled(llama, PROMPT)
+    snapshot, first = prefilled(llama, PROMPT)
     run = Run.of(llama)
     with pytest.raises(IncompatibleRequest, match=message):
-        run.engine.import_kv(greedy("d", PROMPT, 6), replace(snapshot, **change), first)
+        run.engine.import_kv(greedy("d", PROMPT, 6), replace(snapshot, **change), {0: first})
     assert not run.engine.has_work
 
 

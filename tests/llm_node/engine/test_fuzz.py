@@ -41,7 +41,7 @@ def _request(rng: random.Random, number: int) -> EngineRequest:
         min_tokens=rng.choice([0, 0, 1]),
     )
     pause = None
-    if sampling.n == 1 and rng.random() < 0.3:
+    if rng.random() < 0.3:
         pause = PausePolicy(every_tokens=rng.randrange(1, 5), hold_kv=rng.random() < 0.2)
     return EngineRequest(
         request_id=str(number),
@@ -55,13 +55,14 @@ def _request(rng: random.Random, number: int) -> EngineRequest:
     )
 
 
-def _resume(engine: Engine, request_id: str, pauses: int) -> None:
+def _resume(engine: Engine, key: tuple[str, int], pauses: int) -> None:
     """Sends context at a pause, the same in every run, or none where it does not fit."""
-    extra = list(prompt_of(1000 + 17 * int(request_id) + pauses, pauses % 3))
+    request_id, index = key
+    seed = 1000 + 17 * int(request_id) + 400 * index + pauses
     try:
-        engine.resume(request_id, extra)
+        engine.resume(request_id, prompt_of(seed, pauses % 3), index)
     except PayloadTooLarge:
-        engine.resume(request_id, [])
+        engine.resume(request_id, [], index)
 
 
 @dataclass
@@ -77,12 +78,13 @@ class _Solo:
         self._greedy = request.sampling.temperature == 0
         self._run = Run.of(model, block_tokens=4, max_tokens_per_request=LONGEST)
         self._run.engine.add(replace(request, deadline_s=None))
-        pauses = 0
+        pauses: Counter[tuple[str, int]] = Counter()
         while self._run.engine.has_work:
             for event in self._run.step():
                 if isinstance(event, Paused):
-                    pauses += 1
-                    _resume(self._run.engine, event.request_id, pauses)
+                    key = (event.request_id, event.index)
+                    pauses[key] += 1
+                    _resume(self._run.engine, key, pauses[key])
 
     def check(self, key: tuple[str, int], tokens: list[int], finish: Finish) -> None:
         """The same tokens and end; a head of them when the request was ended."""
@@ -119,8 +121,8 @@ class _Life:
         self.engine = Engine(model, config, clock=lambda: self.now_s)
         self.requests = [_request(self.rng, number) for number in range(REQUESTS)]
         self.told = _Told({}, {})
-        self.pauses: Counter[str] = Counter()
-        self.paused: list[str] = []
+        self.pauses: Counter[tuple[str, int]] = Counter()
+        self.paused: list[tuple[str, int]] = []
         self.cancelled: set[str] = set()
 
     def run(self) -> None:
@@ -137,10 +139,10 @@ class _Life:
         raise AssertionError(f"still busy: {self.engine.stats()}")
 
     def _resume(self) -> None:
-        for request_id in list(self.paused):
+        for key in list(self.paused):
             if self.rng.random() < 0.4:
-                self.paused.remove(request_id)
-                _resume(self.engine, request_id, self.pauses[request_id])
+                self.paused.remove(key)
+                _resume(self.engine, key, self.pauses[key])
 
     def _cancel(self) -> None:
         if self.rng.random() < 0.03:
@@ -151,16 +153,16 @@ class _Life:
 
     def _step(self) -> None:
         for event in self.engine.step():
+            key = (event.request_id, event.index)
             if isinstance(event, Paused):
-                self.pauses[event.request_id] += 1
-                self.paused.append(event.request_id)
+                self.pauses[key] += 1
+                self.paused.append(key)
             elif isinstance(event, TokenOut):
-                key = (event.request_id, event.index)
                 self.told.tokens.setdefault(key, []).append(event.token_id)
             else:
-                self.told.finish[event.request_id, event.index] = event.finish
-                if event.request_id in self.paused:
-                    self.paused.remove(event.request_id)
+                self.told.finish[key] = event.finish
+                if key in self.paused:
+                    self.paused.remove(key)
         self.engine.check_integrity()
 
 
@@ -192,11 +194,21 @@ def test_every_request_ends_and_says_what_it_says_alone(
     seen["preempted"] += stats.preempted
     seen["prefix hits"] += stats.prefix_hit_tokens
     seen["pauses"] += sum(life.pauses.values())
+    seen["pauses of one of n"] += sum(c for (_, index), c in life.pauses.items() if index)
 
 
 def test_the_lives_had_everything_in_them(seen: Counter[str]) -> None:
     """Runs behind the lives above: chance must have drawn every branch."""
     if not seen:
         pytest.skip("the lives were not run")
-    wanted = ("stop", "length", "cancelled", "deadline", "preempted", "prefix hits", "pauses")
+    wanted = (
+        "stop",
+        "length",
+        "cancelled",
+        "deadline",
+        "preempted",
+        "prefix hits",
+        "pauses",
+        "pauses of one of n",
+    )
     assert all(seen[what] > 0 for what in wanted), seen

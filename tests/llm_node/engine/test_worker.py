@@ -118,7 +118,7 @@ async def test_resume_export_and_import(llama: LoadedModel) -> None:
             elif isinstance(event, Paused):
                 await worker.resume("a", ())
         assert tokens == expected
-        rest = worker.stream_imported(greedy("b", PROMPT, 6), snapshot, tokens[:1])
+        rest = worker.stream_imported(greedy("b", PROMPT, 6), snapshot, {0: tokens[:1]})
         assert await _tokens(rest) == expected[1:]
 
 
