@@ -25,11 +25,16 @@ _Text = Annotated[str, Field(max_length=4000)]
 
 @dataclass(frozen=True)
 class Asked:
-    """A plan whose processes are to run in place of those that do."""
+    """A plan whose processes are to run in place of those that do.
+
+    Attributes:
+        deployed: the plan whose batches are in use, and stay so if that fails.
+    """
 
     __pydantic_config__ = _STRICT
     id: _Text
     plan: _Text
+    deployed: _Text
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,9 @@ class Exchange:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def ask(self, plan: Path) -> str:
+    def ask(self, plan: Path, deployed: Path) -> str:
         """Asks for a plan's processes; the id of the question."""
-        asked = Asked(secrets.token_hex(8), str(plan))
+        asked = Asked(secrets.token_hex(8), str(plan), str(deployed))
         self._write("asked", asked)
         return asked.id
 

@@ -86,9 +86,9 @@ class LiveRig:
         own = self._runtime.rig.coordinator
         await self._runtime.configure(coordinator_for(plan, own))
 
-    async def use_processes(self, plan: Path) -> None:
+    async def use_processes(self, plan: Path, deployed: Path) -> None:
         """New processes beside the old ones; then the batches; then the old ones go."""
-        wanted = self._exchange.ask(plan)
+        wanted = self._exchange.ask(plan, deployed)
         if await self._exchange.until(wanted, _ANY, _TAKE_S) is None:
             raise IncompatibleRequest(
                 "nobody here starts and stops processes",

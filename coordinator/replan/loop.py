@@ -47,8 +47,11 @@ class Deployment(Protocol):
         """Takes over a plan's batch sizes, time-outs and limits at once."""
         ...
 
-    async def use_processes(self, plan: Path) -> None:
+    async def use_processes(self, plan: Path, deployed: Path) -> None:
         """Runs a plan's processes in place of those that run, without losing a request.
+
+        Args:
+            deployed: the plan whose batches are in use.
 
         Raises:
             RagrigError: why not; everything is then as it was.
@@ -228,7 +231,7 @@ class Replanner:
 
     async def _roll(self, option: Option) -> str:
         try:
-            await self._deployment.use_processes(Path(option.plan))
+            await self._deployment.use_processes(Path(option.plan), Path(self._view.plan))
         except RagrigError as error:
             return f"refused: {error}"
         return ""

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 import psutil
 
-from coordinator.deploy import rig_for
+from coordinator.deploy import coordinator_for, rig_for
 from coordinator.replan.exchange import Answered, Asked, Exchange
 from coordinator.replan.settings import ReplanSettings, write_settings
 from coordinator.supervisor.supervisor import Supervisor
@@ -89,6 +89,8 @@ class Roller:
 
     async def _roll(self, asked: Asked) -> None:
         supervisor, before = self._supervisor, self._supervisor.rig
+        in_use = coordinator_for(read_plan(Path(asked.deployed)), before.coordinator)
+        before = replace(before, coordinator=in_use)
         wanted = self._wanted(Path(asked.plan), before)
         old = tuple(node.name for node in before.llm_nodes)
         new = tuple(node.name for node in wanted.llm_nodes)

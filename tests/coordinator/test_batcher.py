@@ -444,3 +444,52 @@ async def test_sizes_depths_and_refusals_are_measured() -> None:
     run.open.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert 'ragrig_batch_requests_count{stage="test"} 2.0' in metrics.render().decode()
+
+
+async def test_other_sizes_hold_at_once_for_those_that_wait() -> None:
+    run = Recorder()
+    run.open.clear()
+    batcher = make(run, max_batch=1, max_concurrent=1)
+    tasks = await start(batcher, *range(9))
+    batcher.configure(BatchConfig(max_batch=4, max_concurrent=1))
+    await settle()
+    assert run.calls == [[0]], "a call under way is left alone"
+    run.open.set()
+    assert await values(tasks) == [2 * n for n in range(9)]
+    assert run.calls == [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+async def test_a_shorter_wait_holds_for_those_that_wait() -> None:
+    run = Recorder()
+    batcher = make(run, max_batch=8, max_wait_ms=1000)
+    tasks = await start(batcher, 1, 2)
+    await settle()
+    assert run.calls == []
+    batcher.configure(BatchConfig(max_batch=8, max_wait_ms=0))
+    started_s = asyncio.get_running_loop().time()
+    assert await values(tasks) == [2, 4]
+    assert asyncio.get_running_loop().time() - started_s < 0.5
+    assert run.calls == [[1, 2]]
+
+
+async def test_a_smaller_batch_is_full_with_those_that_wait() -> None:
+    run = Recorder()
+    batcher = make(run, max_batch=8, max_wait_ms=1000)
+    tasks = await start(batcher, 1, 2, 3)
+    batcher.configure(BatchConfig(max_batch=3, max_wait_ms=1000))
+    assert await values(tasks) == [2, 4, 6]
+    assert run.calls == [[1, 2, 3]]
+
+
+async def test_fewer_calls_at_once_refuse_nobody_who_may_wait() -> None:
+    run = Recorder()
+    run.open.clear()
+    batcher = make(run, max_batch=1, max_concurrent=4, max_queue=2)
+    tasks = await start(batcher, 1, 2, 3, 4)
+    await settle()
+    batcher.configure(BatchConfig(max_batch=1, max_concurrent=1, max_queue=2))
+    tasks += await start(batcher, 5, 6)
+    with pytest.raises(Overloaded):
+        await batcher.submit(7, context())
+    run.open.set()
+    assert await values(tasks) == [2, 4, 6, 8, 10, 12]

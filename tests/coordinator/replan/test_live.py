@@ -143,7 +143,7 @@ async def test_without_a_supervisor_there_are_no_other_processes(
     async with running_stage(data_dir, retrieval_nodes=1) as stage:
         before = stage.runtime.rig
         with pytest.raises(IncompatibleRequest, match="nobody here starts"):
-            await LiveRig(stage.runtime, made.folder).use_processes(made.plan)
+            await LiveRig(stage.runtime, made.folder).use_processes(made.plan, made.plan)
         assert stage.runtime.rig == before
 
 

@@ -50,7 +50,7 @@ class Deployed:
     async def use_batches(self, plan: StoredPlan) -> None:
         self.batches.append(plan)
 
-    async def use_processes(self, plan: Path) -> None:
+    async def use_processes(self, plan: Path, deployed: Path) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.processes.append(plan)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from coordinator.deploy import rig_for
-from coordinator.replan.exchange import Answered, Exchange
+from coordinator.replan.exchange import Answered, Exchange, Settled
 from coordinator.replan.settings import ReplanSettings, read_settings
 from coordinator.supervisor.backoff import BackoffConfig
 from coordinator.supervisor.commands import Programs
@@ -140,8 +140,8 @@ async def test_a_step_in_load_brings_better_processes_and_loses_no_request(tmp_p
         assert read_settings(rig.supervisor.run.replan_file).plan == last["plan"]
 
 
-async def answered(exchange: Exchange, plan: Path) -> Answered:
-    asked = exchange.ask(plan)
+async def answered(exchange: Exchange, plan: Path, deployed: Path) -> Answered:
+    asked = exchange.ask(plan, deployed)
     found = await exchange.until(asked, frozenset({"refused", "done", "up"}), 60.0)
     assert found is not None
     return found
@@ -160,8 +160,37 @@ async def test_what_cannot_be_deployed_leaves_the_rig_as_it_was(tmp_path: Path) 
         resolved = load_rig(rig.supervisor.run.resolved_rig)
         async with rig.load(2):
             for plan, said in ((elsewhere, "shards do not move"), (wider, "does not start")):
-                found = await answered(exchange, plan)
+                found = await answered(exchange, plan, made.plan)
                 assert (found.state, said in found.why) == ("refused", True), found
                 assert rig.llm_nodes() == {"llm-0": NodeState.READY}
                 assert load_rig(rig.supervisor.run.resolved_rig) == resolved
+        assert set(rig.answers) <= {"whole"}
+
+
+@two_cores
+async def test_a_coordinator_that_cannot_go_over_leaves_the_rig_as_it_was(tmp_path: Path) -> None:
+    """Batches that were taken over before stay, too."""
+    made = files(tmp_path, this_machine())
+    text = made.plan.read_text()
+    wider, deployed = tmp_path / "wider.yaml", tmp_path / "deployed.yaml"
+    wider.write_text(text.replace("accelerators: 1", "accelerators: 2"))
+    deployed.write_text(
+        text.replace("name: retrieval\n    batch: 1", "name: retrieval\n    batch: 8")
+    )
+    assert read_plan(deployed).stages["retrieval"][1] == 8
+    async with running(made, made.settings(dwell_s=3600.0)) as rig:
+        exchange = Exchange(rig.supervisor.run.replan_dir)
+        async with rig.load(2):
+            asked = exchange.ask(wider, deployed)
+            found = await exchange.until(asked, frozenset({"up"}), 60.0)
+            assert found is not None
+            assert set(rig.llm_nodes()) == {"llm-0", *found.nodes}
+            exchange.settle(Settled(asked, ok=False))
+            refused = await exchange.until(asked, frozenset({"refused"}), 60.0)
+            assert refused is not None
+            assert "did not go over" in refused.why
+            await rig.until(lambda: rig.llm_nodes() == {"llm-0": NodeState.READY})
+        resolved = load_rig(rig.supervisor.run.resolved_rig)
+        assert [node.name for node in resolved.llm_nodes] == ["llm-0"]
+        assert resolved.coordinator.stages.retrieve.max_batch == 8
         assert set(rig.answers) <= {"whole"}
