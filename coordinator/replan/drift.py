@@ -26,6 +26,7 @@ _LEAST_COMPUTED: Final = 0.05
 #: Changes within so many dwells of each other double the next one, up to a factor.
 _CLOSE, _MOST_DWELLS = 4.0, 16.0
 
+_SECONDS: Final = "seconds in"
 RATE: Final = "arrivals per s"
 COMPUTED: Final = "share of prompt tokens computed"
 
@@ -77,7 +78,7 @@ def ranges_of(plan: StoredPlan, hit: float = 0.0, again: float = 0.0) -> dict[st
         times = [_stage_s(point, stage) for point in plan.points]
         if times and max(times) > 0:
             low_s, high_s = min(times) / _TIMES - _TIMES_S, max(times) * _TIMES + _TIMES_S
-            found[f"seconds in {stage}"] = Bounds(max(0.0, low_s), high_s)
+            found[f"{_SECONDS} {stage}"] = Bounds(max(0.0, low_s), high_s)
     return found
 
 
@@ -101,7 +102,7 @@ def figures_of(observed: Observed) -> dict[str, float]:
         found[COMPUTED] = max(_LEAST_COMPUTED, 1.0 - observed.prefix_hit)
     if observed.again:
         found["retrievals while writing"] = observed.again
-    return found | {f"seconds in {s}": t for s, t in observed.stages_s.items() if t > 0}
+    return found | {f"{_SECONDS} {s}": t for s, t in observed.stages_s.items() if t > 0}
 
 
 class Drift:
@@ -164,7 +165,10 @@ class Drift:
         known = self._decided.get(what)
         if known is None:
             return True
-        return not _within(figures[what], Bounds(known, known), self._settings.enter)
+        factor = self._settings.enter
+        if what.startswith(_SECONDS):
+            factor = max(factor, _TIMES)  # they vary more than what is asked for
+        return not _within(figures[what], Bounds(known, known), factor)
 
     def kept(self, figures: Mapping[str, float], now_s: float) -> None:
         """It was decided that the plan stays."""

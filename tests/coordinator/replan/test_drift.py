@@ -102,6 +102,20 @@ def test_what_was_decided_is_decided_again_only_when_it_changes() -> None:
     for rate, due in ((20.0, False), (22.0, False), (24.0, True), (17.0, True)):
         now = {RATE: rate}
         assert watch.due(watch.look(now, 200.0), now, 200.0) is due, rate
+    late = {"seconds in decode": 9.0, RATE: 20.0}
+    for now_s in (200.0, 210.0):
+        out = watch.look(late, now_s)
+    watch.kept(late, 210.0)
+    for seconds, due in ((12.0, False), (14.0, True)):
+        now = {"seconds in decode": seconds, RATE: 20.0}
+        assert watch.due(watch.look(now, 280.0), now, 280.0) is due, seconds
+    assert {each.what for each in out} == {RATE, "seconds in decode"}
+
+
+def test_what_failed_is_tried_again_after_a_dwell() -> None:
+    watch, figures = drift(), {RATE: 20.0}
+    watch.look(figures, 190.0)
+    watch.look(figures, 200.0)
     watch.failed(200.0)
     assert not watch.due(watch.look({RATE: 30.0}, 201.0), {RATE: 30.0}, 201.0)
     assert watch.due(watch.look({RATE: 30.0}, 260.0), {RATE: 30.0}, 260.0)

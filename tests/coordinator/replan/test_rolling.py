@@ -130,7 +130,7 @@ async def test_a_step_in_load_brings_better_processes_and_loses_no_request(tmp_p
         assert set(rig.answers) == {"whole"}
         last = (await rig.replan())["last"]
         assert last["applied"]
-        assert "arrivals per s" in last["reason"]
+        assert "planned for" in last["reason"]
         assert last["gain"] >= 1.3
         resolved = load_rig(rig.supervisor.run.resolved_rig)
         (node,) = resolved.llm_nodes
