@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import emit, machine, note, options, typed_failures
-from bench.llm_model import DEC_S, save_model
+from bench.llm_model import DEC_S, save_model, split_words
 from coordinator.metrics import Metrics
 from coordinator.nodes.pool import NodePool
 from coordinator.stages.gate import Gate
@@ -69,7 +69,7 @@ def measure(directory: Path, seed: int, pairs: int) -> dict[str, Any]:
     that the decode node draws: prompt, first token, transfer and a decode step are
     all behind it. The first token itself leaves the prefill node earlier.
     """
-    _split_words(directory)
+    split_words(directory, _SHAPE["vocab_size"])
     with _node(directory, "prefill,generate") as one, _node(directory, "decode") as other:
         times = asyncio.run(_compare((one, other), seed, pairs))
     alone, apart = times["alone"], times["apart"]
@@ -134,18 +134,6 @@ def _spec(rng: random.Random) -> GenerateSpec:
     # "User:" and "Assistant:" are a token each.
     words = " ".join(f"w{rng.randrange(1, 50_000)}" for _ in range(_PROMPT_TOKENS - 2))
     return GenerateSpec((ChatMessage("user", words),), "", (), Sampling(max_tokens=4))
-
-
-def _split_words(directory: Path) -> None:
-    """A tokenizer that knows the words w1, w2 and so on, one token each."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"w{i}": i for i in range(_SHAPE["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast: Any = PreTrainedTokenizerFast
-    fast(tokenizer_object=tokenizer).save_pretrained(str(directory))
 
 
 @contextlib.contextmanager

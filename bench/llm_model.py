@@ -76,3 +76,15 @@ def save_model(directory: Path, shape: dict[str, Any], seed: int, dtype: str = "
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<0>"))
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer).save_pretrained(str(directory))
+
+
+def split_words(directory: Path, vocabulary: int) -> None:
+    """A tokenizer that knows the words w1, w2 and so on; one token for any word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer).save_pretrained(str(directory))
