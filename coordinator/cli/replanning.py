@@ -42,6 +42,13 @@ Profile = Annotated[
         metavar="profile.json",
     ),
 ]
+Extrapolate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-extrapolation",
+        help="With --replan: use the profile beyond what was measured, as for ragrig plan.",
+    ),
+]
 Window = Annotated[
     float, typer.Option(help="Seconds over which the load is looked at.", min=1, max=86_400)
 ]
@@ -60,10 +67,11 @@ Gain = Annotated[
 
 
 class Inputs(NamedTuple):
-    """Files."""
+    """Files, and how the profile is read."""
 
     schema: Path | None
     profile: Path | None
+    allow_extrapolation: bool
     data_dir: str
 
 
@@ -100,6 +108,7 @@ def settings_of(
         plan=str(plan.resolve()),
         schema=str(inputs.schema.resolve()),
         profile=None if inputs.profile is None else str(inputs.profile.resolve()),
+        allow_extrapolation=inputs.allow_extrapolation,
         folder=str(RunDir.of(inputs.data_dir).replan_dir),
         window_s=patience.window_s,
         dwell_s=patience.dwell_s,

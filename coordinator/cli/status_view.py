@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.console import printable
+from coordinator.cli.replan_view import replan_lines
 
 Json = Mapping[str, Any]
 
@@ -36,6 +37,8 @@ def show_status(console: Console, status: Json) -> None:
         console.print(_collections(status))
     else:
         console.print("no collections yet: ragrig ingest PATH --collection NAME")
+    for line in replan_lines(status.get("replan")):
+        console.print(Text(printable(line)))
     for job in status["jobs"]:
         if job["state"] in ("waiting", "running"):
             console.print(

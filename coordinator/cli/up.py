@@ -51,6 +51,7 @@ def up(
     replan: replanning.Mode = replanning.Replan.OFF,
     schema: replanning.Schema = None,
     profile: replanning.Profile = None,
+    allow_extrapolation: replanning.Extrapolate = False,
     replan_window: replanning.Window = 60.0,
     replan_dwell: replanning.Dwell = 120.0,
     replan_gain: replanning.Gain = 1.1,
@@ -69,7 +70,7 @@ def up(
 
     rig = _with_options(rig_of(config, data_dir), host, port, api_key_file)
     watched = replanning.settings_of(
-        replan, plan, replanning.Inputs(schema, profile, rig.data_dir),
+        replan, plan, replanning.Inputs(schema, profile, allow_extrapolation, rig.data_dir),
         replanning.Patience(replan_window, replan_dwell, replan_gain),
     )  # fmt: skip
     settings = SupervisorOptions(readyz_timeout_s=ready_timeout, replan=watched)
