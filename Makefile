@@ -87,6 +87,7 @@ bench: $(NATIVE) ## Run every benchmark and print its JSON
 	$(BIN)/python -m bench.rago_paper --json
 	$(BIN)/python -m bench.planner_search --json
 	$(BIN)/python -m bench.planner_simulator --json
+	$(BIN)/python -m bench.scaleout --json
 
 .PHONY: bench-peers
 bench-peers: $(NATIVE) ## Install the libraries that benchmarks compare with
