@@ -51,6 +51,7 @@ _GRID = replace(
     kv_tokens=(48, 128, 320, 640),
     hits=(1, 5, 20),
 )
+_QUICK = Effort(warm_up=1, least=2, most=2, point_s=0.1, total_s=None)
 _EFFORT = Effort(warm_up=1, least=5, most=30, point_s=2.0, total_s=None)
 
 
@@ -136,7 +137,9 @@ def _profile(directory: Path, rig: RigConfig, quick: bool) -> Profile:
     wide = replace(rig, llm_nodes=(replace(writer, max_running=24, engine=engine),))
     counts = tuple(range(1, usable_cores() + 1))
     scope = scope_of(wide, _ROLES, quick, VECTORS, counts)
-    if not quick:
+    if quick:
+        scope = replace(scope, effort=_QUICK)
+    else:
         scope = replace(scope, grid=_GRID, effort=_EFFORT)
     outcome = asyncio.run(profile_rig(scope, Watcher(note, _told())))
     for role, why in outcome.profile.missing.items():

@@ -50,19 +50,41 @@ def rig_for(plan: StoredPlan, base: RigConfig, cores: Sequence[int]) -> RigConfi
     on_cores = [group for group in plan.groups if group.device is not None]
     _check_machine(on_cores, len(cores))
     free = iter(cores)
+    parts = [part for group in on_cores for part in _parts(group)]
     llm_nodes = tuple(
-        _llm_node(number, group, plan, base, free) for number, group in enumerate(on_cores)
+        _llm_node(number, part, plan, base, free) for number, part in enumerate(parts)
     )
     return replace(
         base,
-        llm_nodes=_with_embedder(llm_nodes),
+        llm_nodes=_with_embedder(llm_nodes, on_cores[0].processes),
         retrieval_nodes=_retrieval_nodes(_stages(plan).get("retrieval"), base),
         coordinator=coordinator_for(plan, base.coordinator),
     )
 
 
+def _parts(group: StoredGroup) -> tuple[StoredGroup, ...]:
+    """What each of a group's processes has of it."""
+    count = group.processes
+    stages = tuple(
+        replace(
+            stage,
+            batch=math.ceil(stage.batch / count),
+            cache_bytes=None if stage.cache_bytes is None else stage.cache_bytes / count,
+        )
+        for stage in group.stages
+    )
+    part = StoredGroup(group.accelerators // count, group.device, stages)
+    return (part,) * count
+
+
 def _check_machine(groups: Sequence[StoredGroup], cores: int) -> None:
     for group in groups:
+        if group.accelerators % group.processes:
+            raise InvalidInput(
+                f"{group.accelerators} cores are not divided among {group.processes} processes",
+                field=f"{_PLAN}.groups.processes",
+                hint="plan again: ragrig plan --pool local",
+            )
         if group.device != CORE:
             raise IncompatibleRequest(
                 f"the plan needs {group.accelerators} {group.device}; this machine is planned for"
@@ -157,9 +179,12 @@ def _roles(names: set[str], base: RigConfig) -> tuple[Role, ...]:
     return tuple(found)
 
 
-def _with_embedder(nodes: tuple[LlmNodeConfig, ...]) -> tuple[LlmNodeConfig, ...]:
-    """The first node embeds questions too; a plan has no stage of its own for that."""
-    return (replace(nodes[0], roles=("embed", *nodes[0].roles)), *nodes[1:])
+def _with_embedder(nodes: tuple[LlmNodeConfig, ...], count: int) -> tuple[LlmNodeConfig, ...]:
+    """The first ``count`` nodes embed questions too; a plan has no stage of its own for that."""
+    return tuple(
+        replace(node, roles=("embed", *node.roles)) if at < count else node
+        for at, node in enumerate(nodes)
+    )
 
 
 def _retrieval_nodes(stage: StoredStage | None, base: RigConfig) -> tuple[RetrievalNodeConfig, ...]:
@@ -188,9 +213,11 @@ def coordinator_for(plan: StoredPlan, own: CoordinatorConfig) -> CoordinatorConf
         batchers = replace(batchers, rerank=_batched(batchers.rerank, stages["rerank"]))
     running = batchers.generate.max_concurrent
     if "decode" in stages:
-        together = any({"prefill", "decode"} <= _names(group) for group in plan.groups)
+        together = [g for g in plan.groups if {"prefill", "decode"} <= _names(g)]
         # Apart, a batch of prompts is read and one waits while a full batch is being written.
-        beside = _READ_BESIDE if together else 2 * stages["prefill"].batch
+        beside = 2 * stages["prefill"].batch
+        if together:
+            beside = _READ_BESIDE * together[0].processes
         running = stages["decode"].batch + beside
     batchers = replace(
         batchers, generate=replace(batchers.generate, max_concurrent=min(1024, running))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Device
@@ -29,6 +29,8 @@ class SearchSpace:
         max_decode_batch: the same for decode.
         max_iterative_batch: the same for sequences that retrieve together during decode.
         decoding: whether decode may share the chips of the stages before it.
+        engines: processes among which the cores of such decode are divided; None: whichever
+            number is best.
     """
 
     counts: Counts = Counts.POWERS_OF_TWO
@@ -37,6 +39,7 @@ class SearchSpace:
     max_iterative_batch: int = 64
     sharing: Sharing = Sharing.ANY
     decoding: Decoding = Decoding.APART
+    engines: int | None = None
 
 
 class Rate(enum.StrEnum):
@@ -90,7 +93,17 @@ def _sizes(space: SearchSpace, pool: Pool) -> Sizes:
         powers_of_two(space.max_batch),
         powers_of_two(space.max_decode_batch),
         powers_of_two(space.max_iterative_batch),
+        space.engines or 1,
     )
+
+
+def divisions(space: SearchSpace, pool: Pool) -> tuple[SearchSpace, ...]:
+    """The space with each number of engines that the pool's cores may be divided among."""
+    cores = [c.count for c in pool.chips if c.device.name in pool.measured
+             and pool.measured[c.device.name].cores]  # fmt: skip
+    if space.engines is not None or space.decoding is Decoding.APART or not cores:
+        return (space,)
+    return tuple(replace(space, engines=n) for n in powers_of_two(min(max(cores), space.max_batch)))
 
 
 def weights_for(rate: Rate, pool: Pool, searched: bool) -> Weights:

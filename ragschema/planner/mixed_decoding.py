@@ -37,6 +37,71 @@ class _Run:
         return self.began_s + self.steps * self.step_s
 
 
+class Engines:
+    """Engines that share the requests: each goes where fewest are under way."""
+
+    def __init__(
+        self, count: int, steps: Steps, prompts: Sequence[float], outputs: Sequence[float]
+    ) -> None:
+        self._engines = [MixedDecoding(steps, prompts, outputs) for _ in range(count)]
+        self._of = [0] * len(prompts)
+
+    @property
+    def busy_s(self) -> float:
+        """In steps, on average."""
+        return sum(engine.busy_s for engine in self._engines) / len(self._engines)
+
+    @property
+    def read_s(self) -> float:
+        """Of all prompts, from the step that begins each to its first token."""
+        return sum(engine.read_s for engine in self._engines)
+
+    @property
+    def wait_s(self) -> list[float]:
+        """Of each request, as an engine has it."""
+        return [self._engines[engine].wait_s[at] for at, engine in enumerate(self._of)]
+
+    @property
+    def first_token_s(self) -> list[float]:
+        """Likewise."""
+        return [self._engines[engine].first_token_s[at] for at, engine in enumerate(self._of)]
+
+    @property
+    def ended_s(self) -> list[float]:
+        """Likewise."""
+        return [self._engines[engine].ended_s[at] for at, engine in enumerate(self._of)]
+
+    def enter(self, now: float, requests: Sequence[int]) -> list[Event]:
+        """Requests whose prompts are complete."""
+        events: list[Event] = []
+        for request in requests:
+            under_way = [engine.under_way for engine in self._engines]
+            self._of[request] = under_way.index(min(under_way))
+            engine = self._engines[self._of[request]]
+            events += self._named(self._of[request], engine.enter(now, [request]))
+        return events
+
+    def on_event(self, now: float, what: int) -> list[Event]:
+        """What an engine planned."""
+        which = what % len(self._engines)
+        return self._named(which, self._engines[which].on_event(now, what // len(self._engines)))
+
+    def halt(self, now: float) -> None:
+        """Other stages work on the chips."""
+        for engine in self._engines:
+            engine.halt(now)
+
+    def go_on(self, now: float) -> list[Event]:
+        """The chips are free again."""
+        found: list[Event] = []
+        for which, engine in enumerate(self._engines):
+            found += self._named(which, engine.go_on(now))
+        return found
+
+    def _named(self, which: int, events: Sequence[Event]) -> list[Event]:
+        return [(now, what * len(self._engines) + which) for now, what in events]
+
+
 class MixedDecoding:
     """One running batch.
 
@@ -47,6 +112,7 @@ class MixedDecoding:
     Attributes:
         wait_s: of each request, from entering to the step that begins its prompt.
         first_token_s, ended_s: by the simulation's clock.
+        read_s: of all prompts, from the step that begins each to its first token.
         busy_s: in steps.
     """
 
@@ -67,6 +133,11 @@ class MixedDecoding:
         self._run: _Run | None = None
         self._ticket = 0
         self._halted_s: float | None = None
+
+    @property
+    def under_way(self) -> int:
+        """Requests that wait, are read or written."""
+        return len(self._queue) + len(self._stops)
 
     def enter(self, now: float, requests: Sequence[int]) -> list[Event]:
         """Requests whose prompts are complete."""

@@ -51,11 +51,13 @@ class Steps:
 
 
 def steps_of(mixing: Mixing, batches: Sequence[int], row: int, batch: int) -> Steps:
-    """Steps of up to ``batch`` answers, and of one that was read when all were under way.
+    """Steps of one engine: of its part of ``batch`` answers, and of one that was read when all
+    were under way.
 
     Straight lines are drawn between the table's batches.
     """
-    counts = np.arange(1, batch + 2)
+    engines = int(mixing.engines[row])
+    counts = np.arange(1, -(-batch // engines) + 2) * engines
     return Steps(
         _drawn(counts, batches, mixing.alone_s[row]).tolist(),
         _drawn(counts, batches, mixing.mixed_s[row]).tolist(),
@@ -80,7 +82,7 @@ def answers_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
     """Seconds in which a full batch of answers is written and as many prompts are read.
 
     Of ``D`` answers one ends, and a prompt has to be read, every ``steps / D`` steps. Where that
-    is less than reading takes, fewer are under way.
+    is less than reading takes, fewer are under way. Several engines read as many prompts at once.
 
     Returns:
         float64 [counts, batches]; inf: not possible.
@@ -89,22 +91,24 @@ def answers_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
     pieces = mixing.prompt_tokens / mixing.piece_tokens
     found = np.full(mixing.alone_s.shape, np.inf)
     for row, column in zip(*np.nonzero(np.isfinite(mixing.mixed_s)), strict=True):
-        batch = batches[column]
-        per_step = min(batch / steps, 1.0 / pieces)
+        batch, engines = batches[column], float(mixing.engines[row])
+        per_step = min(batch / steps, engines / pieces)
         under_way = np.array([max(1.0, per_step * steps)])
         alone_s = _drawn(under_way, batches, mixing.alone_s[row])[0]
         mixed_s = _drawn(under_way, batches, mixing.mixed_s[row])[0]
-        step_s = alone_s + per_step * pieces * (mixed_s - alone_s)
+        step_s = alone_s + per_step / engines * pieces * (mixed_s - alone_s)
         found[row, column] = batch * step_s / per_step
     return found
 
 
 def decode_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
-    """What is left of ``answers_s`` to decode when prompts are counted as if read by themselves.
+    """What is left of ``answers_s`` to decode when prompts are counted as if read by themselves,
+    one by each engine.
 
     So searches, which add the time of prompts to that of answers, find the sum right.
     """
     whole_s = answers_s(mixing, batches, output)
-    left_s = whole_s - np.array(batches) * mixing.prompt_s[:, np.newaxis]
+    read_s = mixing.prompt_s / mixing.engines
+    left_s = whole_s - np.array(batches) * read_s[:, np.newaxis]
     found: F64 = np.maximum(left_s, _LEAST * whole_s)
     return found

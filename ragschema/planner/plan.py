@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ragschema.errors import InvalidInput
-from ragschema.planner.assemble import Rate, SearchSpace, problem_of, weights_for
+from ragschema.planner.assemble import Rate, SearchSpace, divisions, problem_of, weights_for
 from ragschema.planner.axes import (
     Axis,
     Objective,
@@ -132,6 +132,39 @@ def make_plan(
         InvalidInput: an objective needs a figure that the schema does not give, or a
             stage does not fit the pool's memory at all.
     """
+    space = space or SearchSpace()
+    best: Plan | Infeasible | None = None
+    for divided in divisions(space, pool):
+        try:
+            found = _make_plan(schema, pool, objective, divided, progress, axes, limit_s)
+        except InvalidInput:
+            if best is None:  # of one engine: nothing fits, whatever is divided
+                raise
+            continue
+        best = found if best is None else _better(best, found, objective)
+    assert best is not None, "there is a space to search"
+    return best
+
+
+def _better(
+    one: Plan | Infeasible, other: Plan | Infeasible, objective: Objective
+) -> Plan | Infeasible:
+    """The plan that is preferred; the first of those that are as good."""
+    if isinstance(one, Infeasible) or isinstance(other, Infeasible):
+        return other if isinstance(one, Infeasible) and isinstance(other, Plan) else one
+    both = by_preference([one.schedule, other.schedule], objective, one.rates)
+    return one if both[0] is one.schedule else other
+
+
+def _make_plan(
+    schema: RagSchema,
+    pool: Pool,
+    objective: Objective,
+    space: SearchSpace,
+    progress: Progress | None,
+    axes: Sequence[Axis] | None,
+    limit_s: float,
+) -> Plan | Infeasible:
     wanted = schema.objectives
     if objective is Objective.MIN_CHIPS and wanted.qps is None:
         raise InvalidInput(
@@ -140,7 +173,7 @@ def make_plan(
     axes = tuple(axes or default_axes(objective))
     check_axes(axes)
     rates = rates_of(objective, axes)
-    problem = problem_of(schema, pool, space or SearchSpace(), rates)
+    problem = problem_of(schema, pool, space, rates)
     mix = mix_of(schema)
     limited = _limited(problem, wanted, mix.output)
     if limited is None:

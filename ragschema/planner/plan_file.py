@@ -64,6 +64,9 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"accelerators": on_chips[0].count if on_chips else 0}
         if on_chips:
             entry["device"] = plan.problem.kinds[on_chips[0].kind].name
+        engines = _engines(stages[group[-1]], choices[group[-1]])
+        if engines > 1:
+            entry["processes"] = engines
         entry["stages"] = []
         for i in group:
             name = choices[i].stage
@@ -80,6 +83,13 @@ def _groups(plan: Plan) -> list[dict[str, Any]]:
             entry["stages"].append(stage)
         found.append(entry)
     return found
+
+
+def _engines(table: StageTable, choice: StageChoice) -> int:
+    """Processes that share the group's devices, each with a part of every batch."""
+    if table.mixing is None:
+        return 1
+    return int(table.mixing.engines[table.row(choice.count, choice.kind)])
 
 
 def _cache_bytes(table: StageTable, choice: StageChoice) -> float | None:
@@ -123,6 +133,7 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     accelerators: Annotated[int, Field(ge=0)]
     device: str | None = None
+    processes: Annotated[int, Field(ge=1, le=4096)] = 1
     stages: Annotated[list[_Stage], Field(min_length=1)]
 
 
@@ -174,11 +185,16 @@ class StoredStage:
 
 @dataclass(frozen=True)
 class StoredGroup:
-    """Stages that share accelerators of a device; 0 and None for retrieval."""
+    """Stages that share accelerators of a device; 0 and None for retrieval.
+
+    Attributes:
+        processes: that divide accelerators and batches among them.
+    """
 
     accelerators: int
     device: str | None
     stages: tuple[StoredStage, ...]
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -234,7 +250,7 @@ def _stored(group: _Group) -> StoredGroup:
         StoredStage(s.name, s.batch, s.hosts, s.device, s.timeout_s, s.cache_bytes)
         for s in group.stages
     )
-    return StoredGroup(group.accelerators, group.device, stages)
+    return StoredGroup(group.accelerators, group.device, stages, group.processes)
 
 
 def device_of(plan: Plan) -> Callable[[StageChoice], str]:

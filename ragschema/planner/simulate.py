@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ragschema.errors import InvalidInput
 from ragschema.planner.decoding import Decoding, Iteration
 from ragschema.planner.mix import Requests
-from ragschema.planner.mixed_decoding import MixedDecoding
+from ragschema.planner.mixed_decoding import Engines
 from ragschema.planner.mixing import steps_of
 from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.queueing import GroupServer, SlotServer, Step
@@ -323,8 +323,8 @@ def _decoding(
 
 def mixed_decoding(
     problem: Problem, schedule: Schedule, output: float, requests: Requests
-) -> MixedDecoding | None:
-    """Prefill and decode of an engine that does both at once; None: they take turns."""
+) -> Engines | None:
+    """Prefill and decode of engines that do both at once; None: they take turns."""
     table, choice = problem.stages_in(schedule.placement)[-1], schedule.choices[-1]
     mixing = table.mixing
     if mixing is None or not problem.shares(schedule.placement):
@@ -333,7 +333,8 @@ def mixed_decoding(
     steps = steps_of(mixing, table.batches, row, choice.batch)
     work = requests.work.get("prefill")
     each = np.ones(len(requests.output)) if work is None else work
-    return MixedDecoding(steps, (mixing.prompt_tokens * each).tolist(), requests.output.tolist())
+    prompts, outputs = (mixing.prompt_tokens * each).tolist(), requests.output.tolist()
+    return Engines(int(mixing.engines[row]), steps, prompts, outputs)
 
 
 def latencies(table: StageTable, choice: StageChoice, batch: int) -> list[float]:

@@ -46,9 +46,11 @@ class Mixing:
     """Steps of an engine that reads prompts in pieces beside the answers it writes.
 
     Attributes:
-        alone_s: float64 [counts, batches], a step that writes so many answers; inf: not possible.
+        alone_s: float64 [counts, batches], a step of every engine while so many answers are written
+            by all; inf: not possible.
         mixed_s: likewise, with a piece of a prompt.
         prompt_s: float64 [counts], a prompt of mean length read by itself.
+        engines: int64 [counts], that share the answers, each with part of the chips.
         prompt_tokens: that are read of a prompt on average.
         piece_tokens: of a prompt in a step that writes too.
         whole_tokens: of prompts in a step that writes nothing.
@@ -57,6 +59,7 @@ class Mixing:
     alone_s: F64
     mixed_s: F64
     prompt_s: F64
+    engines: I64
     prompt_tokens: float
     piece_tokens: float
     whole_tokens: float

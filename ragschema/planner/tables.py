@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -12,7 +12,7 @@ import numpy as np
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Accelerator
 from ragschema.llm_rig import STEP_TOKENS
-from ragschema.planner.cost.batches import Timed, answers, prompts, quickest
+from ragschema.planner.cost.batches import Timed, answers, prompts
 from ragschema.planner.cost.inference import Split
 from ragschema.planner.cost.network import message_s
 from ragschema.planner.iterative import Iterative
@@ -31,12 +31,17 @@ _Pair = tuple[tuple[Timed | None, ...], tuple[Timed | None, ...]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What tables have rows and columns for; all ascending."""
+    """What tables have rows and columns for; all ascending.
+
+    Attributes:
+        engines: among which cores that prefill and decode share are divided.
+    """
 
     counts: tuple[int, ...]
     batches: tuple[int, ...]
     decode_batches: tuple[int, ...]
     iterative_batches: tuple[int, ...]
+    engines: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,27 +85,32 @@ class StageTables:
         """Prefill and decode on the same chips, with one split for both, which holds the
         weights once: the one whose best batches serve most requests."""
         rows = self._chip_rows()
-        chosen = {}
+        chosen, engines = {}, {}
         for kind, count in rows:
             chip = self._pool.chips[kind].device
-            pairs = [self._both(chip, split) for split in self._llm.splits(chip, count)]
-            chosen[kind, count] = max(pairs, key=partial(self._served, chip))
-        prefill = [_Row(*row, chosen[row][0]) for row in rows]
-        decode = [_Row(*row, chosen[row][1]) for row in rows]
+            pairs = [
+                (split, self._both(chip, split))
+                for split in self._llm.divided(chip, count, self._sizes.engines)
+            ]
+            if pairs:
+                best, pair = max(pairs, key=partial(self._served, chip))
+                chosen[kind, count], engines[kind, count] = pair, best
+        prefill = [_Row(*row, chosen[row][0]) for row in chosen]
+        decode = [_Row(*row, chosen[row][1]) for row in chosen]
         name = self._llm.name
         return (
             self._rereading(self._thin(self._table("prefill", StageKind.CHIP, prefill, name))),
-            self._mixing(self._table("decode", StageKind.DECODE, decode, name), prefill),
+            self._mixing(self._table("decode", StageKind.DECODE, decode, name), prefill, engines),
         )
 
     def _both(self, chip: Accelerator, split: Split) -> _Pair:
         """Batches of prompts, and running ones, on one split."""
         llm, sizes = self._llm, self._sizes
         # An engine that reads pieces of prompts beside its answers reads one after the other.
-        most = 1 if self._piece_tokens is not None else max(sizes.batches)
+        batches = sizes.batches if self._piece_tokens is None else (split.data,)
         return (
             tuple(
-                llm.read(chip, split, b, self._mix.read) if b <= most else None
+                llm.read(chip, split, b, self._mix.read) if b in batches else None
                 for b in sizes.batches
             ),
             tuple(llm.write(chip, split, b, self._mix.written) for b in sizes.decode_batches),
@@ -113,35 +123,41 @@ class StageTables:
             return None
         return self._llm.piece_tokens(chips.device for chips in self._pool.chips)
 
-    def _mixing(self, decode: StageTable, prefill: Sequence[_Row]) -> StageTable:
+    def _mixing(
+        self,
+        decode: StageTable,
+        prefill: Sequence[_Row],
+        engines: Mapping[tuple[int, int], Split],
+    ) -> StageTable:
         """Decode that reads prompts in between, where such steps were measured."""
         piece, output = self._piece_tokens, self._mix.output
         if piece is None:
             return decode
-        single = {(row.kind, row.count): _seconds(row.timed[0]) for row in prefill}
+        single = {(row.kind, row.count): min(map(_seconds, row.timed)) for row in prefill}
         mixed = [
-            [_seconds(self._mixed_step(kind, count, batch)) for batch in decode.batches]
+            [
+                _seconds(self._mixed_step(kind, engines[kind, count], batch))
+                for batch in decode.batches
+            ]
             for kind, count in decode.rows
         ]
         mixing = Mixing(
             decode.latency_s / output,
             np.array(mixed),
             np.array([single[row] for row in decode.rows]),
+            np.array([engines[row].data for row in decode.rows]),
             self._mix.read.tokens,
             piece,
             STEP_TOKENS,
         )
         return replace(decode, latency_s=decode_s(mixing, decode.batches, output), mixing=mixing)
 
-    def _mixed_step(self, kind: int, count: int, batch: int) -> Timed | None:
-        chip, llm = self._pool.chips[kind].device, self._llm
-        return quickest(
-            llm.mix(chip, split, batch, self._mix.written) for split in llm.splits(chip, count)
-        )
+    def _mixed_step(self, kind: int, split: Split, batch: int) -> Timed | None:
+        return self._llm.mix(self._pool.chips[kind].device, split, batch, self._mix.written)
 
-    def _served(self, chip: Accelerator, pair: _Pair) -> float:
+    def _served(self, chip: Accelerator, on: tuple[Split, _Pair]) -> float:
         """Requests per second of the best two batches that fit together; 0: none do."""
-        read, written = pair
+        read, written = on[1]
         best = 0.0
         for b, prefill in zip(self._sizes.batches, read, strict=True):
             for d, decode in zip(self._sizes.decode_batches, written, strict=True):

@@ -69,12 +69,19 @@ class LanguageModel:
         return cls(config.model, find_model(config.model), precision, measured)
 
     def splits(self, chip: Accelerator, chips: int) -> Sequence[Split]:
-        """How n chips may be split; measured ones into replicas only."""
+        """How n chips may be split; measured ones into replicas only, and cores into threads."""
         if self._variant(chip, "prefill") or self._variant(chip, "decode"):
             # Cores share one copy of the weights, replicas do not.
             cores = self.measured[chip.name].cores
             return (Split(1, chips, 1) if cores else Split(chips, 1, 1),)
         return tuple(splits(chips, self.model))
+
+    def divided(self, chip: Accelerator, chips: int, engines: int) -> Sequence[Split]:
+        """n chips among so many engines: n cores are processes of as many threads each."""
+        measured = self.measured.get(chip.name)
+        if engines == 1 or measured is None or not measured.cores:
+            return self.splits(chip, chips)
+        return (Split(engines, chips // engines, 1),) if chips % engines == 0 else ()
 
     def read(self, chip: Accelerator, split: Split, batch: int, read: Sequences) -> Timed | None:
         """A batch of prompts on one split."""

@@ -66,6 +66,24 @@ def test_apart_they_are_two() -> None:
     assert (first.max_running, second.max_running) == (4, 8)
 
 
+def test_a_group_divided_among_processes_is_as_many_nodes() -> None:
+    twins = replace(TOGETHER, processes=2, stages=(stage("prefill", 2), stage("decode", 8)))
+    rig = rig_for(plan(RETRIEVAL, twins), BASE, [3, 5])
+    assert [(n.name, n.roles, n.threads, n.cpus) for n in rig.llm_nodes] == [
+        ("llm-0", ("embed", "generate"), 1, (3,)),
+        ("llm-1", ("embed", "generate"), 1, (5,)),
+    ]
+    # Of 8 answers each writes 4, and reads a prompt beside.
+    assert [n.max_running for n in rig.llm_nodes] == [5, 5]
+    assert rig.coordinator.stages.generate.max_concurrent == 10
+
+
+def test_cores_that_cannot_be_divided_are_refused() -> None:
+    odd = replace(TOGETHER, accelerators=3, processes=2)
+    with pytest.raises(InvalidInput, match="3 cores are not divided among 2 processes"):
+        rig_for(plan(odd), BASE, [0, 1, 2])
+
+
 def test_batchers_are_the_plans() -> None:
     rig = rig_for(plan(RETRIEVAL, TOGETHER, iterative=4), BASE, [0, 1])
     stages = rig.coordinator.stages

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llm_node.engine.config import EngineConfig
 from ragschema.llm_rig import PREFILL_CHUNK, STEP_TOKENS
+from ragschema.local import CORE, local_pool
 from ragschema.measured import Measured
 from ragschema.planner.arrivals import poisson
 from ragschema.planner.assemble import SearchSpace, problem_of
-from ragschema.planner.mixed_decoding import MixedDecoding
+from ragschema.planner.mixed_decoding import Engines, MixedDecoding
 from ragschema.planner.mixing import Steps, answers_s, steps_of
+from ragschema.planner.plan import Plan, make_plan
+from ragschema.planner.plan_file import read_plan, write_plan
 from ragschema.planner.play import Candidate, play
 from ragschema.planner.problem import Decoding, Problem
 from ragschema.planner.queueing import Event
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.simulate import Played, Policy, simulate
 from ragschema.pool import Pool, parse_pool, with_profiles
+from ragschema.profile import RoleProfile
 from ragschema.workload import parse_schema
-from tests.ragschema.profiles import profile, role
+from tests.ragschema.profiles import MACHINE, profile, role
 
 #: A step takes 1 s, and 1 s more with a piece of 10 tokens; read alone, 0.1 s a token.
 STEPS = Steps([1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0], 10, 100, 0.1)
 
 
-def run(engine: MixedDecoding, arrivals: dict[float, list[int]]) -> None:
+def run(engine: MixedDecoding | Engines, arrivals: dict[float, list[int]]) -> None:
     """Plays what comes when, and everything the engine plans."""
     events: list[Event] = []
     coming = sorted(arrivals.items())
@@ -101,6 +106,17 @@ def test_halted_it_goes_on_where_it_stood() -> None:
     assert now == pytest.approx(12.5)
     engine.on_event(now, what)
     assert engine.first_token_s[1] == engine.ended_s[1] == pytest.approx(12.5)
+
+
+def test_two_engines_share_what_comes() -> None:
+    """Each takes the next one; the third goes to the one that has ended its first."""
+    both = Engines(2, STEPS, [10.0, 20.0, 10.0], [2.0, 5.0, 1.0])
+    run(both, {0.0: [0, 1], 2.5: [2]})
+    assert both.first_token_s == pytest.approx([1.0, 2.0, 3.5])
+    assert both.ended_s == pytest.approx([2.0, 6.0, 3.5])
+    assert both.busy_s == pytest.approx((2.0 + 1.0 + 6.0) / 2)
+    assert both.read_s == pytest.approx(1.0 + 2.0 + 1.0)
+    assert both.wait_s == [0.0, 0.0, 0.0]
 
 
 def measured() -> Pool:
@@ -188,3 +204,56 @@ def test_a_profile_without_such_steps_reads_between_answers() -> None:
     )
     space = SearchSpace(max_decode_batch=16, decoding=Decoding.TOGETHER)
     assert problem_of(schema, plain, space).stages_in(((0, 1),))[-1].mixing is None
+
+
+def with_threads(threads: int, quicker: float) -> list[RoleProfile]:
+    """Of which a step of one answer takes 30 ms with one thread."""
+    over = {"batch": [1, 2, 4, 8, 16], "tokens": [32, 512]}
+    pieces = role("mixed", "llama-3-8b", over,
+                  lambda batch, tokens: (0.07 + 0.01 * batch) / quicker,
+                  ("1", "batch"))  # fmt: skip
+    found = (
+        role("prefill", "llama-3-8b", over,
+             lambda batch, tokens: 1e-3 * batch * tokens / quicker, ("batch*tokens",)),
+        role("decode", "llama-3-8b", over,
+             lambda batch, tokens: (0.02 + 0.01 * batch) / quicker, ("1", "batch")),
+        replace(pieces, about={"piece": 48.0}),
+    )  # fmt: skip
+    return [replace(each, threads=threads) for each in found]
+
+
+def cores(quicker: float) -> Pool:
+    """Two cores of the made-up machine; ``quicker``: two threads than one."""
+    found = profile(*with_threads(1, 1.0), *with_threads(2, quicker))
+    pool = local_pool(replace(MACHINE, memory_gib=64.0), None, False)
+    return with_profiles(pool, {CORE: Measured(found, cores=True)})
+
+
+def on_two_cores(pool: Pool) -> Plan:
+    schema = parse_schema(
+        "version: 1\nname: x\ngenerator: {model: llama-3-8b}\n"
+        "lengths: {question: 32, prompt: 192, output: 64}\n",
+        "s.yaml",
+    )
+    space = SearchSpace(max_decode_batch=16, decoding=Decoding.TOGETHER)
+    plan = make_plan(schema, replace(pool, min_chips=2), space=space)
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def test_cores_are_divided_where_two_threads_are_less_than_twice_as_quick(tmp_path: Path) -> None:
+    plan = on_two_cores(cores(1.4))
+    whole = on_two_cores(cores(2.5))
+    write_plan(plan, tmp_path / "plan.yaml")
+    (group,) = read_plan(tmp_path / "plan.yaml").groups
+    assert (group.accelerators, group.processes) == (2, 2)
+    write_plan(whole, tmp_path / "whole.yaml")
+    (group,) = read_plan(tmp_path / "whole.yaml").groups
+    assert (group.accelerators, group.processes) == (2, 1)
+
+
+def test_two_engines_sustain_what_the_search_says() -> None:
+    plan = on_two_cores(cores(1.0))
+    slots = plan.schedule.choices[-1].batch
+    _, rate = saturated(plan.problem, plan.schedule, 64)
+    assert rate == pytest.approx(plan.schedule.qps, rel=1 / slots + 0.05)
