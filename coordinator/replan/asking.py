@@ -45,7 +45,7 @@ async def ask_planner(ask: Ask, limit_s: float, program: tuple[str, ...] | None 
             out, errors = await child.communicate(json.dumps(asdict(ask)).encode())
     except TimeoutError as error:
         raise DeadlineExceeded(
-            f"planning took more than {limit_s:g} s", hint="allow more with --replan-limit"
+            f"planning took more than {limit_s:g} s", hint="it is tried again later"
         ) from error
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -55,9 +55,32 @@ def propose(ask: Ask) -> Proposal:
     """
     stored = read_plan(Path(ask.plan))
     schema = seen_as(load_schema(Path(ask.schema)), ask.observed)
-    profile = None if ask.profile is None else read_profile(Path(ask.profile))
-    pool = local_pool(this_machine(), profile, ask.allow_extrapolation)
+    pool = _pool(ask.profile, ask.allow_extrapolation)
     return _Search(ask, stored, schema, pool).run()
+
+
+def check_deployed(
+    plan: StoredPlan, schema: RagSchema, profile: str | None, allow_extrapolation: bool
+) -> None:
+    """Whether a plan can be weighed against others later.
+
+    Raises:
+        NotFound, InvalidInput: of the profile, or the plan does not go with the schema.
+        IncompatibleRequest: the profile is another machine's, or rules the plan out.
+    """
+    pool = _pool(profile, allow_extrapolation)
+    problem = problem_of(schema, pool, _SPACE)
+    if play(problem, candidate_for(problem, plan, pool)) is None:
+        raise IncompatibleRequest(
+            "the plan is not possible with what the profile says",
+            field="profile",
+            hint="give the profile, and --allow-extrapolation, that the plan was made with",
+        )
+
+
+def _pool(profile: str | None, allow_extrapolation: bool) -> Pool:
+    known = None if profile is None else read_profile(Path(profile))
+    return local_pool(this_machine(), known, allow_extrapolation)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ def check_inputs(settings: ReplanSettings) -> None:
 
     Raises:
         NotFound, InvalidInput: a file, or that the schema is another than the plan's.
+        IncompatibleRequest: the profile is another machine's, or the plan is not possible
+            with it.
     """
+    from coordinator.replan.propose import check_deployed
     from ragschema.planner.plan_file import read_plan
     from ragschema.workload import load_schema
 
@@ -85,6 +88,7 @@ def check_inputs(settings: ReplanSettings) -> None:
             field="schema",
             hint="name the schema that the plan was made from",
         )
+    check_deployed(plan, schema, settings.profile, settings.allow_extrapolation)
 
 
 def write_settings(path: Path, settings: ReplanSettings) -> None:

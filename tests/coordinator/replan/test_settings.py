@@ -8,13 +8,14 @@ import pytest
 
 from coordinator.cli.app import run
 from coordinator.replan.settings import check_inputs, read_settings, write_settings
-from ragschema.errors import InvalidInput, NotFound
+from ragschema.errors import IncompatibleRequest, InvalidInput, NotFound
+from ragschema.here import this_machine
 from tests.coordinator.replan.planned import Files, files
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return files(tmp_path_factory.mktemp("planned"))
+    return files(tmp_path_factory.mktemp("planned"), this_machine())
 
 
 def test_settings_are_read_back_equal(made: Files, tmp_path: Path) -> None:
@@ -48,6 +49,20 @@ def test_the_inputs_are_checked(made: Files, tmp_path: Path) -> None:
     other.write_text(made.schema.read_text().replace("name: cats", "name: dogs"))
     with pytest.raises(InvalidInput, match=r"planned for 'cats'.* 'dogs'"):
         check_inputs(made.settings(schema=str(other)))
+
+
+def test_a_profile_that_cannot_judge_the_plan_is_refused(
+    made: Files, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    other = files(tmp_path_factory.mktemp("other"))
+    with pytest.raises(IncompatibleRequest, match="another machine"):
+        check_inputs(made.settings(profile=str(other.profile)))
+    larger = tmp_path / "larger.yaml"
+    larger.write_text(made.plan.read_text().replace("batch: 8", "batch: 64"))
+    with pytest.raises(IncompatibleRequest, match="not possible") as caught:
+        check_inputs(made.settings(plan=str(larger)))
+    assert "--allow-extrapolation" in str(caught.value.hint)
+    check_inputs(made.settings(plan=str(larger), allow_extrapolation=True))
 
 
 @pytest.mark.parametrize("without", ["--plan", "--schema"])
