@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from coordinator.nodes.llm import LlmNode
@@ -29,10 +29,17 @@ class LeaveConfig:
 
 
 class Leaving:
-    """Waits until nodes are idle, then closes the connections to them."""
+    """Waits until nodes are idle, then closes the connections to them.
 
-    def __init__(self, config: LeaveConfig | None = None) -> None:
+    Args:
+        gone: told of each node that was closed.
+    """
+
+    def __init__(
+        self, config: LeaveConfig | None = None, gone: Callable[[Node], None] = lambda _: None
+    ) -> None:
         self._config = config or LeaveConfig()
+        self._gone = gone
         self._tasks: dict[asyncio.Task[None], Node] = {}
 
     @property
@@ -70,3 +77,4 @@ class Leaving:
                     idle_since_s = now_s
         finally:
             await node.close()
+            self._gone(node)

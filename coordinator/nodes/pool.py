@@ -12,6 +12,7 @@ from coordinator.nodes.crew import Crew, Route
 from coordinator.nodes.health import NodeHealth
 from coordinator.nodes.leaving import LeaveConfig, Leaving
 from coordinator.nodes.llm import LlmNode
+from coordinator.nodes.retrieval import RetrievalNode
 from coordinator.nodes.watched import WatchConfig
 from ragschema.errors import IncompatibleRequest, Unavailable
 from ragschema.rig import RigConfig
@@ -36,7 +37,7 @@ class NodePool:
         self._watch = watch or WatchConfig()
         self._crew = Crew(rig, metrics, self._watch)
         self._coming: Crew | None = None
-        self._leaving = Leaving(leaving)
+        self._leaving = Leaving(leaving, self._forget)
         self._snapshots: dict[SnapshotId, int] = {}
         self._turn = 0
 
@@ -115,6 +116,11 @@ class NodePool:
             if (node.name, node.kind) not in names:
                 self._metrics.node_up(node.name, node.kind, False)
         self._leaving.let_go(gone)
+
+    def _forget(self, gone: LlmNode | RetrievalNode) -> None:
+        """What its engine told last is no longer so, unless another one has its name."""
+        if isinstance(gone, LlmNode) and gone.name not in {n.name for n in self._crew.llm}:
+            self._metrics.engine_work.forget(gone.name)
 
     async def _equip(self, crew: Crew) -> None:
         """Loads what is served."""

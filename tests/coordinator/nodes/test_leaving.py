@@ -13,6 +13,7 @@ from coordinator.nodes.pool import NodePool
 from ragschema.errors import Unavailable
 from ragschema.rig import LlmNodeConfig, RetrievalNodeConfig, RigConfig
 from ragschema.types import EmbedPurpose, Role
+from ragschema.wire.llm_pb2 import EngineStatus
 from tests.coordinator.making import DIM, FAST, context
 from tests.coordinator.waiting import until
 from tests.fake_nodes import FakeLlm, FakeServer
@@ -31,7 +32,8 @@ async def test_nodes_that_leave_together_wait_for_each_other() -> None:
         ]
         before = RigConfig(llm_nodes=tuple(nodes[:2]), retrieval_nodes=NOWHERE)
         after = RigConfig(llm_nodes=tuple(nodes[2:]), retrieval_nodes=NOWHERE)
-        pool = NodePool(before, Metrics(), FAST, LeaveConfig(quiet_s=0.2))
+        metrics = Metrics()
+        pool = NodePool(before, metrics, FAST, LeaveConfig(quiet_s=0.2))
         await pool.start()
         stack.push_async_callback(pool.close)
         assert pool.player(Role.RERANK, fingerprint=None, tried=frozenset()).name == "old-1"
@@ -43,7 +45,12 @@ async def test_nodes_that_leave_together_wait_for_each_other() -> None:
         await asyncio.sleep(0.4)
         assert {node.name for node in pool.leaving()} == {"old-0", "old-1"}, "one still works"
         assert pool.player(Role.RERANK, fingerprint=None, tried=frozenset()).name == "old-1"
+        told = EngineStatus(prefix_query_tokens_total=100, prefix_hit_tokens_total=40)
+        for name in ("old-0", "new-0"):
+            metrics.engine_work.told(name, told)
+        assert metrics.engine_work.prefix_tokens() == (200, 80)
         await call
         await until(lambda: pool.leaving() == ())
+        assert metrics.engine_work.prefix_tokens() == (100, 40), "what it told is forgotten"
         with pytest.raises(Unavailable):
             pool.player(Role.RERANK, fingerprint=None, tried=frozenset())
