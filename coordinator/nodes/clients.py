@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from coordinator.nodes.conversation import Conversation, Found
 from coordinator.nodes.pooled import PooledClient
 from ragschema.errors import Cancelled, Unavailable, UpstreamError
 from ragschema.storage.manifest import FileRef
@@ -48,10 +48,6 @@ class Embedded:
 
     vectors: F32
     tokens: int
-
-
-#: Answers what a node wants to know before it writes on.
-Found = Callable[[augment_pb2.RetrievalWanted], Awaitable[augment_pb2.AugmentMessage]]
 
 
 class LlmClient(PooledClient):
@@ -163,21 +159,16 @@ class LlmClient(PooledClient):
     async def augment(
         self, start: augment_pb2.AugmentStart, found: Found, context: CallContext
     ) -> AsyncGenerator[GenerateEvent]:
-        """The same while ``found`` answers what the node asks meanwhile."""
-        answers: asyncio.Queue[augment_pb2.AugmentMessage] = asyncio.Queue(1)
+        """The same while ``found`` answers what the node asks meanwhile.
 
-        async def said() -> AsyncIterator[augment_pb2.AugmentMessage]:
-            yield augment_pb2.AugmentMessage(start=start)
-            while True:
-                yield await answers.get()
-
-        messages = cast("Any", self.stream(self.augmenting.Augment, said(), context))
-        async with aclosing(messages):
-            async for message in messages:
-                if message.WhichOneof("event") == "wanted":
-                    await answers.put(await found(message.wanted))
-                else:
-                    yield generating.augmented_from_wire(message)
+        Each of several answers to a prompt asks by itself; ``found`` runs for them together.
+        """
+        conversation = Conversation(found)
+        said = conversation.said(augment_pb2.AugmentMessage(start=start))
+        messages = cast("Any", self.stream(self.augmenting.Augment, said, context))
+        async with aclosing(conversation.heard(messages)) as events:
+            async for event in events:
+                yield generating.augmented_from_wire(event)
 
     async def prefill(self, spec: GenerateSpec, context: CallContext) -> kv_pb2.PrefillReply:
         """Reads a prompt and draws its first token; the KV waits at the node."""

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import ClassVar
 
 from coordinator.metrics import Metrics
-from coordinator.nodes.clients import Embedded, Found, LlmClient
+from coordinator.nodes.clients import Embedded, LlmClient
+from coordinator.nodes.conversation import Found
 from coordinator.nodes.device_work import device_details
 from coordinator.nodes.engine_work import engine_detail
 from coordinator.nodes.health import NodeKind

@@ -50,7 +50,7 @@ class GenerateStage:
     async def augmented(
         self, asking: Asking, context: CallContext, fingerprint: str | None = None
     ) -> AsyncGenerator[GenerateStart | GenerateEvent]:
-        """The same for an answer that asks for context while it is written.
+        """The same for answers that ask for context while they are written.
 
         Args:
             fingerprint: of the model that must write it; None: any.
@@ -59,7 +59,8 @@ class GenerateStage:
         def ask(node: LlmNode) -> AsyncGenerator[GenerateEvent]:
             return node.augment(asking.start(), asking.found, context)
 
-        async with aclosing(self.stream(ask, context, fingerprint)) as events:
+        n = asking.answers
+        async with aclosing(self.stream(ask, context, fingerprint, ends=n)) as events:
             async for event in events:
                 yield event
 

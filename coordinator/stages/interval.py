@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import MutableMapping
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class IntervalAsking:
-    """One answer.
+    """Answers to one prompt; each reads what it has not read yet.
 
     Args:
         search: as the question was searched; its filters hold for later rounds.
@@ -48,6 +49,13 @@ class IntervalAsking:
         self._search = search
         self._hits = hits
         self._context = context
+        self._given = set(hits)
+        self._read: defaultdict[int, set[int]] = defaultdict(lambda: set(self._given))
+
+    @property
+    def answers(self) -> int:
+        """Answers to the prompt."""
+        return self._spec.sampling.n
 
     def start(self) -> AugmentStart:
         """When to ask."""
@@ -61,7 +69,7 @@ class IntervalAsking:
         return AugmentStart(request=generate_to_wire(self._spec), interval=interval)
 
     async def found(self, wanted: RetrievalWanted) -> AugmentMessage:
-        """Passages that the answer does not have yet; none where the search failed.
+        """Passages that this answer does not have yet; none where the search failed.
 
         Raises:
             DeadlineExceeded: there is no time left for anything.
@@ -76,15 +84,17 @@ class IntervalAsking:
             # The answer is worth more without them than an error in its middle.
             log.warning("trace %s: round %d: %s", self._context.trace_id, wanted.round, error)
             return AugmentMessage(passages=Passages())
-        return AugmentMessage(passages=Passages(texts=self._numbered(outcome)))
+        return AugmentMessage(passages=Passages(texts=self._numbered(outcome, wanted.index)))
 
-    def _numbered(self, outcome: SearchOutcome) -> list[str]:
-        known = {hit.chunk.row_id for hit in self._hits.values()}
+    def _numbered(self, outcome: SearchOutcome, index: int) -> list[str]:
+        """New passages get the next numbers, the same in all answers that read them."""
+        numbers = {hit.chunk.row_id: number for number, hit in self._hits.items()}
         texts = []
         for hit in outcome.hits:
-            if hit.chunk.row_id not in known:
-                number = max(self._hits, default=0) + 1
-                self._hits[number] = hit
+            number = numbers.get(hit.chunk.row_id, max(self._hits, default=0) + 1)
+            self._hits.setdefault(number, hit)
+            if number not in self._read[index]:
+                self._read[index].add(number)
                 texts.append(passage_text(number, hit))
         return texts
 

@@ -20,7 +20,14 @@ Search = Callable[[SearchSpec, CallContext], Awaitable[SearchOutcome]]
 
 
 class Asking(Protocol):
-    """One answer's side of the conversation with the node that writes it."""
+    """The caller's side of the conversation with the node that writes.
+
+    Attributes:
+        answers: to the prompt; each asks by itself.
+    """
+
+    @property
+    def answers(self) -> int: ...
 
     def start(self) -> AugmentStart:
         """The first message."""

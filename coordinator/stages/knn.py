@@ -22,7 +22,7 @@ from ragschema.wire.generating import generate_to_wire
 
 
 class KnnAsking:
-    """One answer. A search that fails ends it, as its tokens would be others."""
+    """Answers to one prompt. A search that fails ends it, as its tokens would be others."""
 
     def __init__(
         self,
@@ -35,6 +35,11 @@ class KnnAsking:
         self._batcher = batcher
         self._spec = spec
         self._context = context
+
+    @property
+    def answers(self) -> int:
+        """Answers to the prompt."""
+        return self._spec.sampling.n
 
     def start(self) -> AugmentStart:
         """How to mix."""

@@ -56,12 +56,14 @@ class Wanted:
         reason: ``interval``, ``trigger`` or ``neighbours``.
         recent: the end of what was generated.
         hidden: float32 [hidden], None unless asked for.
+        index: which of the answers waits.
     """
 
     round: int
     reason: str
     recent: str
     hidden: F32 | None
+    index: int = 0
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ class AugmentService(augment_pb2_grpc.AugmentNodeServicer):
     async def _admitted(
         self, session: Session, messages: _Messages
     ) -> AsyncGenerator[AugmentEvent, None]:
-        async def answer() -> Found:
-            return found_from_wire(await _next(messages))
+        async def answer() -> tuple[int, Found]:
+            message = await _next(messages)
+            return message.index, found_from_wire(message)
 
         async with self._running.slot() as queue_us, aclosing(session.run(answer)) as events:
             async for event in events:

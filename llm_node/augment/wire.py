@@ -87,7 +87,10 @@ def found_from_wire(message: augment_pb2.AugmentMessage) -> Found:
 
 def wanted_to_wire(wanted: Wanted) -> augment_pb2.RetrievalWanted:
     message = augment_pb2.RetrievalWanted(
-        round=wanted.round, reason=wanted.reason, recent_text=wanted.recent
+        round=wanted.round,
+        reason=wanted.reason,
+        recent_text=wanted.recent,
+        index=wanted.index,
     )
     if wanted.hidden is not None:
         message.hidden.CopyFrom(tensor_to_wire(wanted.hidden))

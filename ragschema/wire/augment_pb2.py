@@ -26,7 +26,7 @@ from ragschema.wire import common_pb2 as ragschema_dot_wire_dot_common__pb2
 from ragschema.wire import llm_pb2 as ragschema_dot_wire_dot_llm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cragschema/wire/augment.proto\x12\x0eragrig.wire.v1\x1a\x1bragschema/wire/common.proto\x1a\x18ragschema/wire/llm.proto\"{\n\x11IntervalRetrieval\x12\x14\n\x0c\x65very_tokens\x18\x01 \x01(\r\x12\x10\n\x08triggers\x18\x02 \x03(\t\x12\x12\n\nmax_rounds\x18\x03 \x01(\r\x12\x15\n\rrecent_tokens\x18\x04 \x01(\r\x12\x13\n\x0bwant_hidden\x18\x05 \x01(\x08\"3\n\x0fNeighbourMixing\x12\x0b\n\x03lam\x18\x01 \x01(\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"\xb6\x01\n\x0c\x41ugmentStart\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.ragrig.wire.v1.GenerateRequest\x12\x35\n\x08interval\x18\x02 \x01(\x0b\x32!.ragrig.wire.v1.IntervalRetrievalH\x00\x12\x35\n\nneighbours\x18\x03 \x01(\x0b\x32\x1f.ragrig.wire.v1.NeighbourMixingH\x00\x42\x06\n\x04kind\"\x19\n\x08Passages\x12\r\n\x05texts\x18\x01 \x03(\t\"_\n\nNeighbours\x12&\n\x06tokens\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12)\n\tdistances\x18\x02 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\"\xaa\x01\n\x0e\x41ugmentMessage\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ragrig.wire.v1.AugmentStartH\x00\x12,\n\x08passages\x18\x02 \x01(\x0b\x32\x18.ragrig.wire.v1.PassagesH\x00\x12\x30\n\nneighbours\x18\x03 \x01(\x0b\x32\x1a.ragrig.wire.v1.NeighboursH\x00\x42\t\n\x07message\"}\n\x0fRetrievalWanted\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0brecent_text\x18\x03 \x01(\t\x12+\n\x06hidden\x18\x04 \x01(\x0b\x32\x16.ragrig.wire.v1.TensorH\x00\x88\x01\x01\x42\t\n\x07_hidden\"{\n\x0b\x41ugmentDone\x12*\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDone\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\x04\x12\x18\n\x10\x64ropped_passages\x18\x04 \x01(\r\"\xa4\x01\n\x0c\x41ugmentEvent\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1a.ragrig.wire.v1.TokenEventH\x00\x12\x31\n\x06wanted\x18\x02 \x01(\x0b\x32\x1f.ragrig.wire.v1.RetrievalWantedH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.ragrig.wire.v1.AugmentDoneH\x00\x42\x07\n\x05\x65vent\"$\n\x13HiddenStatesRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"\x90\x01\n\x11HiddenStatesReply\x12&\n\x06hidden\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12+\n\x0bnext_tokens\x18\x02 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12&\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor2\xb2\x01\n\x0b\x41ugmentNode\x12K\n\x07\x41ugment\x12\x1e.ragrig.wire.v1.AugmentMessage\x1a\x1c.ragrig.wire.v1.AugmentEvent(\x01\x30\x01\x12V\n\x0cHiddenStates\x12#.ragrig.wire.v1.HiddenStatesRequest\x1a!.ragrig.wire.v1.HiddenStatesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cragschema/wire/augment.proto\x12\x0eragrig.wire.v1\x1a\x1bragschema/wire/common.proto\x1a\x18ragschema/wire/llm.proto\"{\n\x11IntervalRetrieval\x12\x14\n\x0c\x65very_tokens\x18\x01 \x01(\r\x12\x10\n\x08triggers\x18\x02 \x03(\t\x12\x12\n\nmax_rounds\x18\x03 \x01(\r\x12\x15\n\rrecent_tokens\x18\x04 \x01(\r\x12\x13\n\x0bwant_hidden\x18\x05 \x01(\x08\"3\n\x0fNeighbourMixing\x12\x0b\n\x03lam\x18\x01 \x01(\x01\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"\xb6\x01\n\x0c\x41ugmentStart\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.ragrig.wire.v1.GenerateRequest\x12\x35\n\x08interval\x18\x02 \x01(\x0b\x32!.ragrig.wire.v1.IntervalRetrievalH\x00\x12\x35\n\nneighbours\x18\x03 \x01(\x0b\x32\x1f.ragrig.wire.v1.NeighbourMixingH\x00\x42\x06\n\x04kind\"\x19\n\x08Passages\x12\r\n\x05texts\x18\x01 \x03(\t\"_\n\nNeighbours\x12&\n\x06tokens\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12)\n\tdistances\x18\x02 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\"\xb9\x01\n\x0e\x41ugmentMessage\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ragrig.wire.v1.AugmentStartH\x00\x12,\n\x08passages\x18\x02 \x01(\x0b\x32\x18.ragrig.wire.v1.PassagesH\x00\x12\x30\n\nneighbours\x18\x03 \x01(\x0b\x32\x1a.ragrig.wire.v1.NeighboursH\x00\x12\r\n\x05index\x18\x04 \x01(\rB\t\n\x07message\"\x8c\x01\n\x0fRetrievalWanted\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0brecent_text\x18\x03 \x01(\t\x12+\n\x06hidden\x18\x04 \x01(\x0b\x32\x16.ragrig.wire.v1.TensorH\x00\x88\x01\x01\x12\r\n\x05index\x18\x05 \x01(\rB\t\n\x07_hidden\"{\n\x0b\x41ugmentDone\x12*\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1c.ragrig.wire.v1.GenerateDone\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\x04\x12\x18\n\x10\x64ropped_passages\x18\x04 \x01(\r\"\xa4\x01\n\x0c\x41ugmentEvent\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1a.ragrig.wire.v1.TokenEventH\x00\x12\x31\n\x06wanted\x18\x02 \x01(\x0b\x32\x1f.ragrig.wire.v1.RetrievalWantedH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.ragrig.wire.v1.AugmentDoneH\x00\x42\x07\n\x05\x65vent\"$\n\x13HiddenStatesRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"\x90\x01\n\x11HiddenStatesReply\x12&\n\x06hidden\x18\x01 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12+\n\x0bnext_tokens\x18\x02 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor\x12&\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x16.ragrig.wire.v1.Tensor2\xb2\x01\n\x0b\x41ugmentNode\x12K\n\x07\x41ugment\x12\x1e.ragrig.wire.v1.AugmentMessage\x1a\x1c.ragrig.wire.v1.AugmentEvent(\x01\x30\x01\x12V\n\x0cHiddenStates\x12#.ragrig.wire.v1.HiddenStatesRequest\x1a!.ragrig.wire.v1.HiddenStatesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEIGHBOURS']._serialized_start=493
   _globals['_NEIGHBOURS']._serialized_end=588
   _globals['_AUGMENTMESSAGE']._serialized_start=591
-  _globals['_AUGMENTMESSAGE']._serialized_end=761
-  _globals['_RETRIEVALWANTED']._serialized_start=763
-  _globals['_RETRIEVALWANTED']._serialized_end=888
-  _globals['_AUGMENTDONE']._serialized_start=890
-  _globals['_AUGMENTDONE']._serialized_end=1013
-  _globals['_AUGMENTEVENT']._serialized_start=1016
-  _globals['_AUGMENTEVENT']._serialized_end=1180
-  _globals['_HIDDENSTATESREQUEST']._serialized_start=1182
-  _globals['_HIDDENSTATESREQUEST']._serialized_end=1218
-  _globals['_HIDDENSTATESREPLY']._serialized_start=1221
-  _globals['_HIDDENSTATESREPLY']._serialized_end=1365
-  _globals['_AUGMENTNODE']._serialized_start=1368
-  _globals['_AUGMENTNODE']._serialized_end=1546
+  _globals['_AUGMENTMESSAGE']._serialized_end=776
+  _globals['_RETRIEVALWANTED']._serialized_start=779
+  _globals['_RETRIEVALWANTED']._serialized_end=919
+  _globals['_AUGMENTDONE']._serialized_start=921
+  _globals['_AUGMENTDONE']._serialized_end=1044
+  _globals['_AUGMENTEVENT']._serialized_start=1047
+  _globals['_AUGMENTEVENT']._serialized_end=1211
+  _globals['_HIDDENSTATESREQUEST']._serialized_start=1213
+  _globals['_HIDDENSTATESREQUEST']._serialized_end=1249
+  _globals['_HIDDENSTATESREPLY']._serialized_start=1252
+  _globals['_HIDDENSTATESREPLY']._serialized_end=1396
+  _globals['_AUGMENTNODE']._serialized_start=1399
+  _globals['_AUGMENTNODE']._serialized_end=1577
 # @@protoc_insertion_point(module_scope)

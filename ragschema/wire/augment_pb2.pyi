@@ -176,6 +176,9 @@ class AugmentMessage(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     PASSAGES_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of n answers it is for."""
     @_builtins.property
     def start(self) -> Global___AugmentStart: ...
     @_builtins.property
@@ -188,10 +191,11 @@ class AugmentMessage(_message.Message):
         start: Global___AugmentStart | None = ...,
         passages: Global___Passages | None = ...,
         neighbours: Global___Neighbours | None = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "neighbours", b"neighbours", "passages", b"passages", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "neighbours", b"neighbours", "passages", b"passages", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "message", b"message", "neighbours", b"neighbours", "passages", b"passages", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "passages", "neighbours"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
@@ -207,11 +211,14 @@ class RetrievalWanted(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RECENT_TEXT_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """1 and up."""
     reason: _builtins.str
     """"interval", "trigger" or "neighbours"."""
     recent_text: _builtins.str
+    index: _builtins.int
+    """Which of n answers waits."""
     @_builtins.property
     def hidden(self) -> _common_pb2.Tensor:
         """float32 [hidden]; absent unless asked for."""
@@ -223,10 +230,11 @@ class RetrievalWanted(_message.Message):
         reason: _builtins.str = ...,
         recent_text: _builtins.str = ...,
         hidden: _common_pb2.Tensor | None = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hidden", b"_hidden", "hidden", b"hidden"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hidden", b"_hidden", "hidden", b"hidden", "reason", b"reason", "recent_text", b"recent_text", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hidden", b"_hidden", "hidden", b"hidden", "index", b"index", "reason", b"reason", "recent_text", b"recent_text", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
     _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015

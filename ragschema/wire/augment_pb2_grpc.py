@@ -50,8 +50,9 @@ class AugmentNodeServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Augment(self, request_iterator, context):
-        """The first message is a start; each later one answers one wanted event.
-        Token and wanted events, then exactly one done event.
+        """The first message is a start; each later one answers one wanted event, in any
+        order: each of sampling.n answers waits for its own alone.
+        Token and wanted events, and exactly one done event for each answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

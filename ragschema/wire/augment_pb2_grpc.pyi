@@ -34,8 +34,9 @@ class AugmentNodeStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AugmentNodeAsyncStub: ...
     Augment: _grpc.StreamStreamMultiCallable[_augment_pb2.AugmentMessage, _augment_pb2.AugmentEvent]
-    """The first message is a start; each later one answers one wanted event.
-    Token and wanted events, then exactly one done event.
+    """The first message is a start; each later one answers one wanted event, in any
+    order: each of sampling.n answers waits for its own alone.
+    Token and wanted events, and exactly one done event for each answer.
     """
     HiddenStates: _grpc.UnaryUnaryMultiCallable[_augment_pb2.HiddenStatesRequest, _augment_pb2.HiddenStatesReply]
     """Last hidden state in front of every token of texts, and that token: the
@@ -46,8 +47,9 @@ class AugmentNodeStub:
 class AugmentNodeAsyncStub(AugmentNodeStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Augment: _aio.StreamStreamMultiCallable[_augment_pb2.AugmentMessage, _augment_pb2.AugmentEvent]  # type: ignore[assignment]
-    """The first message is a start; each later one answers one wanted event.
-    Token and wanted events, then exactly one done event.
+    """The first message is a start; each later one answers one wanted event, in any
+    order: each of sampling.n answers waits for its own alone.
+    Token and wanted events, and exactly one done event for each answer.
     """
     HiddenStates: _aio.UnaryUnaryMultiCallable[_augment_pb2.HiddenStatesRequest, _augment_pb2.HiddenStatesReply]  # type: ignore[assignment]
     """Last hidden state in front of every token of texts, and that token: the
@@ -61,8 +63,9 @@ class AugmentNodeServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_augment_pb2.AugmentMessage],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_augment_pb2.AugmentEvent], _abc.AsyncIterator[_augment_pb2.AugmentEvent]]:
-        """The first message is a start; each later one answers one wanted event.
-        Token and wanted events, then exactly one done event.
+        """The first message is a start; each later one answers one wanted event, in any
+        order: each of sampling.n answers waits for its own alone.
+        Token and wanted events, and exactly one done event for each answer.
         """
 
     @_abc_1.abstractmethod

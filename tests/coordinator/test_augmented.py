@@ -59,10 +59,9 @@ class Rig:
         self.embedder = embedder
         self.retrieval = retrieval
 
-    async def ask(self, question: str, tokens: int) -> tuple[DoneEvent, list[Any]]:
-        spec = QuerySpec(
-            SearchSpec("notes", K, text=question), question, Sampling(max_tokens=tokens)
-        )
+    async def ask(self, question: str, tokens: int, **sampling: Any) -> tuple[DoneEvent, list[Any]]:
+        options = Sampling(max_tokens=tokens, **sampling)
+        spec = QuerySpec(SearchSpec("notes", K, text=question), question, options)
         async with aclosing(self.runtime.pipeline.query(spec, context(60))) as events:
             told = [event async for event in events]
         assert isinstance(told[-1], DoneEvent)
@@ -184,6 +183,29 @@ async def test_answers_that_wait_together_are_searched_for_together(
         assert max(sizes) > 1
         rendered = made.runtime.metrics.render().decode()
         assert 'ragrig_batch_requests_count{stage="iterative"}' in rendered
+
+
+async def test_several_answers_ask_each_by_itself(tmp_path: Path, writer: str) -> None:
+    """Greedy ones are equal to one alone; drawn ones find passages of their own."""
+    async with rig(tmp_path, writer, INTERVAL) as made:
+        alone, _ = await made.ask("where is the fox?", 20)
+        before = len(made.retrieval.batches)
+        same, told = await made.ask("where is the fox?", 20, n=3)
+        sizes = [len(batch.queries) for batch in made.retrieval.batches[before:]]
+        # A question, and two rounds of each answer; those that wait together share calls.
+        assert sum(sizes) == 1 + 6
+        assert max(sizes) > 1
+        assert [choice.answer for choice in same.choices] == [alone.answer] * 3
+        assert {c.number: c.hit.chunk.row_id for c in same.citations} == {
+            c.number: c.hit.chunk.row_id for c in alone.citations
+        }
+        for index in range(3):
+            pieces = (e.text for e in told if isinstance(e, TokenEvent) and e.index == index)
+            assert "".join(pieces) == alone.answer
+        drawn, _ = await made.ask("where is the fox?", 20, n=2, temperature=1.0, seed=3)
+        assert drawn.choices[0].answer != drawn.choices[1].answer
+        found = {c.number: c.hit.chunk.row_id for one in drawn.choices for c in one.citations}
+        assert len(set(found.values())) == len(found), "a passage has one number in all answers"
 
 
 async def test_a_failed_search_leaves_the_answer_as_it_is(tmp_path: Path, writer: str) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from llm_node.augment.plan import (
 )
 from llm_node.augment.session import AugmentEnd, Session
 from llm_node.augment.states import hidden_states
+from llm_node.engine.admit import seed_of
 from llm_node.generate import hf
 from llm_node.generate.hf import HfGenerator
 from llm_node.roles import GeneratorDeps
@@ -66,9 +67,9 @@ class Caller:
         assert self.end is not None
         return self
 
-    async def _answer(self) -> Found:
+    async def _answer(self) -> tuple[int, Found]:
         await asyncio.sleep(0.001)
-        return self._answers.pop(0)
+        return 0, self._answers.pop(0)
 
 
 def reference(directory: Path, generator: HfGenerator, parts: Sequence[tuple[int, str]]) -> str:
@@ -114,7 +115,7 @@ async def test_rounds_are_bounded_and_others_go_on_meanwhile(generator: HfGenera
     waits = asyncio.Event()
 
     class Slow(Caller):
-        async def _answer(self) -> Found:
+        async def _answer(self) -> tuple[int, Found]:
             await waits.wait()
             return await super()._answer()
 
@@ -201,8 +202,87 @@ async def test_an_answer_of_the_wrong_kind_is_refused(generator: HfGenerator) ->
     nothing = FoundNeighbours(np.zeros(0, np.int32), np.zeros(0, np.float32))
     with pytest.raises(InvalidInput, match="do not answer"):
         await Caller([nothing]).run(generator, plan)
-    with pytest.raises(InvalidInput, match="2 answers"):
-        await Caller([]).run(generator, AugmentPlan(spec(n=2), interval(2)))
+
+
+class Several:
+    """Answers whoever waits, the latest first, and keeps what each said."""
+
+    def __init__(self, answer: Callable[[Wanted], Found], at_once: int) -> None:
+        self._answer = answer
+        self._at_once = at_once
+        self._open: list[Wanted] = []
+        self.wanted: dict[int, list[Wanted]] = {}
+        self.texts: dict[int, str] = {}
+        self.ends: dict[int, AugmentEnd] = {}
+        self.most_open = 0
+
+    async def run(self, generator: HfGenerator, plan: AugmentPlan) -> Several:
+        session = Session(generator, plan, CallContext.start(60))
+        async for event in session.run(self._next):
+            if isinstance(event, Wanted):
+                self.wanted.setdefault(event.index, []).append(event)
+                self._open.append(event)
+                self.most_open = max(self.most_open, len(self._open))
+            elif isinstance(event, TokenPiece):
+                self.texts[event.index] = self.texts.get(event.index, "") + event.text
+            else:
+                assert event.end.index not in self.ends
+                self.ends[event.end.index] = event
+        return self
+
+    async def _next(self) -> tuple[int, Found]:
+        """Waits until enough are open, or some time has passed."""
+        for _ in range(200):
+            if len(self._open) >= self._at_once:
+                break
+            await asyncio.sleep(0.001)
+        wanted = self._open.pop()
+        return wanted.index, self._answer(wanted)
+
+
+async def test_each_of_several_answers_asks_by_itself(generator: HfGenerator) -> None:
+    """Two wait at once, are answered in the other order, and say what they say alone."""
+
+    def passage(index: int) -> Callable[[Wanted], Found]:
+        return lambda wanted: FoundPassages((f"passage {index} {wanted.round} ",))
+
+    sampling = {"max_tokens": 14, "temperature": 1.0}
+    plan = AugmentPlan(spec(n=2, seed=3, **sampling), interval(5))
+    both = await Several(lambda w: passage(w.index)(w), at_once=2).run(generator, plan)
+    assert sorted(both.ends) == [0, 1]
+    assert both.most_open == 2
+    for index in (0, 1):
+        alone = spec(seed=seed_of(3, index), **sampling)
+        one = await Several(passage(index), at_once=1).run(
+            generator, AugmentPlan(alone, interval(5))
+        )
+        assert both.texts[index] == one.texts[0]
+        assert [w.recent for w in both.wanted[index]] == [w.recent for w in one.wanted[0]]
+        assert [w.round for w in both.wanted[index]] == [1, 2]
+        assert both.ends[index].rounds == 2
+        assert both.ends[index].context_tokens == one.ends[0].context_tokens
+        assert both.ends[index].end.completion_tokens == 14
+    assert both.texts[0] != both.texts[1]
+
+
+async def test_neighbours_of_several_answers(generator: HfGenerator) -> None:
+    def near(wanted: Wanted) -> Found:
+        return FoundNeighbours(np.array([40 + wanted.index], np.int32), np.ones(1, np.float32))
+
+    plan = AugmentPlan(spec(max_tokens=4, n=3), NeighbourPlan(1.0, 1.0))
+    told = await Several(near, at_once=1).run(generator, plan)
+    assert told.texts == {i: generator.text_of([40 + i] * 4) for i in range(3)}
+
+
+async def test_an_answer_that_nobody_waits_for_is_refused(generator: HfGenerator) -> None:
+    class Wrong(Several):
+        async def _next(self) -> tuple[int, Found]:
+            return 1 + (await super()._next())[0], FoundPassages(())
+
+    plan = AugmentPlan(spec(max_tokens=9), interval(2))
+    with pytest.raises(InvalidInput, match="answer 1 waits for nothing") as caught:
+        await Wrong(lambda wanted: FoundPassages(()), 1).run(generator, plan)
+    assert caught.value.field == "index"
 
 
 async def test_states_are_what_the_head_reads(generator: HfGenerator, long_llama: Path) -> None:
