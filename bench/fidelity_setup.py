@@ -137,10 +137,8 @@ def _profile(directory: Path, rig: RigConfig, quick: bool) -> Profile:
     wide = replace(rig, llm_nodes=(replace(writer, max_running=24, engine=engine),))
     counts = tuple(range(1, usable_cores() + 1))
     scope = scope_of(wide, _ROLES, quick, VECTORS, counts)
-    if quick:
-        scope = replace(scope, effort=_QUICK)
-    else:
-        scope = replace(scope, grid=_GRID, effort=_EFFORT)
+    grid, effort = (scope.grid, _QUICK) if quick else (_GRID, _EFFORT)
+    scope = replace(scope, grid=grid, effort=effort)
     outcome = asyncio.run(profile_rig(scope, Watcher(note, _told())))
     for role, why in outcome.profile.missing.items():
         note(f"  not measured: {role}: {why}")

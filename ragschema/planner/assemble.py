@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from ragschema.errors import InvalidInput
 from ragschema.hardware.devices import Device
 from ragschema.planner.problem import ChipKind, Decoding, Problem, Sharing, Weights
-from ragschema.planner.tables import Sizes, StageTables, powers_of_two
+from ragschema.planner.shared_chips import Sizes
+from ragschema.planner.tables import StageTables, powers_of_two
 from ragschema.pool import Pool
 from ragschema.workload import RagSchema
 

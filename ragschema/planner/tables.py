@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ragschema.errors import InvalidInput
-from ragschema.hardware.devices import Accelerator
-from ragschema.llm_rig import STEP_TOKENS
 from ragschema.planner.cost.batches import Timed, answers, prompts
-from ragschema.planner.cost.inference import Split
 from ragschema.planner.cost.network import message_s
 from ragschema.planner.iterative import Iterative
 from ragschema.planner.mix import mix_of
-from ragschema.planner.mixing import decode_s
 from ragschema.planner.searching import Retrieval, network_of
-from ragschema.planner.stages import F64, Mixing, StageKind, StageMemory, StageTable
+from ragschema.planner.shared_chips import Row, SharedChips, Sizes, seconds_of
+from ragschema.planner.stages import F64, StageKind, StageMemory, StageTable
 from ragschema.planner.thinning import thinned
 from ragschema.planner.timing import LanguageModel, OnChips, encoding, searching
 from ragschema.pool import Pool
 from ragschema.workload import RagSchema
-
-#: Of every prefill batch, and of every decode batch, on one split.
-_Pair = tuple[tuple[Timed | None, ...], tuple[Timed | None, ...]]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What tables have rows and columns for; all ascending.
-
-    Attributes:
-        engines: among which cores that prefill and decode share are divided.
-    """
-
-    counts: tuple[int, ...]
-    batches: tuple[int, ...]
-    decode_batches: tuple[int, ...]
-    iterative_batches: tuple[int, ...]
-    engines: int = 1
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Chips or servers of a kind, and what they make of every batch size."""
-
-    kind: int
-    count: int
-    timed: tuple[Timed | None, ...]
 
 
 class StageTables:
@@ -82,90 +51,15 @@ class StageTables:
         return tuple(table for table in found if table is not None)
 
     def together(self) -> tuple[StageTable, StageTable]:
-        """Prefill and decode on the same chips, with one split for both, which holds the
-        weights once: the one whose best batches serve most requests."""
-        rows = self._chip_rows()
-        chosen, engines = {}, {}
-        for kind, count in rows:
-            chip = self._pool.chips[kind].device
-            pairs = [
-                (split, self._both(chip, split))
-                for split in self._llm.divided(chip, count, self._sizes.engines)
-            ]
-            if pairs:
-                best, pair = max(pairs, key=partial(self._served, chip))
-                chosen[kind, count], engines[kind, count] = pair, best
-        prefill = [_Row(*row, chosen[row][0]) for row in chosen]
-        decode = [_Row(*row, chosen[row][1]) for row in chosen]
-        name = self._llm.name
+        """Prefill and decode on the same chips."""
+        shared = SharedChips(
+            self._llm, self._pool, self._sizes, self._mix, self.iterative is not None
+        )
+        prefill, decode, name = *shared.rows(self._chip_rows()), self._llm.name
         return (
             self._rereading(self._thin(self._table("prefill", StageKind.CHIP, prefill, name))),
-            self._mixing(self._table("decode", StageKind.DECODE, decode, name), prefill, engines),
+            shared.mixed(self._table("decode", StageKind.DECODE, decode, name), prefill),
         )
-
-    def _both(self, chip: Accelerator, split: Split) -> _Pair:
-        """Batches of prompts, and running ones, on one split."""
-        llm, sizes = self._llm, self._sizes
-        # An engine that reads pieces of prompts beside its answers reads one after the other.
-        batches = sizes.batches if self._piece_tokens is None else (split.data,)
-        return (
-            tuple(
-                llm.read(chip, split, b, self._mix.read) if b in batches else None
-                for b in sizes.batches
-            ),
-            tuple(llm.write(chip, split, b, self._mix.written) for b in sizes.decode_batches),
-        )
-
-    @cached_property
-    def _piece_tokens(self) -> float | None:
-        """Of prompts beside answers; None: decode waits, or it is not known how long that takes."""
-        if self.iterative is not None:
-            return None
-        return self._llm.piece_tokens(chips.device for chips in self._pool.chips)
-
-    def _mixing(
-        self,
-        decode: StageTable,
-        prefill: Sequence[_Row],
-        engines: Mapping[tuple[int, int], Split],
-    ) -> StageTable:
-        """Decode that reads prompts in between, where such steps were measured."""
-        piece, output = self._piece_tokens, self._mix.output
-        if piece is None:
-            return decode
-        single = {(row.kind, row.count): min(map(_seconds, row.timed)) for row in prefill}
-        mixed = [
-            [
-                _seconds(self._mixed_step(kind, engines[kind, count], batch))
-                for batch in decode.batches
-            ]
-            for kind, count in decode.rows
-        ]
-        mixing = Mixing(
-            decode.latency_s / output,
-            np.array(mixed),
-            np.array([single[row] for row in decode.rows]),
-            np.array([engines[row].data for row in decode.rows]),
-            self._mix.read.tokens,
-            piece,
-            STEP_TOKENS,
-        )
-        return replace(decode, latency_s=decode_s(mixing, decode.batches, output), mixing=mixing)
-
-    def _mixed_step(self, kind: int, split: Split, batch: int) -> Timed | None:
-        return self._llm.mix(self._pool.chips[kind].device, split, batch, self._mix.written)
-
-    def _served(self, chip: Accelerator, on: tuple[Split, _Pair]) -> float:
-        """Requests per second of the best two batches that fit together; 0: none do."""
-        read, written = on[1]
-        best = 0.0
-        for b, prefill in zip(self._sizes.batches, read, strict=True):
-            for d, decode in zip(self._sizes.decode_batches, written, strict=True):
-                if prefill is None or decode is None:
-                    continue
-                if prefill.held.total + decode.held.cache <= chip.memory_bytes:
-                    best = max(best, 1 / (prefill.seconds / b + decode.seconds / d))
-        return best
 
     def _rewriter(self) -> tuple[StageTable, ...]:
         config = self._schema.rewriter
@@ -208,7 +102,7 @@ class StageTables:
             for nodes in self._pool.nodes
         ]
         rows = [
-            _Row(kind, count, tuple(search(count, b) for b in self._sizes.batches))
+            Row(kind, count, tuple(search(count, b) for b in self._sizes.batches))
             for kind, (search, nodes) in enumerate(zip(searches, self._pool.nodes, strict=True))
             for count in range(1, self._most_nodes(nodes.count) + 1)
         ]
@@ -262,7 +156,7 @@ class StageTables:
         if self.iterative is None:
             return table
         later = [
-            [_seconds(timed(kind, count, batch)) for batch in self.iterative.batches]
+            [seconds_of(timed(kind, count, batch)) for batch in self.iterative.batches]
             for kind, count in table.rows
         ]
         return replace(table, later_s=np.array(later))
@@ -287,7 +181,7 @@ class StageTables:
         decode = kind is StageKind.DECODE
         batches = self._sizes.decode_batches if decode else self._sizes.batches
         rows = [
-            _Row(k, count, tuple(timed(self._pool.chips[k].device, count, b) for b in batches))
+            Row(k, count, tuple(timed(self._pool.chips[k].device, count, b) for b in batches))
             for k, count in self._chip_rows()
         ]
         return self._thin(replace(self._table(name, kind, rows, owner), delay=delay))
@@ -297,7 +191,7 @@ class StageTables:
         return thinned(table, self._mix.share(table.name))
 
     def _table(
-        self, name: str, kind: StageKind, rows: Sequence[_Row], owner: str | None
+        self, name: str, kind: StageKind, rows: Sequence[Row], owner: str | None
     ) -> StageTable:
         kept = [row for row in rows if any(timed is not None for timed in row.timed)]
         if not kept:
@@ -309,7 +203,7 @@ class StageTables:
             kind,
             tuple(row.count for row in kept),
             self._sizes.decode_batches if decode else self._sizes.batches,
-            np.array([[_seconds(timed) for timed in row.timed] for row in kept]),
+            np.array([[seconds_of(timed) for timed in row.timed] for row in kept]),
             spread=_spread(kept),
             kinds=None if single else tuple(row.kind for row in kept),
             memory=None if kind is StageKind.SERVER else self._memory(name, kept, owner),
@@ -323,7 +217,7 @@ class StageTables:
             f"{name} does not fit on any number of {kind} of this pool", field="pool", hint=more
         )
 
-    def _memory(self, name: str, rows: Sequence[_Row], owner: str | None) -> StageMemory:
+    def _memory(self, name: str, rows: Sequence[Row], owner: str | None) -> StageMemory:
         cache = [[0.0 if t is None else t.held.cache for t in row.timed] for row in rows]
         return StageMemory(
             np.array([self._pool.chips[row.kind].device.memory_bytes for row in rows]),
@@ -333,7 +227,7 @@ class StageTables:
         )
 
 
-def _owner(name: str, at: int, row: _Row, owner: str | None) -> str:
+def _owner(name: str, at: int, row: Row, owner: str | None) -> str:
     """Whose weights a row holds: one model in one split, or the stage's own."""
     found = {timed.split for timed in row.timed if timed is not None}
     if owner is None or len(found) > 1:
@@ -341,11 +235,7 @@ def _owner(name: str, at: int, row: _Row, owner: str | None) -> str:
     return f"{owner} {found.pop()}"
 
 
-def _seconds(timed: Timed | None) -> float:
-    return math.inf if timed is None else timed.seconds
-
-
-def _spread(rows: Sequence[_Row]) -> F64 | None:
+def _spread(rows: Sequence[Row]) -> F64 | None:
     """Half-widths of what was measured; None: nothing was."""
     given = [[None if t is None else t.spread for t in row.timed] for row in rows]
     if all(spread is None for row in given for spread in row):
