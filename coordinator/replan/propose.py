@@ -42,6 +42,8 @@ _MOST_SCHEDULES: Final = 8
 #: others are corrected by what was seen, up to a factor.
 _TRUSTED, _MOST_CORRECTED = 1.5, 4.0
 _SPACE: Final = SearchSpace(decoding=Decoding.EITHER)
+#: Of batchers, where a plan waits for ever.
+_LONGEST_WAIT_S: Final = 1.0
 #: Batchers that the coordinator has; others are a node's own.
 _LIVE: Final = ("retrieval",)
 
@@ -130,7 +132,8 @@ class _Search:
             raise IncompatibleRequest(
                 "the deployed plan is not possible under the observed load",
                 field="plan",
-                hint="plan again: ragrig plan",
+                hint="where lengths are beyond what was measured: ragrig profile, or"
+                " --allow-extrapolation",
             )
         best = self._tried(schedule)
         waits = {
@@ -139,7 +142,7 @@ class _Search:
             for stage in group.stages
             if stage.timeout_s is not None
         }
-        policy = Policy(waits, iteration=best.policy.iteration)
+        policy = Policy(waits, _LONGEST_WAIT_S, best.policy.iteration)
         return self._judged(schedule, policy, self._played(schedule, policy))
 
     def _tried(self, schedule: Schedule) -> _Tried:
@@ -249,7 +252,7 @@ def candidate_for(problem: Problem, plan: StoredPlan, pool: Pool) -> Candidate:
         )
     kinds = [kind.name for kind in problem.kinds]
     for name, stage in stages.items():
-        if stage.batch not in problem.stages[names.index(name)].batches and stage.hosts is None:
+        if stage.batch not in problem.stages[names.index(name)].batches:
             raise InvalidInput(f"{stage.batch} is no batch that is planned with", field=name)
     groups = [
         (tuple(names.index(s.name) for s in group.stages), group)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.replan.drift import Bounds, Out
+from coordinator.replan.observe import Observed
+from coordinator.replan.view import Told, View
+from coordinator.rest.replan import ReplanReply
 from coordinator.rest.replies import AliveReply, ReadyReply, StatusReply
 from ragschema.errors import CorruptData
 from tests.coordinator.rest.conftest import Rig
@@ -47,6 +53,27 @@ async def test_not_ready_while_a_collection_cannot_be_opened(rig: Rig) -> None:
     assert response.status_code == 503
     assert "index/a.rag" in response.json()["error"]["message"]
     assert (await rig.client.get("/healthz")).status_code == 200
+
+
+async def test_status_shows_whether_the_plan_still_fits(rig: Rig) -> None:
+    def replan() -> ReplanReply | None:
+        return StatusReply.model_validate_json(response.content).replan
+
+    response = await rig.client.get("/v1/status")
+    assert replan() is None
+    out = Out("arrivals per s", 20.0, Bounds(3.0, 9.0))
+    told = Told("2026-11-28T18:00:00+00:00", "batches", False, str(out), ("a 1 -> 2",), 2.0, 0.5,
+                "plan-1.yaml", "--replan propose")  # fmt: skip
+    observed = Observed(60.0, 20.0, 1200, 100.0, 50.0, 0.0, None, {"decode": 1.0})
+    view = View("propose", "watching", "plan.yaml", observed, (out,), 1.5, told, None, 3, 1, 2)
+    rig.runtime.replanner = SimpleNamespace(view=view)
+    response = await rig.client.get("/v1/status")
+    found = replan()
+    assert found is not None
+    assert (found.plannings, found.proposals, found.failures, found.changes) == (3, 1, 2, {})
+    assert found.last is not None
+    assert (found.last.gain, found.last.note) == (4.0, "--replan propose")
+    assert found.out_of_range[0].high == 9.0
 
 
 async def test_status_shows_nodes_groups_collections_and_jobs(rig: Rig) -> None:

@@ -126,4 +126,10 @@ def test_key_file_reaches_the_coordinator(tmp_path: Path) -> None:
     argv = commands.coordinator_command(commands.Programs(), rig, RunDir.of(rig.data_dir))
     assert option(argv, "--api-key-file") == str(tmp_path / "keys" / "k")
     bare = commands.coordinator_command(commands.Programs(), RigConfig(), RunDir.of(tmp_path))
-    assert "--api-key-file" not in bare
+    assert not {"--api-key-file", "--replan"} & set(bare)
+
+
+def test_the_coordinator_is_told_where_re_planning_is_set(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path)
+    argv = commands.coordinator_command(commands.Programs(), RigConfig(), run, replan=True)
+    assert option(argv, "--replan") == str(run.replan_file)
