@@ -81,7 +81,6 @@ class RayEngine:
         """
         await self.supervisor.start_nodes()  # none are here: this looks at the REST port alone
         self._deployment = await self._deployed(self._rig, None)
-        self._running.append(self._deployment)
         self.supervisor.publish(self._deployment.resolved())
         return await self.supervisor.start_coordinator()
 
@@ -111,7 +110,6 @@ class RayEngine:
             before = self._deployment
             assert before is not None, "a started engine"
             after = await self._deployed(rig, before)
-            self._running.append(after)
             self._deployment = after
             try:
                 await self.supervisor.or_failure(self._followed(after))
@@ -139,10 +137,11 @@ class RayEngine:
         self._deployments += 1
         number = self._deployments
         made = RayDeployment(self._ray, rig, number, self._on_change, self._options)
+        self._running.append(made)
         try:
             await self.supervisor.or_failure(made.start(beside))
         except BaseException:
-            await made.stop()
+            await self._end(made)
             raise
         return made
 
