@@ -12,12 +12,17 @@ import yaml
 from coordinator.replan import propose as proposing
 from coordinator.replan.observe import Observed
 from coordinator.replan.proposal import Ask
-from coordinator.replan.propose import propose
+from coordinator.replan.propose import candidate_for, propose
 from coordinator.replan.workload import seen_as
 from ragschema.errors import InvalidInput
 from ragschema.lengths import PercentilesConfig, lengths_of
+from ragschema.local import local_pool
+from ragschema.planner.assemble import SearchSpace, problem_of
 from ragschema.planner.mix import mix_of
-from ragschema.planner.plan_file import read_plan
+from ragschema.planner.plan import Plan, make_plan
+from ragschema.planner.plan_file import read_plan, write_plan
+from ragschema.planner.play import play
+from ragschema.planner.problem import Decoding
 from ragschema.workload import RagSchema, load_schema, parse_schema
 from tests.coordinator.replan.planned import MACHINE, OUTPUT, PROMPT, Files, files
 
@@ -154,3 +159,51 @@ def test_hits_and_retrievals_are_those_observed() -> None:
 
 def test_the_schema_is_the_plans(made: Files) -> None:
     assert load_schema(made.schema).name == read_plan(made.plan).schema
+
+
+WHOLE = {
+    "lengths": {"question": 16, "prompt": 200, "output": 32},
+    "database": {"vectors": 10_000, "index": "ivfpq", "nlist": 64, "scan_share": 0.1, "dims": 32},
+    "rewriter": {"model": "TINY"},
+    "reranker": {"parameters": 1e6, "passages": 4},
+    "retrieval": {"per_sequence": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("decoding", "leave_out"),
+    [
+        (Decoding.APART, ""),
+        (Decoding.TOGETHER, "rewriter"),
+        (Decoding.APART, "retrieval"),
+    ],
+)
+def test_a_stored_plan_is_weighed_as_it_was_planned(
+    made: Files,
+    tmp_path: Path,
+    decoding: Decoding,
+    leave_out: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With every stage there is, and decode on its own cores or not."""
+    for module in ("verify", "points"):  # what is simulated is not looked at
+        monkeypatch.setattr(f"ragschema.planner.{module}._REQUESTS", 100)
+    model = str(made.folder / "writer" / "config.json")
+    keys: dict[str, Any] = {**WHOLE, "rewriter": {"model": model}, "generator": {"model": model}}
+    keys.pop(leave_out, None)
+    own = schema(**keys)
+    pool = local_pool(replace(MACHINE, cores=4), None, False)
+    sizes = {"max_batch": 8, "max_decode_batch": 32, "max_iterative_batch": 8}
+    plan = make_plan(own, pool, space=SearchSpace(decoding=decoding, **sizes))
+    assert isinstance(plan, Plan), plan
+    write_plan(plan, tmp_path / "plan.yaml")
+    stored = read_plan(tmp_path / "plan.yaml")
+    problem = problem_of(own, pool, SearchSpace(decoding=Decoding.EITHER))
+    schedule = play(problem, candidate_for(problem, stored, pool))
+    assert schedule is not None
+    assert schedule.choices == plan.schedule.choices
+    assert (schedule.placement, schedule.servers) == (
+        plan.schedule.placement, plan.schedule.servers,
+    )  # fmt: skip
+    assert schedule.qps == pytest.approx(stored.predicted["qps"])
+    assert schedule.ttft_s == pytest.approx(stored.predicted["ttft_s"])
