@@ -203,8 +203,9 @@ class RayDeployment:
             view = self._told(view_from_dict(raw))
         except (TimeoutError, self._ray.exceptions.RayError):
             view = self._away(name)
-        if view != self.views.get(name):
-            self.views[name] = view
+        before = self.views.get(name)
+        self.views[name] = view
+        if before is None or replace(before, pid=view.pid) != view:
             self._on_change(view)
 
     def _told(self, view: NodeView) -> NodeView:

@@ -219,13 +219,32 @@ def test_a_lost_machine_costs_no_request_and_its_nodes_move(
     assert gone
 
 
+@pytest.mark.parametrize(
+    ("cores", "scanning", "said"),
+    [
+        (64, {}, "the plan needs 65 processors, the cluster has 16 for it"),
+        (1, {"backend": "fpga", "device": "pynq:scan.xclbin"}, "needs 1 FPGA cards, the cluster"),
+        (1, {"backend": "faiss-gpu"}, "needs 1 GPUs, the cluster has 0 for it"),
+    ],
+)
 def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(
-    tmp_path: Path, cluster: Any, models: Path
+    appliance: RunningRig,
+    tmp_path: Path,
+    cluster: Any,
+    models: Path,
+    cores: int,
+    scanning: dict[str, str],
+    said: str,
 ) -> None:
-    assert planned(tmp_path, models).returncode == 0
-    path = tmp_path / "plan.yaml"
-    path.write_text(path.read_text().replace("accelerators: 1\n", "accelerators: 64\n"))
-    (tmp_path / "rig.yaml").write_text(yaml.safe_dump({"data_dir": "data", **rig(models)}))
+    text = (appliance.folder / "plan.yaml").read_text()
+    (tmp_path / "plan.yaml").write_text(
+        text.replace("accelerators: 1\n", f"accelerators: {cores}\n").replace(
+            "hosts: 2", "hosts: 1"
+        )
+    )
+    wanted = rig(models)
+    wanted["retrieval_nodes"][0] |= scanning
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump({"data_dir": "data", **wanted}))
     done = subprocess.run(
         [str(RAGRIG), "up", "-c", "rig.yaml", "--plan", "plan.yaml", "--engine", "ray",
          "--ray-address", cluster.address],
@@ -233,5 +252,5 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
     )  # fmt: skip
     assert done.returncode == 1
-    assert "the plan needs 65 processors, the cluster has 16 for it" in done.stderr
+    assert said in done.stderr
     assert not (tmp_path / "data" / "run" / "ray").exists()
