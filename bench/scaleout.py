@@ -66,8 +66,8 @@ _SHAPE: Final = {
 _QUICK: Final = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 4,
 }
 
 

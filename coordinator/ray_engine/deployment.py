@@ -103,7 +103,7 @@ class RayDeployment:
     async def look(self) -> bool:
         """Asks every actor for its node; whether an address changed."""
         before = dict(self._addresses)
-        await asyncio.gather(*(self._look_at(name) for name in self._actors))
+        await asyncio.gather(*(self._look_at(name, actor) for name, actor in self._actors.items()))
         return self._addresses != before
 
     def resolved(self) -> RigConfig:
@@ -117,7 +117,7 @@ class RayDeployment:
 
     async def stop(self) -> None:
         """Ends every node, politely first, and gives back what was reserved."""
-        await asyncio.gather(*(self._stop_one(name) for name in self._actors))
+        await asyncio.gather(*(self._stop_one(actor) for actor in self._actors.values()))
         self.kill()
 
     def kill(self) -> None:
@@ -195,10 +195,10 @@ class RayDeployment:
         view = self.views.get(name)
         return view is not None and view.state is NodeState.READY
 
-    async def _look_at(self, name: str) -> None:
+    async def _look_at(self, name: str, actor: Any) -> None:
         try:
             raw: Mapping[str, Any] = await asyncio.wait_for(
-                self._actors[name].view.remote(), self._options.answer_s
+                actor.view.remote(), self._options.answer_s
             )
             view = self._told(view_from_dict(raw))
         except (TimeoutError, self._ray.exceptions.RayError):
@@ -228,9 +228,9 @@ class RayDeployment:
             self._losses[name] = self._losses.get(name, 0) + 1
         return replace(before, state=NodeState.BACKING_OFF, pid=None, note=_GONE)
 
-    async def _stop_one(self, name: str) -> None:
+    async def _stop_one(self, actor: Any) -> None:
         try:
-            await asyncio.wait_for(self._actors[name].stop.remote(), self._options.stop_s)
+            await asyncio.wait_for(actor.stop.remote(), self._options.stop_s)
         except (TimeoutError, self._ray.exceptions.RayError):
             return  # it is killed next
 

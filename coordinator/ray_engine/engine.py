@@ -147,10 +147,10 @@ class RayEngine:
 
     async def _look_on(self) -> None:
         while True:
-            async with self._changing:
-                assert self._deployment is not None, "a started engine"
-                if await self._deployment.look():
-                    self.supervisor.publish(self._deployment.resolved())
+            # Also while another rig starts: what runs may move meanwhile.
+            assert self._deployment is not None, "a started engine"
+            if await self._deployment.look():
+                self.supervisor.publish(self._deployment.resolved())
             await asyncio.sleep(self._options.look_s)
 
     async def _end(self, deployment: RayDeployment) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-WORKERS = 3
+WORKERS = 2
 #: Nodes that start meanwhile need processors too.
-PAUSE_S = 0.03
+PAUSE_S = 0.05
 
 
 class Load:

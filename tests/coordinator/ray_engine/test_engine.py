@@ -118,6 +118,21 @@ async def test_another_rig_that_cannot_run_changes_nothing(tmp_path: Path, threa
         assert not set(ray.killed) & set(ray.actors[:2])
 
 
+async def test_what_runs_is_followed_while_another_rig_starts(tmp_path: Path) -> None:
+    ray, told = FakeRay(), []  # type: tuple[FakeRay, list[NodeView]]
+    ray.says += [view("llm", "n:3"), None]
+    async with engine(ray, tmp_path, told, start_s=1.0) as running:
+        await running.start()
+        watching = asyncio.create_task(running.watch())
+        moving = asyncio.create_task(running.move_to(rig(tmp_path)))
+        await until(lambda: len(ray.actors) == 4)
+        ray.says[1] = view("ret", "g:9")
+        await until(lambda: published(tmp_path) == ["h:1", "g:9"])
+        with pytest.raises(Unavailable, match="ret did not start within 1 s"):
+            await moving
+        watching.cancel()
+
+
 async def test_a_node_that_does_not_start_ends_the_others(tmp_path: Path) -> None:
     ray, told = FakeRay(), []  # type: tuple[FakeRay, list[NodeView]]
     ray.says[0] = FAILED
