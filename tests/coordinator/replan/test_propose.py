@@ -37,6 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(autouse=True)
 def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plans promise at several loads is not looked at here, and takes most of the time."""
+    monkeypatch.setattr("ragschema.planner.points._REQUESTS", 100)
     monkeypatch.setattr(proposing, "this_machine", lambda: MACHINE)
 
 
