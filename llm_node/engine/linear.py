@@ -10,15 +10,20 @@ stays the same tensor.
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+#: Tokens beyond which weights in bfloat16 are no longer what a product waits for.
+_FEW_TOKENS: Final = 8
+#: What the kernels read weights in; bfloat16 is widened in registers, and summed in float32.
+DTYPES: Final = (torch.float32, torch.bfloat16)
 
 
 class NativeLinear(torch.nn.Module):
     """Replaces a ``torch.nn.Linear`` and holds its very parameters, by the same names.
 
-    Float32 on the CPU, without gradients: x [..., in] to [..., out].
+    On the CPU, without gradients: x [..., in] to [..., out], in the dtype of the weights.
     """
 
     def __init__(self, linear: torch.nn.Linear, module: ModuleType) -> None:
@@ -26,20 +31,30 @@ class NativeLinear(torch.nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self._apply_linear = module.linear
+        halves = linear.weight.dtype is torch.bfloat16
+        self._most_tokens = _FEW_TOKENS if halves and module.multiplies_halves() else None
         # The same memory, seen by numpy.
-        self._arrays = tuple(
-            None if p is None else p.detach().numpy() for p in (linear.weight, linear.bias)
-        )
+        self._weight = _bits_of(linear.weight.detach())
+        self._bias = None if linear.bias is None else linear.bias.detach().float().numpy()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._most_tokens is not None and x.numel() > self._most_tokens * self.in_features:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
         y = torch.empty(*x.shape[:-1], self.out_features)
         self._apply_linear(
-            x.reshape(-1, self.in_features).contiguous().numpy(),
-            *self._arrays,
+            x.reshape(-1, self.in_features).float().contiguous().numpy(),
+            self._weight,
+            self._bias,
             y.view(-1, self.out_features).numpy(),
             threads=torch.get_num_threads(),
         )
-        return y
+        return y.to(self.weight.dtype)
+
+
+def _bits_of(weight: torch.Tensor) -> Any:
+    """float32, or the bits of bfloat16 as uint16, which numpy has no other name for."""
+    bits: Any = weight if weight.dtype is torch.float32 else weight.view(torch.uint16)
+    return bits.numpy()
 
 
 def use_native(model: torch.nn.Module, module: ModuleType) -> None:
@@ -52,7 +67,9 @@ def use_native(model: torch.nn.Module, module: ModuleType) -> None:
 
 def _readable(linear: torch.nn.Linear) -> bool:
     parameters: list[Any] = [p for p in (linear.weight, linear.bias) if p is not None]
-    return not linear._forward_pre_hooks and all(
-        p.device.type == "cpu" and p.dtype is torch.float32 and p.is_contiguous()
+    if linear._forward_pre_hooks or linear.weight.dtype not in DTYPES:
+        return False
+    return all(
+        p.device.type == "cpu" and p.dtype is linear.weight.dtype and p.is_contiguous()
         for p in parameters
     )

@@ -30,7 +30,7 @@ from llm_node.engine.kv import KvLayout
 from llm_node.engine.linear import use_native
 from llm_node.engine.weights import Weights
 from llm_node.libraries import first_line, quiet_transformers
-from llm_node.native.loader import native_for
+from llm_node.native.loader import native
 from ragschema.errors import CorruptData, InvalidInput
 
 _FIELD = "generator"
@@ -72,8 +72,8 @@ def load_model(directory: Path, config: EngineConfig) -> LoadedModel:
     model_config = _model_config(checkpoint)
     dtype = _dtype(config.dtype, model_config)
     module = _build(checkpoint, model_config, dtype).to(device)
-    kernels = native_for(device, dtype)
-    if kernels is not None:
+    kernels = native()
+    if kernels is not None and device.type == "cpu":
         use_native(module, kernels)
     layers = _probe(module, device)
     text = model_config.get_text_config()

@@ -8,11 +8,16 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+#: bfloat16 by its bits.
+Bf16 = NDArray[np.uint16]
 
 Isa = Literal["avx512", "avx2", "portable"]
 
 def machine_isas() -> list[Isa]:
     """Code paths this machine can run, best first; "portable" is always there."""
+
+def multiplies_halves() -> bool:
+    """Whether this machine has instructions that multiply bfloat16, which torch uses."""
 
 class Batch:
     """Who is in a step, for all layers.
@@ -64,7 +69,7 @@ def scatter(pool: F32, slots: I64, rows: F32, *, threads: int = ...) -> None:
 
 def linear(
     x: F32,
-    weight: F32,
+    weight: F32 | Bf16,
     bias: F32 | None,
     y: F32,
     *,
@@ -72,6 +77,8 @@ def linear(
     isa: Isa | None = ...,
 ) -> None:
     """y [T, out] of x [T, in] and weight [out, in], which is read where it lies.
+
+    Sums are in float32, whatever the weight.
 
     Raises:
         ValueError: naming the argument that does not fit.

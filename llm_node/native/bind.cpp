@@ -140,13 +140,22 @@ void apply_scatter(const py::object& pool, const py::object& slots, const py::ob
 void apply_linear(const py::object& x, const py::object& weight, const py::object& bias,
                   const py::object& y, int threads, const std::optional<std::string>& isa) {
   const py::array from = contiguous<float>(x, "x", 2);
-  const py::array w = contiguous<float>(weight, "weight", 2);
+  const bool halves = py::isinstance<py::array_t<Half>>(weight);
+  const py::array w =
+      halves ? contiguous<Half>(weight, "weight", 2) : contiguous<float>(weight, "weight", 2);
   py::array to = contiguous<float>(y, "y", 2);
   require(from.shape(1) == w.shape(1), "x: its columns are not those of the weight");
   require(to.shape(0) == from.shape(0) && to.shape(1) == w.shape(0),
           "y: it must be [tokens, out]");
-  Linear job{data_of<float>(from), data_of<float>(w), nullptr, output(to, "y"),
-             from.shape(0),        w.shape(0) == 0 ? 0 : w.shape(1), w.shape(0), nullptr};
+  Linear job{data_of<float>(from),
+             halves ? nullptr : data_of<float>(w),
+             halves ? data_of<Half>(w) : nullptr,
+             nullptr,
+             output(to, "y"),
+             from.shape(0),
+             w.shape(0) == 0 ? 0 : w.shape(1),
+             w.shape(0),
+             nullptr};
   py::array offset;
   if (!bias.is_none()) {
     offset = contiguous<float>(bias, "bias", 1);
@@ -171,6 +180,7 @@ PYBIND11_MODULE(_kernels, m) {
     for (ragrig::Isa isa : ragrig::machine_isas()) names.append(ragrig::isa_name(isa));
     return names;
   });
+  m.def("multiplies_halves", &ragrig::multiplies_halves);
   py::class_<ragrig::Batch>(m, "Batch")
       .def(py::init(&ragrig::make_batch), py::arg("starts"), py::arg("contexts"),
            py::arg("tables"), py::arg("block_tokens"), py::arg("blocks"))

@@ -26,6 +26,14 @@ std::vector<Isa> machine_isas() {
   return found;
 }
 
+bool multiplies_halves() {
+#if RAGRIG_X86
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
 Isa parse_isa(const std::string& name) {
   for (Isa isa : {Isa::avx512, Isa::avx2, Isa::portable}) {
     if (name != isa_name(isa)) continue;

@@ -17,6 +17,9 @@ enum class Isa { portable, avx2, avx512 };
 const char* isa_name(Isa isa);
 // Those this machine runs, best first; portable is always the last.
 std::vector<Isa> machine_isas();
+
+// Whether this machine multiplies pairs of bfloat16 by itself, as torch's products do.
+bool multiplies_halves();
 // Throws std::invalid_argument for a name it does not know or cannot run.
 Isa parse_isa(const std::string& name);
 

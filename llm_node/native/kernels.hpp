@@ -29,10 +29,14 @@ struct Piece {
   int64_t head, heads;  // KV heads
 };
 
-// y[t][o] = sum of x[t][i] * weight[o][i] (+ bias[o]).
+// A bfloat16: the upper half of a float.
+using Half = uint16_t;
+
+// y[t][o] = sum of x[t][i] * weight[o][i] (+ bias[o]). One of both weights is null.
 struct Linear {
   const float* x;       // [tokens][in]
   const float* weight;  // [out][in]
+  const Half* halves;   // the same in bfloat16; sums are in float all the same
   const float* bias;    // [out] or null
   float* y;             // [tokens][out]
   int64_t tokens, in, out;

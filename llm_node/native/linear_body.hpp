@@ -36,8 +36,29 @@ inline void turn(const Linear& job, int64_t task) {
     for (int64_t lane = count; lane < lanes; lane++) to[k * lanes + lane] = 0.0f;
 }
 
-inline void linear_panel(const Linear& job, int64_t first, int64_t count) {
+// Rows of a weight from column k on, as tiles read them; `room` holds kPanel x kDepth.
+RAGRIG_INLINE void rows_of(const float* weight, int64_t in, int64_t count, int64_t,
+                           const float** rows, float*) {
+  for (int64_t r = 0; r < count; r++) rows[r] = weight + r * in;
+}
+
+// Tiles take one number at a time, for which the halves are widened beforehand.
+inline void rows_of(const Half* weight, int64_t in, int64_t count, int64_t depth,
+                    const float** rows, float* room) {
+  for (int64_t r = 0; r < count; r++) {
+    const Half* const from = weight + r * in;
+    float* const to = room + r * kDepth;
+    int64_t k = 0;
+    for (; k + kPartFloats <= depth; k += kPartFloats) store(load(from + k), to + k);
+    for (; k < depth; k++) to[k] = wide(from[k]);
+    rows[r] = to;
+  }
+}
+
+template <typename W>
+inline void linear_panel(const Linear& job, const W* weight, int64_t first, int64_t count) {
   const float* rows[kPanel];
+  alignas(64) float room[sizeof(W) == sizeof(float) ? 1 : kPanel * kDepth];
   alignas(64) float sums[kPanel * kLanes];
   const int64_t all_tokens = tiled_tokens(job.tokens);
   for (int64_t begin = 0; begin < all_tokens; begin += kLanes) {
@@ -46,7 +67,7 @@ inline void linear_panel(const Linear& job, int64_t first, int64_t count) {
     const float* const x = job.turned + begin * job.in;
     for (int64_t k = 0; k < job.in; k += kDepth) {
       const int64_t depth = least(kDepth, job.in - k);
-      for (int64_t r = 0; r < count; r++) rows[r] = job.weight + (first + r) * job.in + k;
+      rows_of(weight + first * job.in + k, job.in, count, depth, rows, room);
       if (k == 0) tiles_of<false>(ByRow{rows}, count, depth, x, lanes, sums);
       else tiles_of<true>(ByRow{rows}, count, depth, x + k * lanes, lanes, sums);
     }
@@ -59,9 +80,9 @@ inline void linear_panel(const Linear& job, int64_t first, int64_t count) {
 }
 
 // Rows first .. first + Rows - 1 for tokens token .. token + Tokens - 1.
-template <int Rows, int Tokens>
-inline void linear_direct(const Linear& job, int64_t first, int64_t token) {
-  const float* const weight = job.weight + first * job.in;
+template <int Rows, int Tokens, typename W>
+inline void linear_direct(const Linear& job, const W* whole, int64_t first, int64_t token) {
+  const W* const weight = whole + first * job.in;
   const float* const x = job.x + token * job.in;
   Part sums[Rows][Tokens] = {};
   int64_t i = 0;
@@ -83,28 +104,36 @@ inline void linear_direct(const Linear& job, int64_t first, int64_t token) {
   for (int r = 0; r < Rows; r++) {
     for (int t = 0; t < Tokens; t++) {
       float total = add_lanes(sums[r][t]);
-      for (int64_t k = i; k < job.in; k++) total += weight[r * job.in + k] * x[t * job.in + k];
+      for (int64_t k = i; k < job.in; k++)
+        total += wide(weight[r * job.in + k]) * x[t * job.in + k];
       if (job.bias != nullptr) total += job.bias[first + r];
       job.y[(token + t) * job.out + first + r] = total;
     }
   }
 }
 
-template <int Rows>
-inline void linear_rows(const Linear& job, int64_t first, int64_t token) {
-  for (; token + 4 <= job.tokens; token += 4) linear_direct<Rows, 4>(job, first, token);
-  for (; token + 2 <= job.tokens; token += 2) linear_direct<Rows, 2>(job, first, token);
-  for (; token < job.tokens; token++) linear_direct<Rows, 1>(job, first, token);
+template <int Rows, typename W>
+inline void linear_rows(const Linear& job, const W* weight, int64_t first, int64_t token) {
+  for (; token + 4 <= job.tokens; token += 4) linear_direct<Rows, 4>(job, weight, first, token);
+  for (; token + 2 <= job.tokens; token += 2) linear_direct<Rows, 2>(job, weight, first, token);
+  for (; token < job.tokens; token++) linear_direct<Rows, 1>(job, weight, first, token);
 }
 
 // A panel at a time: tokens left over by tiles find its rows in the cache.
-inline void linear(const Linear& job, int64_t first, int64_t count) {
+template <typename W>
+inline void linear_with(const Linear& job, const W* weight, int64_t first, int64_t count) {
   const int64_t tiled = tiled_tokens(job.tokens);
   for (int64_t begin = first; begin < first + count; begin += kPanel) {
     const int64_t end = begin + least(kPanel, first + count - begin);
-    if (tiled > 0) linear_panel(job, begin, end - begin);
+    if (tiled > 0) linear_panel(job, weight, begin, end - begin);
     int64_t r = begin;
-    for (; r + kDirectRows <= end; r += kDirectRows) linear_rows<kDirectRows>(job, r, tiled);
-    for (; r < end; r++) linear_rows<1>(job, r, tiled);
+    for (; r + kDirectRows <= end; r += kDirectRows)
+      linear_rows<kDirectRows>(job, weight, r, tiled);
+    for (; r < end; r++) linear_rows<1>(job, weight, r, tiled);
   }
+}
+
+inline void linear(const Linear& job, int64_t first, int64_t count) {
+  if (job.halves != nullptr) linear_with(job, job.halves, first, count);
+  else linear_with(job, job.weight, first, count);
 }

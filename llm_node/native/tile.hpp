@@ -20,6 +20,21 @@ using LoosePart = float __attribute__((vector_size(kPartBytes), aligned(4), may_
 using Ints = int32_t __attribute__((vector_size(kPartBytes)));
 
 RAGRIG_INLINE Part load(const float* from) { return *reinterpret_cast<const LoosePart*>(from); }
+// Numbers of half the width: what is missing of each float is zeros.
+RAGRIG_INLINE float wide(Half value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float found;
+  __builtin_memcpy(&found, &bits, sizeof found);
+  return found;
+}
+RAGRIG_INLINE float wide(float value) { return value; }
+RAGRIG_INLINE Part load(const Half* from) {
+  using Halves = Half __attribute__((vector_size(kPartBytes / 2)));
+  using LooseHalves = Half __attribute__((vector_size(kPartBytes / 2), aligned(2), may_alias));
+  using Bits = uint32_t __attribute__((vector_size(kPartBytes)));
+  const Halves halves = *reinterpret_cast<const LooseHalves*>(from);
+  return reinterpret_cast<Part>(__builtin_convertvector(halves, Bits) << 16);
+}
 RAGRIG_INLINE void store(const Part& from, float* to) { *reinterpret_cast<LoosePart*>(to) = from; }
 RAGRIG_INLINE Part all(float value) { return value - Part{}; }
 RAGRIG_INLINE Part larger(const Part& a, const Part& b) { return a > b ? a : b; }

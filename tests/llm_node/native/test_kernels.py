@@ -43,6 +43,37 @@ def test_linear(module: ModuleType, tokens: int) -> None:
                 assert np.abs(y - expected).max() <= 4e-6 * max(rows, 4) ** 0.5, (isa, rows)
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 17, 48, 65, 130])
+def test_linear_over_bfloat16(module: ModuleType, tokens: int) -> None:
+    """The weight is rounded, and nothing else: sums are those of float32."""
+    rng = np.random.default_rng(tokens)
+    for rows, columns in [(1, 1), (5, 7), (97, 512), (131, 300), (300, 33)]:
+        x, exact, bias = _normal(rng, tokens, rows), _normal(rng, columns, rows), None
+        weight = torch.from_numpy(exact).bfloat16()
+        if tokens % 2:
+            bias = _normal(rng, columns)
+        expected = x.astype(np.float64) @ weight.double().numpy().T
+        expected += 0 if bias is None else bias
+        bits = weight.view(torch.uint16).numpy()
+        for isa in module.machine_isas():
+            for threads in (1, 3):
+                y = np.full((tokens, columns), np.nan, F32)
+                module.linear(x, bits, bias, y, threads=threads, isa=isa)
+                assert np.abs(y - expected).max() <= 4e-6 * max(rows, 4) ** 0.5, (isa, rows)
+
+
+def test_every_bfloat16_is_widened_exactly(module: ModuleType) -> None:
+    """All 65 536 of them, NaN and infinities too, with a product and with tiles."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    expected = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
+    for isa in module.machine_isas():
+        for tokens in (1, 16):
+            y = np.empty((tokens, len(bits)), F32)
+            module.linear(np.ones((tokens, 1), F32), bits[:, None], None, y, isa=isa)
+            for row in y:
+                np.testing.assert_array_equal(row, expected)
+
+
 def _attention(
     query: Any, keys: Any, values: Any, scale: float, window: int | None, cap: float | None
 ) -> Any:
@@ -213,6 +244,9 @@ def test_linear_refuses_what_does_not_fit(module: ModuleType) -> None:
         ("x", (x[:, :2].copy(), weight, None, y)),
         ("x", (x[:, ::2], weight[:, :2].copy(), None, y)),
         ("weight", (x, weight.astype(np.float64), None, y)),
+        ("weight", (x, weight.astype(np.float16), None, y)),
+        ("weight", (x, weight.astype(np.uint16)[:, ::2], None, y)),
+        ("x", (x, np.ones((5, 3), np.uint16), None, y)),
         ("bias", (x, weight, np.ones(4, F32), y)),
         ("y", (x, weight, None, y[:2])),
     ]:
