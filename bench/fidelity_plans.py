@@ -16,8 +16,9 @@ from ragschema.planner.axes import Objective
 from ragschema.planner.infeasible import Infeasible
 from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.plan_file import StoredPlan, read_plan, write_plan
+from ragschema.planner.played import Played
 from ragschema.planner.problem import Decoding
-from ragschema.planner.simulate import Played, simulate
+from ragschema.planner.simulate import simulate
 from ragschema.planner.stages import F64
 from ragschema.pool import ChipPool, Pool
 from ragschema.rig import RigConfig
@@ -94,7 +95,7 @@ def deployed(
 
 def pool_of(stand: Stand, cores: int | None = None) -> Pool:
     """This machine, or part of its cores, all of which a plan has to use."""
-    pool = local_pool(this_machine(), stand.profile, allow_extrapolation=False)
+    pool = local_pool(this_machine(), stand.profile, stand.beyond)
     cores = cores or pool.max_chips
     (chips,) = pool.chips
     return replace(pool, chips=(ChipPool(chips.device, cores),), min_chips=cores, max_chips=cores)

@@ -45,9 +45,9 @@ _GRID = replace(
     index_batches=(1, 4, 16),
     scan=tuple((b, n) for b in (1, 4, 16) for n in (1, 8, 64)),
     prefill=(*((1, n) for n in (48, 96, 192, 400, 640)), (2, 96), (2, 256), (4, 64), (8, 64)),
-    decode=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (64, 400)),
+    decode=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (64, 480)),
     decode_tokens=24,
-    mixed=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (2, 8)),
+    mixed=tuple((b, n) for b in (1, 2, 4, 8, 16) for n in (2, 10)),
     kv_tokens=(48, 128, 320, 640),
     hits=(1, 5, 20),
 )
@@ -57,11 +57,16 @@ _EFFORT = Effort(warm_up=1, least=5, most=30, point_s=2.0, total_s=None)
 
 @dataclass(frozen=True)
 class Stand:
-    """What is measured, and where it lies."""
+    """What is measured, and where it lies.
+
+    Attributes:
+        beyond: plans may use sizes that the profile did not reach.
+    """
 
     directory: Path
     rig: RigConfig
     profile: Profile
+    beyond: bool = False
 
     @property
     def model(self) -> Path:
@@ -81,7 +86,7 @@ def prepare(directory: Path, quick: bool) -> Stand:
         note(f"coding {VECTORS.count} vectors")
         (directory / "data").mkdir(exist_ok=True)
         asyncio.run(_collection(directory / "data"))
-    return Stand(directory, rig, _profile(directory, rig, quick))
+    return Stand(directory, rig, _profile(directory, rig, quick), beyond=quick)
 
 
 def base_rig(directory: Path, model: Path) -> RigConfig:

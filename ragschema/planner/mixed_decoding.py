@@ -21,16 +21,18 @@ _NOTHING = 1e-9
 
 @dataclass
 class _Run:
-    """Steps that are alike.
+    """Steps that are alike, or a question that is embedded.
 
     Attributes:
         read: tokens that each step reads, by request.
+        asked: whose question it is; None: these are steps.
     """
 
     began_s: float
     step_s: float
     steps: int
     read: dict[int, float] = field(default_factory=dict)
+    asked: int | None = None
 
     @property
     def ends_s(self) -> float:
@@ -45,6 +47,7 @@ class Engines:
     ) -> None:
         self._engines = [MixedDecoding(steps, prompts, outputs) for _ in range(count)]
         self._of = [0] * len(prompts)
+        self.embed_s = steps.embed_s
 
     @property
     def busy_s(self) -> float:
@@ -57,8 +60,13 @@ class Engines:
         return sum(engine.read_s for engine in self._engines)
 
     @property
-    def wait_s(self) -> list[float]:
+    def embedded_s(self) -> list[float]:
         """Of each request, as an engine has it."""
+        return [self._engines[engine].embedded_s[at] for at, engine in enumerate(self._of)]
+
+    @property
+    def wait_s(self) -> list[float]:
+        """Likewise."""
         return [self._engines[engine].wait_s[at] for at, engine in enumerate(self._of)]
 
     @property
@@ -110,13 +118,15 @@ class MixedDecoding:
         outputs: tokens of each answer.
 
     Attributes:
-        wait_s: of each request, from entering to the step that begins its prompt.
+        embedded_s: of each request, from entering until its question was embedded.
+        wait_s: of each request, from then to the step that begins its prompt.
         first_token_s, ended_s: by the simulation's clock.
         read_s: of all prompts, from the step that begins each to its first token.
         busy_s: in steps.
     """
 
     def __init__(self, steps: Steps, prompts: Sequence[float], outputs: Sequence[float]) -> None:
+        self.embedded_s = [0.0] * len(prompts)
         self.wait_s = [0.0] * len(prompts)
         self.first_token_s = [math.nan] * len(prompts)
         self.ended_s = [0.0] * len(prompts)
@@ -127,6 +137,9 @@ class MixedDecoding:
         self._prompts = prompts
         self._outputs = outputs
         self._since = [0.0] * len(prompts)
+        self._asking: deque[int] = deque()
+        self._joining: list[int] = []
+        self._turn = False
         self._queue: deque[int] = deque()
         self._stops: list[tuple[int, int]] = []
         self._step = 0
@@ -137,13 +150,14 @@ class MixedDecoding:
     @property
     def under_way(self) -> int:
         """Requests that wait, are read or written."""
-        return len(self._queue) + len(self._stops)
+        before = len(self._asking) + len(self._joining)
+        return before + len(self._queue) + len(self._stops)
 
     def enter(self, now: float, requests: Sequence[int]) -> list[Event]:
         """Requests whose prompts are complete."""
         for request in requests:
             self._since[request] = now
-            self._queue.append(request)
+            (self._asking if self._steps.embed_s else self._queue).append(request)
         if self._halted_s is not None:
             return []
         return self._begin(now) if self._run is None else self._cut(now)
@@ -169,10 +183,11 @@ class MixedDecoding:
         return self._cut(now) or [self._planned(self._run)]
 
     def _cut(self, now: float) -> list[Event]:
-        """Lets a prompt that has come in behind the step under way."""
+        """Lets a request that has come in behind the step under way."""
         run = self._run
         assert run is not None, "there is something to cut"
-        if run.read or not self._queue or len(self._stops) >= self._steps.slots:
+        joins = bool(self._queue) and not run.read and len(self._stops) < self._steps.slots
+        if not (self._asking or joins):
             return []
         steps = max(1, math.ceil((now - run.began_s) / run.step_s - _NOTHING))
         if steps >= run.steps:
@@ -186,10 +201,12 @@ class MixedDecoding:
 
     def _begin(self, now: float) -> list[Event]:
         """Plans the next run."""
-        run = self._next(now)
-        self._run = run
+        run = self._run = self._next(now)
+        # Its passages come while that lasts: its prompt is there for the next one.
+        self._queue.extend(self._joining)
+        self._joining.clear()
         if run is None:
-            return []
+            return self._begin(now) if self._queue else []
         for request in run.read:
             if self._left[request] == self._prompts[request]:
                 self.wait_s[request] = now - self._since[request]
@@ -197,16 +214,20 @@ class MixedDecoding:
 
     def _next(self, now: float) -> _Run | None:
         steps, answers = self._steps, len(self._stops)
+        # Questions and steps take turns where there are both.
+        if self._asking and not (self._turn and (answers or self._queue)):
+            return _Run(now, steps.embed_s, 1, asked=self._asking.popleft())
         until = self._stops[0][0] - self._step if answers else 0
         room = steps.slots - answers
         if not self._queue or not room:
+            until = 1 if self._asking or (self._joining and room) else until
             return _Run(now, steps.alone_s[answers - 1], until) if answers else None
         read = self._taken(room, steps.piece_tokens if answers else steps.whole_tokens)
         total = sum(read.values())
         if not answers:
             return _Run(now, total * steps.read_s, 1, read)
         whole = 1
-        if len(read) == 1:
+        if len(read) == 1 and not self._asking:
             left = self._left[self._queue[0]]
             whole = max(1, min(until, math.floor(left / steps.piece_tokens + _NOTHING)))
         return _Run(now, steps.writing_s(answers, total), whole, read)
@@ -225,6 +246,12 @@ class MixedDecoding:
         run, self._run = self._run, None
         assert run is not None, "a run that was planned"
         self.busy_s += run.steps * run.step_s
+        self._turn = run.asked is not None
+        if run.asked is not None:
+            self.embedded_s[run.asked] = now - self._since[run.asked]
+            self._since[run.asked] = now
+            self._joining.append(run.asked)
+            return
         self._step += run.steps
         for request, tokens in run.read.items():
             self._left[request] -= tokens * run.steps

@@ -31,6 +31,7 @@ class Steps:
         piece_tokens: of a prompt, in a step that writes too.
         whole_tokens: of prompts, in a step that writes nothing.
         read_s: per token of a prompt in such a step.
+        embed_s: of a question, between two steps.
     """
 
     alone_s: Sequence[float]
@@ -38,6 +39,7 @@ class Steps:
     piece_tokens: float
     whole_tokens: float
     read_s: float
+    embed_s: float = 0.0
 
     @cached_property
     def slots(self) -> int:
@@ -64,6 +66,7 @@ def steps_of(mixing: Mixing, batches: Sequence[int], row: int, batch: int) -> St
         mixing.piece_tokens,
         mixing.whole_tokens,
         float(mixing.prompt_s[row]) / mixing.prompt_tokens,
+        float(mixing.embed_s[row]),
     )
 
 
@@ -97,7 +100,7 @@ def answers_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
         alone_s = _drawn(under_way, batches, mixing.alone_s[row])[0]
         mixed_s = _drawn(under_way, batches, mixing.mixed_s[row])[0]
         step_s = alone_s + per_step / engines * pieces * (mixed_s - alone_s)
-        found[row, column] = batch * step_s / per_step
+        found[row, column] = batch * (step_s / per_step + mixing.embed_s[row] / engines)
     return found
 
 

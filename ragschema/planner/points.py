@@ -7,7 +7,8 @@ from typing import Final
 
 from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.plan import Plan
-from ragschema.planner.simulate import Played, simulate
+from ragschema.planner.played import Played
+from ragschema.planner.simulate import simulate
 from ragschema.planner.verify import requests_for
 
 LOADS: Final = (0.3, 0.5, 0.7, 0.9)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ragschema.planner.assemble import Counts, SearchSpace, problem_of
 from ragschema.planner.plan import Plan
+from ragschema.planner.played import Limits
 from ragschema.planner.points import played_at
 from ragschema.planner.problem import Group, Problem
-from ragschema.planner.simulate import Limits
 from ragschema.planner.stages import StageKind, StageTable
 
 _LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)

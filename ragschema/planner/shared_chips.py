@@ -56,14 +56,24 @@ class SharedChips:
     """Both stages of one model, with one split for both, which holds the weights once.
 
     Args:
+        asked: tokens of a question that is embedded on the same chips; None: there is none.
         again: answers retrieve again while they are being written.
     """
 
-    def __init__(self, llm: LanguageModel, pool: Pool, sizes: Sizes, mix: Mix, again: bool) -> None:
+    def __init__(
+        self,
+        llm: LanguageModel,
+        pool: Pool,
+        sizes: Sizes,
+        mix: Mix,
+        asked: float | None,
+        again: bool,
+    ) -> None:
         self._llm = llm
         self._pool = pool
         self._sizes = sizes
         self._mix = mix
+        self._asked = asked
         self._again = again
         self._split: dict[tuple[int, int], Split] = {}
 
@@ -119,11 +129,20 @@ class SharedChips:
             np.array(steps),
             np.array([single[row] for row in decode.rows]),
             np.array([self._split[row].data for row in decode.rows]),
+            np.array([self._embed_s(row) for row in decode.rows]),
             self._mix.read.tokens,
             piece,
             STEP_TOKENS,
         )
         return replace(decode, latency_s=decode_s(mixing, decode.batches, output), mixing=mixing)
+
+    def _embed_s(self, row: tuple[int, int]) -> float:
+        """Of a request's question, on average; 0 where it was not measured."""
+        if self._asked is None:
+            return 0.0
+        chip, split = self._pool.chips[row[0]].device, self._split[row]
+        seconds = self._llm.embed_s(chip, split, self._asked)
+        return self._mix.share("retrieval") * seconds
 
     def _step_s(self, row: tuple[int, int], batch: int) -> float:
         """With a piece of a prompt."""

@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
 from ragschema.planner.decoding import Decoding, Iteration
 from ragschema.planner.mix import Requests
 from ragschema.planner.mixed_decoding import Engines
 from ragschema.planner.mixing import steps_of
+from ragschema.planner.played import Played
 from ragschema.planner.problem import Group, Placement, Problem
 from ragschema.planner.queueing import GroupServer, SlotServer, Step
 from ragschema.planner.schedule import Schedule, StageChoice
 from ragschema.planner.stages import F64, StageKind, StageTable
+
+_INSTANT_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,84 +53,6 @@ class Policy:
         if not wait >= 0:
             raise InvalidInput(f"{wait} is no time-out", field=f"timeout_s.{stage}")
         return wait
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What counts as served well; None: anything does."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Played:
-    """What every request met.
-
-    Attributes:
-        arrival_s, first_token_s, end_s: float64 [n], on the simulation's clock.
-        wait_s: by stage, float64 [n], from reaching the stage to its batch's start.
-        busy_share: by group of stages, of the time from first arrival to last end.
-        output: float64 [n], tokens.
-        classes: of requests, by name bool [n]; empty where all are alike.
-        service_s: by stage before decode, mean seconds of a request in its batch; 0 of those
-            that pass it by.
-        steps: float64 [n], of decode after the first token; None: as many as tokens.
-    """
-
-    arrival_s: F64
-    first_token_s: F64
-    end_s: F64
-    wait_s: Mapping[str, F64]
-    busy_share: Mapping[str, float]
-    output: F64
-    classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    service_s: Mapping[str, float] = field(default_factory=dict)
-    steps: F64 | None = None
-
-    @property
-    def ttft_s(self) -> F64:
-        return self.first_token_s - self.arrival_s
-
-    @property
-    def tpot_s(self) -> F64:
-        steps = self.output if self.steps is None else self.steps
-        return (self.end_s - self.first_token_s) / steps
-
-    @property
-    def e2e_s(self) -> F64:
-        """From arrival to the last token."""
-        return self.end_s - self.arrival_s
-
-    def goodput_per_s(self, limits: Limits) -> float:
-        """Requests per second that meet every limit."""
-        good = np.ones(len(self.arrival_s), dtype=bool)
-        if limits.ttft_s is not None:
-            good &= self.ttft_s <= limits.ttft_s
-        if limits.tpot_s is not None:
-            good &= self.tpot_s <= limits.tpot_s
-        if limits.e2e_s is not None:
-            good &= self.e2e_s <= limits.e2e_s
-        span = float(self.end_s.max() - self.arrival_s.min())
-        return float(good.sum()) / span
-
-    def report(self, limits: Limits | None = None) -> dict[str, float]:
-        """Means and percentiles, flat."""
-        found = {"requests": float(len(self.arrival_s))}
-        met = {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
-        for name, values in met.items():
-            found[f"{name}_mean"] = float(values.mean())
-            found[f"{name}_p50"], found[f"{name}_p99"] = np.percentile(values, [50, 99]).tolist()
-            for kind, mine in self.classes.items():
-                half, most = np.percentile(values[mine], [50, 99]).tolist()
-                found |= {f"{name}_p50.{kind}": half, f"{name}_p99.{kind}": most}
-        for stage, waits in self.wait_s.items():
-            found[f"wait_s_mean.{stage}"] = float(waits.mean())
-        for group, share in self.busy_share.items():
-            found[f"busy_share.{group}"] = share
-        found["goodput_per_s"] = self.goodput_per_s(limits or Limits())
-        return found
 
 
 def simulate(
@@ -184,7 +108,8 @@ class _Simulation:
         self._ticket = 0
         self._mixed = mixed_decoding(problem, schedule, output, requests)
         groups = _before_engine(schedule.placement, self._mixed is not None)
-        self._servers = _servers(problem, schedule, groups, policy, requests)
+        embed_s = 0.0 if self._mixed is None else self._mixed.embed_s
+        self._servers = _servers(problem, schedule, groups, policy, requests, embed_s)
         # Decode stands still while the last group works, if it is on the same chips.
         self._shared = problem.shares(schedule.placement) and len(groups) == len(schedule.placement)
         self._halted = False
@@ -264,6 +189,8 @@ class _Simulation:
             waits["prefill"] = np.array(mixed.wait_s)
             busy["prefill+decode"] = mixed.busy_s / span
             service["prefill"] = mixed.read_s / len(end)
+            if "retrieval" in service:
+                service["retrieval"] += sum(mixed.embedded_s) / len(end)
             steps = np.maximum(1.0, np.round(asked.output) - 1.0)
         several = len(asked.names) > 1
         classes = {name: asked.of == at for at, name in enumerate(asked.names) if several}
@@ -287,7 +214,13 @@ def _servers(
     groups: Sequence[Group],
     policy: Policy,
     requests: Requests,
+    embed_s: float,
 ) -> list[GroupServer | SlotServer]:
+    """Every stage before decode.
+
+    Args:
+        embed_s: of a question, which decode's engine embeds: no part of retrieval then.
+    """
     found: list[GroupServer | SlotServer] = []
     stages = problem.stages_in(schedule.placement)
     work = {name: each.tolist() for name, each in requests.work.items()}
@@ -297,6 +230,8 @@ def _servers(
         for table, choice in ((stages[i], schedule.choices[i]) for i in mine):
             batch = table.going_through(choice.batch)
             latency_s = latencies(table, choice, batch)
+            if table.name == "retrieval":
+                latency_s = [max(_INSTANT_S, s - embed_s) for s in latency_s]
             wait_s = policy.of(table.name)
             steps.append(Step(table.name, batch, latency_s, wait_s, work.get(table.name)))
         if len(group) == 1 and stages[group[0]].delay:

@@ -51,6 +51,8 @@ class Mixing:
         mixed_s: likewise, with a piece of a prompt.
         prompt_s: float64 [counts], a prompt of mean length read by itself.
         engines: int64 [counts], that share the answers, each with part of the chips.
+        embed_s: float64 [counts], that an engine stands still while a question is embedded beside
+            it; 0: it is embedded elsewhere.
         prompt_tokens: that are read of a prompt on average.
         piece_tokens: of a prompt in a step that writes too.
         whole_tokens: of prompts in a step that writes nothing.
@@ -60,6 +62,7 @@ class Mixing:
     mixed_s: F64
     prompt_s: F64
     engines: I64
+    embed_s: F64
     prompt_tokens: float
     piece_tokens: float
     whole_tokens: float

@@ -52,8 +52,11 @@ class StageTables:
 
     def together(self) -> tuple[StageTable, StageTable]:
         """Prefill and decode on the same chips."""
+        asked = None
+        if self._schema.database is not None:
+            asked = sum(c.share * c.question.mean for c in self._mix.classes)
         shared = SharedChips(
-            self._llm, self._pool, self._sizes, self._mix, self.iterative is not None
+            self._llm, self._pool, self._sizes, self._mix, asked, self.iterative is not None
         )
         prefill, decode, name = *shared.rows(self._chip_rows()), self._llm.name
         return (

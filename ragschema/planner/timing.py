@@ -127,6 +127,15 @@ class LanguageModel:
             found.add(self.measured[chip.name].about("mixed", variant, "piece"))
         return found.pop() if len(found) == 1 else None
 
+    def embed_s(self, chip: Accelerator, split: Split, tokens: float) -> float:
+        """A question of so many tokens, embedded beside the model; 0: not measured."""
+        found = self.measured.get(chip.name)
+        if found is None or not found.knows("embed"):
+            return 0.0
+        threads = split.tensor * split.pipeline
+        once = found.seconds("embed", None, {"batch": 1.0, "tokens": tokens}, threads)
+        return 0.0 if once is None else once.seconds
+
     def moving_s(self, chip: Accelerator, nbytes: float) -> float | None:
         """KV of a prompt from a prefill node to a decode node; None: not measured."""
         variant = self._variant(chip, "kv_transfer")

@@ -10,9 +10,10 @@ from ragschema.planner.decoding import Iteration
 from ragschema.planner.infeasible import Infeasible
 from ragschema.planner.mix import Mix
 from ragschema.planner.play import later_s
+from ragschema.planner.played import Limits
 from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.simulate import Limits, Policy, simulate
+from ragschema.planner.simulate import Policy, simulate
 from ragschema.planner.slo import nearest_miss, worst
 from ragschema.workload import RagSchema
 

@@ -19,10 +19,11 @@ from ragschema.planner.mixing import Steps, answers_s, steps_of
 from ragschema.planner.plan import Plan, make_plan
 from ragschema.planner.plan_file import read_plan, write_plan
 from ragschema.planner.play import Candidate, play
+from ragschema.planner.played import Played
 from ragschema.planner.problem import Decoding, Problem
 from ragschema.planner.queueing import Event
 from ragschema.planner.schedule import Schedule
-from ragschema.planner.simulate import Played, Policy, simulate
+from ragschema.planner.simulate import Policy, simulate
 from ragschema.pool import Pool, parse_pool, with_profiles
 from ragschema.profile import RoleProfile
 from ragschema.workload import parse_schema
@@ -106,6 +107,20 @@ def test_halted_it_goes_on_where_it_stood() -> None:
     assert now == pytest.approx(12.5)
     engine.on_event(now, what)
     assert engine.first_token_s[1] == engine.ended_s[1] == pytest.approx(12.5)
+
+
+def test_a_question_is_embedded_between_two_steps() -> None:
+    """Alone, its prompt follows at once. Beside an answer it waits for a step, holds the other
+    up for half a second, and its prompt is let in behind the step after that."""
+    engine = MixedDecoding(replace(STEPS, embed_s=0.5), [10.0, 10.0], [9.0, 2.0])
+    run(engine, {0.0: [0], 3.0: [1]})
+    assert engine.embedded_s == pytest.approx([0.5, 1.0])
+    # Embedded at 4.0 after the step that ends at 3.5; the next one ends at 5.0.
+    assert engine.first_token_s == pytest.approx([1.5, 7.0])
+    assert engine.wait_s == pytest.approx([0.0, 1.0])
+    assert engine.ended_s[1] == pytest.approx(8.0)
+    # Eight steps of 1 s, one of them with a piece, and half a second.
+    assert engine.ended_s[0] == pytest.approx(1.5 + 8 + 1 + 0.5)
 
 
 def test_two_engines_share_what_comes() -> None:
@@ -257,3 +272,39 @@ def test_two_engines_sustain_what_the_search_says() -> None:
     slots = plan.schedule.choices[-1].batch
     _, rate = saturated(plan.problem, plan.schedule, 64)
     assert rate == pytest.approx(plan.schedule.qps, rel=1 / slots + 0.05)
+
+
+def test_embedding_costs_engines_time() -> None:
+    """Of 8 answers in a row, one question each."""
+    found = measured().measured["l4"].profile
+    embed = role("embed", "minilm", {"batch": [1, 4], "tokens": [8, 64]},
+                 lambda batch, tokens: 0.2 * batch, ("batch",))  # fmt: skip
+    text = (
+        "version: 1\naccelerators: [{device: l4, count: 1}]\n"
+        "retrieval: [{device: epyc-9654, count: 1}]\n"
+    )
+    pool = with_profiles(
+        parse_pool(text, "p.yaml"), {"l4": Measured(replace(found, roles=(*found.roles, embed)))}
+    )
+    schema = parse_schema(
+        "version: 1\nname: x\ngenerator: {model: llama-3-8b}\n"
+        "lengths: {question: 32, prompt: 192, output: 64}\n"
+        "database: {vectors: 1.0e+6, index: ivfpq, nlist: 1000, scan_share: 0.01}\n",
+        "s.yaml",
+    )
+    space = SearchSpace(max_batch=1, max_decode_batch=8, decoding=Decoding.TOGETHER)
+    problem = problem_of(schema, pool, space)
+    schedule = play(problem, Candidate(((0,), (1, 2)), (1, 1), (1, 1), 1, 8, servers=1))
+    assert schedule is not None
+    table = problem.stages_in(schedule.placement)[-1]
+    assert table.mixing is not None
+    assert table.mixing.embed_s == pytest.approx([0.2])
+    plain = replace(table.mixing, embed_s=np.zeros(1))
+    more = answers_s(table.mixing, table.batches, 64) - answers_s(plain, table.batches, 64)
+    assert more[0] == pytest.approx([0.2 * batch for batch in table.batches])
+    # Questions come as answers end: all at once, they would be embedded before all else.
+    arrivals = np.arange(400) / (1.2 * schedule.qps)
+    ended_s = np.sort(simulate(problem, schedule, arrivals, Policy(), output=64).end_s)
+    middle = ended_s[(ended_s > 0.3 * arrivals[-1]) & (ended_s < arrivals[-1])]
+    rate = (len(middle) - 1) / (middle[-1] - middle[0])
+    assert rate == pytest.approx(schedule.qps, rel=0.1)

@@ -13,10 +13,11 @@ from ragschema.planner.arrivals import bursts, poisson
 from ragschema.planner.decoding import Iteration
 from ragschema.planner.mix import Requests
 from ragschema.planner.play import Candidate, play
+from ragschema.planner.played import Limits, Played
 from ragschema.planner.problem import Problem
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import search
-from ragschema.planner.simulate import Limits, Played, Policy, simulate
+from ragschema.planner.simulate import Policy, simulate
 from ragschema.planner.stages import StageKind
 from tests.ragschema.planner.making import table
 
