@@ -9,6 +9,8 @@ bytes per code, list lengths, lists per query, results, and mode.
 * ``codes_per_cycle_fraction_4096``, ``.._512``: codes per cycle of the lanes, over the lists of
   a query, of shapes with that many codes or more per list (512: mode B); between a query with
   all lists and one with half of them, so that neither start nor end count.
+* ``codes_per_cycle_fraction_biased``: the least with biases of codes (l2 in mode B), which share
+  the channels' ports: M / (M + 2) at best.
 * ``wrong_results``: queries whose results differ.
 
 The RTL's memory answers after 40 cycles with a beat per cycle and port.
@@ -32,9 +34,9 @@ from retrieval_node.backends.base import Candidates, ScanRequest
 from retrieval_node.backends.fpga.backend import FpgaBackend
 from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
-from retrieval_node.backends.fpga.registers import Flags
 from retrieval_node.backends.fpga.verilator_build import RtlBuild
 from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
+from retrieval_node.fixedpoint import TableMode
 from retrieval_node.layout import group_codes
 from retrieval_node.segment import SegmentRows, SoundMemory
 from retrieval_node.shard import LoadedShard, ShardSet
@@ -51,6 +53,7 @@ class Shape:
     Attributes:
         codes: per list; spread: lists are up to this share shorter or longer.
         metric: l2 makes a table per list (mode A), ip one per query (mode B).
+        biased: l2 with one table per query and biases of codes (mode B).
     """
 
     build: RtlBuild
@@ -60,6 +63,13 @@ class Shape:
     metric: Metric
     queries: int = 3
     spread: float = 0.0
+    biased: bool = False
+
+    @property
+    def mode(self) -> str:
+        if self.biased:
+            return "B with biases"
+        return "A" if self.metric is Metric.L2 else "B"
 
 
 def shapes() -> Iterator[Shape]:
@@ -74,6 +84,9 @@ def shapes() -> Iterator[Shape]:
         yield Shape(wide, 512, 32, 10, metric)
         yield Shape(wide, 8192, 4, 100, metric, queries=2)
         yield Shape(wide, 2000, 1, 1, metric, queries=6)
+    for build in BUILDS[:2]:
+        for codes, nprobe in ((4096, 8), (512, 16), (2000, 1)):
+            yield Shape(build, codes, nprobe, 10, Metric.L2, spread=0.3, biased=True)
 
 
 def make_index_of(shape: Shape, seed: int) -> ShardSet:
@@ -106,13 +119,15 @@ def ask(shape: Shape, seed: int, nprobe: int) -> ScanRequest:
     return ScanRequest((0,), queries, queries, lists, shape.k)
 
 
-def open_both(build: RtlBuild) -> tuple[FpgaBackend, FpgaBackend]:
+def open_both(build: RtlBuild, biased: bool = False) -> tuple[FpgaBackend, FpgaBackend]:
     """The RTL, and the emulated card with the same build."""
+    mode = TableMode.PER_QUERY if biased else None
     card = CardBuild(
-        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, Flags(0)
+        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, build.features
     )
     rtl = VerilatorDevice(VerilatorConfig(build))
-    return FpgaBackend(rtl), FpgaBackend(EmulatedDevice(EmulatorConfig(build=card)))
+    emulated = EmulatedDevice(EmulatorConfig(build=card))
+    return FpgaBackend(rtl, mode=mode), FpgaBackend(emulated, mode=mode)
 
 
 def counted(backend: FpgaBackend, held: ShardSet, request: ScanRequest) -> tuple[int, Candidates]:
@@ -139,7 +154,7 @@ def measure_shape(shape: Shape, seed: int, rtl: FpgaBackend, model: FpgaBackend)
     row = {
         "channels": shape.build.channels, "m": shape.build.m, "lanes": shape.build.lanes,
         "codes": shape.codes, "spread": shape.spread, "nprobe": shape.nprobe, "k": shape.k,
-        "queries": shape.queries, "mode": "A" if shape.metric is Metric.L2 else "B",
+        "queries": shape.queries, "mode": shape.mode,
         "rtl_cycles": cycles, "model_cycles": modelled,
         "error_pct": round(100 * (modelled / cycles - 1), 2),
         "wrong_results": differing(found, wanted),
@@ -165,13 +180,14 @@ def fraction(shape: Shape, seed: int, held: ShardSet, rtl: FpgaBackend) -> float
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All shapes, and the figures over them."""
-    opened: dict[RtlBuild, tuple[FpgaBackend, FpgaBackend]] = {}
+    opened: dict[tuple[RtlBuild, bool], tuple[FpgaBackend, FpgaBackend]] = {}
     rows = []
     for number, shape in enumerate(shapes()):
-        if shape.build not in opened:
-            note(f"compiling {shape.build}")
-            opened[shape.build] = open_both(shape.build)
-        rows.append(measure_shape(shape, given.seed + 10 * number, *opened[shape.build]))
+        key = (shape.build, shape.biased)
+        if key not in opened:
+            note(f"opening {shape.build}")
+            opened[key] = open_both(*key)
+        rows.append(measure_shape(shape, given.seed + 10 * number, *opened[key]))
     for backends in opened.values():
         for backend in backends:
             backend.close()
@@ -181,7 +197,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     errors = [abs(row["error_pct"]) for row in rows]
     reached = [row for row in rows if row["codes_per_cycle_fraction"] is not None]
-    long = [row["codes_per_cycle_fraction"] for row in reached if row["codes"] >= 4096]
+    biased = [row["codes_per_cycle_fraction"] for row in reached if row["mode"] == "B with biases"]
+    long = [
+        row["codes_per_cycle_fraction"]
+        for row in reached
+        if row["codes"] >= 4096 and row["mode"] != "B with biases"
+    ]
     short = [
         row["codes_per_cycle_fraction"]
         for row in reached
@@ -193,6 +214,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "max_abs_error_pct": max(errors),
         "codes_per_cycle_fraction_4096": min(long),
         "codes_per_cycle_fraction_512": min(short),
+        "codes_per_cycle_fraction_biased": min(biased),
         "wrong_results": sum(row["wrong_results"] for row in rows),
     }
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHELL = ROOT / "fpga" / "rtl" / "ragrig_scan.sv"
 KERNEL = ROOT / "fpga" / "syn" / "kernel.xml"
 _OF_CHANNEL = re.compile(r"m_axi_codes_(\d\d)_")
-_NAMED = re.compile(r'name="(m_axi_codes|codes|biases)_(\d\d)"')
+_NAMED = re.compile(r'name="(?:m_axi_codes|codes|biases)_(\d\d)"')
 _LIST = re.compile(r"(.*?\{)(m_axi_codes_\d\d_\w+(?:, m_axi_codes_\d\d_\w+)*)(\}.*)")
 
 
@@ -63,12 +63,11 @@ def _list(whole: re.Match[str], channels: int) -> str:
 
 
 def kernel_xml(channels: int) -> str:
-    """kernel.xml without the channels and the biases that this build lacks."""
+    """kernel.xml without the channels that this build lacks."""
     kept = [
         line
         for line in KERNEL.read_text(encoding="utf-8").splitlines()
-        if not (found := _NAMED.search(line))
-        or (found.group(1) != "biases" and int(found.group(2)) < channels)
+        if not (found := _NAMED.search(line)) or int(found.group(1)) < channels
     ]
     numbers = itertools.count()
     return "\n".join([*(_numbered(line, numbers) for line in kept), ""])

@@ -67,7 +67,13 @@ UNITS = (
     *(Unit(f"lane M={m}", "ragrig_lane", (("M", m),)) for m in (8, 16, 32, 64)),
     Unit("topk P=8 K=100", "ragrig_topk", (("P", 8), ("KMAX", 100))),
     Unit("topk P=16 K=100", "ragrig_topk", (("P", 16), ("KMAX", 100))),
-    Unit("code reader", "ragrig_reader", (("DEPTH", 256), ("BURST", 32))),
+    Unit("lane bias", "ragrig_lane_bias"),
+    Unit("channel", "ragrig_channel", (("BIASES", 0),)),
+    Unit("channel with biases", "ragrig_channel", (("BIASES", 1),)),
+    Unit("bias split 4 channels", "ragrig_bias_split", (("CHANNELS", 4),)),
+    Unit("bias split 32 channels", "ragrig_bias_split", (("CHANNELS", 32),)),
+    Unit("masks P=16", "ragrig_masks", (("P", 16),)),
+    Unit("masks P=128", "ragrig_masks", (("P", 128),)),
     Unit("table reader", "ragrig_reader", (("DEPTH", 64), ("BURST", 16))),
     Unit("list reader", "ragrig_reader", (("DEPTH", 16), ("BURST", 8), ("BLOCK", 0))),
     Unit("table loader", "ragrig_table_loader"),
@@ -75,10 +81,10 @@ UNITS = (
     Unit("scan control", "ragrig_scan_control"),
     Unit("ids", "ragrig_ids"),
     Unit("writer", "ragrig_writer", (("KMAX", 100),)),
-    Unit("arbiter", "ragrig_arbiter"),
+    Unit("arbiter", "ragrig_arbiter", (("N", 4),)),
     Unit("sequencer", "ragrig_sequencer"),
-    Unit("control 4 channels", "ragrig_control", (("CHANNELS", 4),)),
-    Unit("control 32 channels", "ragrig_control", (("CHANNELS", 32),)),
+    Unit("control 4 channels", "ragrig_control", (("CHANNELS", 4), ("BIASES", 1))),
+    Unit("control 32 channels", "ragrig_control", (("CHANNELS", 32), ("BIASES", 1))),
 )
 
 
@@ -142,13 +148,18 @@ def topk_of(units: Mapping[str, Used], lanes: int) -> Used:
 
 
 def compose(units: Mapping[str, Used], channels: int) -> Used:
-    """A whole build with M=16 and K=100, as the sum of its units."""
+    """A whole build with M=16, K=100, masks and biases of codes, as the sum of its units.
+
+    Masks are read by a second reader of the kind that reads lists.
+    """
     lanes = 4 * channels
     total = units["lane M=16"].times(lanes) + topk_of(units, lanes)
-    total += units["code reader"].times(channels) + units[f"control {channels} channels"]
+    total += units["lane bias"].times(lanes) + units["channel with biases"].times(channels)
+    total += units[f"control {channels} channels"] + units[f"bias split {channels} channels"]
+    total += units[f"masks P={lanes}"]
     for name in (
-        "table reader", "list reader", "table loader", "walker", "scan control", "ids", "writer",
-        "arbiter", "sequencer",
+        "table reader", "list reader", "list reader", "table loader", "walker", "scan control",
+        "ids", "writer", "arbiter", "sequencer",
     ):  # fmt: skip
         total += units[name]
     return total

@@ -1,7 +1,7 @@
 // The control port (AXI4-Lite): ap_ctrl_hs block, arguments, build and status registers.
 //
 //   args           the arguments from 0x010 on, 32 bits each: register r at ((r - 0x10) / 4) * 32
-//   codes          base address of each channel's codes
+//   codes, biases  base address of each channel's codes, and of their biases where BIASES is 1
 //   start          the host asked for a start; finish: it has ended
 //   status         registers from 0x300 on, in the same way
 //   interrupt      global enable and an enabled event
@@ -9,6 +9,7 @@
 // One access at a time: a write takes three cycles, a read two.
 module ragrig_control #(
     parameter int CHANNELS = 1,
+    parameter bit BIASES = 1'b0,
     localparam int ARGS = 20,
     localparam int STATUS = 26
 ) (
@@ -36,17 +37,19 @@ module ragrig_control #(
     output logic                   interrupt,
     output logic [ARGS*32-1:0]     args,
     output logic [CHANNELS*64-1:0] codes,
+    output logic [CHANNELS*64-1:0] biases,
     output logic                   start,
     input  logic                   finish,
     input  logic                   idle,
     input  logic [STATUS*32-1:0]   status
 );
   localparam int CODES = 32'(ragrig_regs_pkg::REG_CODES);
+  localparam int OWN = 32'(ragrig_regs_pkg::REG_BIASES);
   logic        write, read, done_q, gie_q;
   logic [1:0]  ier_q, isr_q;
   logic [11:0] waddr, raddr;
   logic [31:0] mask, found;
-  logic [31:0] at_arg, at_codes, at_status;  // words from the start of each range
+  logic [31:0] at_arg, at_codes, at_biases, at_status;  // words from the start of each range
 
   // Both halves of a write are taken together.
   assign write = s_axi_awvalid && s_axi_wvalid && (!s_axi_bvalid || s_axi_bready) && !s_axi_awready;
@@ -90,6 +93,15 @@ module ragrig_control #(
           codes[i*32+:32] <= (codes[i*32+:32] & ~mask) | (s_axi_wdata & mask);
       end
     end
+    for (i = 0; i < 2 * CHANNELS; i = i + 1) begin : g_biases
+      if (BIASES) begin : g_bias
+        always_ff @(posedge clk) begin
+          if (rst) biases[i*32+:32] <= '0;
+          else if (write && (waddr == 12'(OWN + 4 * i)))
+            biases[i*32+:32] <= (biases[i*32+:32] & ~mask) | (s_axi_wdata & mask);
+        end
+      end else assign biases[i*32+:32] = '0;
+    end
   endgenerate
 
   // ap_ctrl_hs: start holds until the end, done and ready until they are read.
@@ -118,6 +130,7 @@ module ragrig_control #(
 
   assign at_arg    = (32'(raddr) - 32'h010) >> 2;
   assign at_codes  = (32'(raddr) - CODES) >> 2;
+  assign at_biases = (32'(raddr) - OWN) >> 2;
   assign at_status = (32'(raddr) - 32'(ragrig_regs_pkg::REG_VERSION)) >> 2;
   always_comb begin
     found = '0;
@@ -133,6 +146,8 @@ module ragrig_control #(
       found = args[at_arg*32+:32];
     else if ((raddr >= 12'(CODES)) && (raddr < 12'(CODES + 8 * CHANNELS)))
       found = codes[at_codes*32+:32];
+    else if ((raddr >= 12'(OWN)) && (raddr < 12'(OWN + 8 * CHANNELS)))
+      found = biases[at_biases*32+:32];
     else if ((raddr >= ragrig_regs_pkg::REG_VERSION)
              && (raddr < ragrig_regs_pkg::REG_VERSION + 12'(4 * STATUS)))
       found = status[at_status*32+:32];

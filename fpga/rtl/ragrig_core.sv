@@ -6,7 +6,10 @@
 // CODE_DEPTH and CODE_BURST (beats that a channel buffers and reads at once). The channels'
 // signals lie side by side, channel 0 lowest; ragrig_scan names them for a Vitis kernel.
 //
-// Throughput: P codes per cycle from memory that keeps up. Without masks and biases of codes.
+// FEATURES: what flags may ask for, lane masks (1) and biases of codes (2).
+//
+// Throughput: P codes per cycle from memory that keeps up. Biases of codes are read over their
+// channel's port too: a beat of them for M / 2 beats of codes.
 module ragrig_core #(
     parameter int CHANNELS = 1,
     parameter int M = 16,
@@ -14,7 +17,8 @@ module ragrig_core #(
     parameter int SW = 24,
     parameter int KMAX = 128,
     parameter int CODE_DEPTH = 256,
-    parameter int CODE_BURST = 32
+    parameter int CODE_BURST = 32,
+    parameter int FEATURES = 3
 ) (
     input  logic                    ap_clk,
     input  logic                    ap_rst_n,
@@ -66,10 +70,12 @@ module ragrig_core #(
     input  logic [1:0]              m_axi_host_bresp,
     input  logic                    m_axi_host_bvalid,
     output logic                    m_axi_host_bready,
+    output logic [CHANNELS-1:0]     m_axi_codes_arid,
     output logic [CHANNELS*64-1:0]  m_axi_codes_araddr,
     output logic [CHANNELS*8-1:0]   m_axi_codes_arlen,
     output logic [CHANNELS-1:0]     m_axi_codes_arvalid,
     input  logic [CHANNELS-1:0]     m_axi_codes_arready,
+    input  logic [CHANNELS-1:0]     m_axi_codes_rid,
     input  logic [CHANNELS*512-1:0] m_axi_codes_rdata,
     input  logic [CHANNELS*2-1:0]   m_axi_codes_rresp,
     input  logic [CHANNELS-1:0]     m_axi_codes_rvalid,
@@ -85,18 +91,21 @@ module ragrig_core #(
   // From a look at ready to a lane's FIFO: the lane, its filter, and ready's own register.
   localparam int MARGIN = LANE_LATENCY + 4;
   localparam int IDS_DEPTH = 1 << $clog2(KMAX);
+  localparam bit MASKS = ((FEATURES >> ragrig_regs_pkg::FLAGS_MASKS_BIT) & 1) != 0;
+  localparam bit BIASES = ((FEATURES >> ragrig_regs_pkg::FLAGS_BIASES_BIT) & 1) != 0;
 
   // Control.
   logic                   rst, clear, start, finish, idle, load, stop, run;
   logic [20*32-1:0]       args;
-  logic [CHANNELS*64-1:0] code_bases;
+  logic [CHANNELS*64-1:0] code_bases, bias_bases;
   logic [26*32-1:0]       status;
   logic [31:0]            num_queries, nprobe, k, m, mode, flags, code_bytes;
-  logic [63:0]            lists_base, tables_base, results_base, ids_base;
+  logic [63:0]            lists_base, tables_base, results_base, ids_base, masks_base, words_base;
+  logic                   masked, biased;
   logic                   bad_args, read_bad, write_bad, quiet, fetch_lists;
   logic [31:0]            list_beats, error, error_query, written;
 
-  ragrig_control #(.CHANNELS(CHANNELS)) i_control (
+  ragrig_control #(.CHANNELS(CHANNELS), .BIASES(BIASES)) i_control (
       .clk(ap_clk), .rst(!ap_rst_n),
       .s_axi_awaddr(s_axi_control_awaddr), .s_axi_awvalid(s_axi_control_awvalid),
       .s_axi_awready(s_axi_control_awready), .s_axi_wdata(s_axi_control_wdata),
@@ -106,7 +115,8 @@ module ragrig_core #(
       .s_axi_araddr(s_axi_control_araddr), .s_axi_arvalid(s_axi_control_arvalid),
       .s_axi_arready(s_axi_control_arready), .s_axi_rdata(s_axi_control_rdata),
       .s_axi_rresp(s_axi_control_rresp), .s_axi_rvalid(s_axi_control_rvalid),
-      .s_axi_rready(s_axi_control_rready), .interrupt, .args, .codes(code_bases), .start, .finish,
+      .s_axi_rready(s_axi_control_rready), .interrupt, .args, .codes(code_bases), .biases(bias_bases),
+      .start, .finish,
       .idle, .status
   );
   assign num_queries  = args[(32'(ragrig_regs_pkg::REG_NUM_QUERIES)-16)*8+:32];
@@ -120,8 +130,13 @@ module ragrig_core #(
   assign tables_base  = args[(32'(ragrig_regs_pkg::REG_TABLES)-16)*8+:64];
   assign results_base = args[(32'(ragrig_regs_pkg::REG_RESULTS)-16)*8+:64];
   assign ids_base     = args[(32'(ragrig_regs_pkg::REG_IDS)-16)*8+:64];
+  assign masks_base   = args[(32'(ragrig_regs_pkg::REG_MASKS)-16)*8+:64];
+  assign words_base   = args[(32'(ragrig_regs_pkg::REG_BIAS_TABLE)-16)*8+:64];
+  assign masked = flags[ragrig_regs_pkg::FLAGS_MASKS_BIT];
+  assign biased = flags[ragrig_regs_pkg::FLAGS_BIASES_BIT];
   assign bad_args = (num_queries == 0) || (nprobe == 0) || (k == 0) || (k > 32'(KMAX)) || (m == 0)
-                    || (m > 32'(M)) || (code_bytes != 32'(M)) || (mode > 32'd1) || (flags != 0);
+                    || (m > 32'(M)) || (code_bytes != 32'(M)) || (mode > 32'd1)
+                    || ((flags & ~32'(FEATURES)) != 0) || (biased && !mode[0]);
 
   ragrig_sequencer i_sequencer (
       .clk(ap_clk), .rst(!ap_rst_n), .start, .finish, .idle, .bad_args, .num_queries, .nprobe,
@@ -131,12 +146,12 @@ module ragrig_core #(
   assign rst    = !ap_rst_n || clear;
   assign idle_o = idle && !start;
 
-  // Host port: descriptors (0), ids (1), tables (2) share the reads.
-  logic [2:0]   ar_valid, ar_ready, r_valid, unit_quiet, unit_bad;
-  logic [191:0] ar_addr;
-  logic [23:0]  ar_len;
+  // Host port: descriptors (0), ids (1), tables (2), masks (3) share the reads.
+  logic [3:0]   ar_valid, ar_ready, r_valid, unit_quiet, unit_bad;
+  logic [255:0] ar_addr;
+  logic [31:0]  ar_len;
   logic         arbiter_quiet, writer_quiet;
-  ragrig_arbiter #(.N(3)) i_arbiter (
+  ragrig_arbiter #(.N(4)) i_arbiter (
       .clk(ap_clk), .rst, .in_valid(ar_valid), .in_ready(ar_ready), .in_addr(ar_addr),
       .in_len(ar_len), .quiet(arbiter_quiet), .arvalid(m_axi_host_arvalid),
       .arready(m_axi_host_arready), .arid(m_axi_host_arid), .araddr(m_axi_host_araddr),
@@ -146,6 +161,7 @@ module ragrig_core #(
   assign m_axi_host_arburst = 2'd1;
   assign m_axi_host_rready  = 1'b1;
   assign r_valid = {
+    m_axi_host_rvalid && (m_axi_host_rid == 2'd3),
     m_axi_host_rvalid && (m_axi_host_rid == 2'd2),
     m_axi_host_rvalid && (m_axi_host_rid == 2'd1),
     m_axi_host_rvalid && (m_axi_host_rid == 2'd0)
@@ -161,70 +177,116 @@ module ragrig_core #(
       .rdata(m_axi_host_rdata), .rbad(m_axi_host_rresp[1])
   );
 
-  // Descriptors to commands. The scan's commands wait in line, so that codes are read ahead.
-  localparam int SCAN = 32 + TW + SW + 4;
+  // Descriptors to commands. Commands wait in line, so that codes and the next query's
+  // table are read ahead over short lists.
+  localparam int SCAN = 4 + 32 + TW + SW + 4;
   logic            fetch_valid, table_cmd, table_cmd_ready, scan_push, scan_ready;
-  logic            scan_bank, scan_fresh, scan_release, scan_last;
+  logic            scan_bank, scan_fresh, scan_release, scan_last, scan_masked, table_words;
+  logic            mask_cmd, mask_cmd_ready;
+  logic [2:0]      scan_word;
+  logic [31:0]     mask_beat, mask_beats;
   logic [31:0]     fetch_beat, fetch_beats, table_number, scan_codes;
   logic [TW-1:0]   scan_tag;
   logic [SW-1:0]   scan_bias;
   logic [CHANNELS-1:0] fetch_ready;
   logic            cmd_valid, cmd_pop;
   logic [SCAN-1:0] cmd;
-  logic [3:0]      cmd_count;
+  logic [5:0]      cmd_count;
   ragrig_walker #(.P(P), .SW(SW), .TW(TW)) i_walker (
-      .clk(ap_clk), .rst, .stop, .num_queries, .nprobe, .per_query(mode[0]), .desc_valid, .desc_data, .desc_pop,
-      .fetch_valid, .fetch_ready(&fetch_ready), .fetch_beat, .fetch_beats,
-      .table_valid(table_cmd), .table_ready(table_cmd_ready), .table_number,
-      .scan_valid(scan_push), .scan_ready, .scan_codes, .scan_tag, .scan_bias, .scan_bank,
+      .clk(ap_clk), .rst, .stop, .num_queries, .nprobe, .per_query(mode[0]), .biased, .masked,
+      .desc_valid, .desc_data, .desc_pop, .fetch_valid,
+      .fetch_ready((&fetch_ready) && mask_cmd_ready), .fetch_beat,
+      .fetch_beats, .mask_valid(mask_cmd), .mask_beat, .mask_beats, .table_valid(table_cmd),
+      .table_ready(table_cmd_ready), .table_words, .table_number,
+      .scan_valid(scan_push), .scan_ready, .scan_codes, .scan_tag, .scan_bias, .scan_masked,
+      .scan_word, .scan_bank,
       .scan_fresh, .scan_release, .scan_last
   );
-  ragrig_fifo #(.W(SCAN), .DEPTH(8)) i_scan_line (
+  ragrig_fifo #(.W(SCAN), .DEPTH(32)) i_scan_line (
       .clk(ap_clk), .rst, .push(scan_push),
-      .wdata({scan_codes, scan_tag, scan_bias, scan_bank, scan_fresh, scan_release, scan_last}),
+      .wdata({scan_masked, scan_word, scan_codes, scan_tag, scan_bias, scan_bank, scan_fresh, scan_release, scan_last}),
       .pop(cmd_pop), .valid(cmd_valid), .rdata(cmd), .count(cmd_count)
   );
-  assign scan_ready = cmd_count < 4'd8;
+  assign scan_ready = cmd_count < 6'd32;
 
   // Tables.
   logic           beat_valid, beat_pop, table_loaded, table_take, table_release;
-  logic           table_we, table_bank;
+  logic           table_we, table_bank, words_we;
+  logic [31:0]    words;
+  logic [63:0]    table_addr;
   logic [511:0]   beat;
   logic [7:0]     table_code;
   logic [ROW-1:0] table_row;
+  assign table_addr = table_words ? words_base + {22'd0, table_number, 10'd0}
+                                  : tables_base + (64'(table_number) << TABLE_SHIFT);
   ragrig_reader #(.DEPTH(64), .BURST(16)) i_tables (
       .clk(ap_clk), .rst, .stop, .cmd_valid(table_cmd), .cmd_ready(table_cmd_ready),
-      .cmd_addr(tables_base + (64'(table_number) << TABLE_SHIFT)), .cmd_beats(32'(TABLE_BEATS)),
+      .cmd_addr(table_addr), .cmd_beats(table_words ? 32'd16 : 32'(TABLE_BEATS)),
       .valid(beat_valid), .data(beat), .pop(beat_pop), .quiet(unit_quiet[2]), .bad(unit_bad[2]),
       .arvalid(ar_valid[2]), .arready(ar_ready[2]), .araddr(ar_addr[191:128]),
       .arlen(ar_len[23:16]), .rvalid(r_valid[2]), .rdata(m_axi_host_rdata),
       .rbad(m_axi_host_rresp[1])
   );
   ragrig_table_loader #(.M(M), .LW(LW)) i_loader (
-      .clk(ap_clk), .rst, .valid(beat_valid), .data(beat), .pop(beat_pop),
+      .clk(ap_clk), .rst, .biased, .valid(beat_valid), .data(beat), .pop(beat_pop),
       .release_i(table_release), .take(table_take), .loaded(table_loaded), .we(table_we),
-      .bank(table_bank), .code(table_code), .row(table_row)
+      .bank(table_bank), .code(table_code), .row(table_row), .words_we, .words
   );
 
-  // Codes.
-  logic                    issue;
-  logic [CHANNELS-1:0]     codes_valid, codes_quiet, codes_bad;
-  logic [CHANNELS*512-1:0] codes;
+  // Codes, and biases of codes beside them.
+  logic                    issue, last_beat, list_start, biases_pop, biases_ready;
+  logic [CHANNELS-1:0]     codes_valid, codes_quiet, codes_bad, biases_valid;
+  logic [CHANNELS*512-1:0] codes, bias_beats;
+  logic [P*16-1:0]         biases;
   genvar c;
   generate
     for (c = 0; c < CHANNELS; c = c + 1) begin : g_channel
-      ragrig_reader #(.DEPTH(CODE_DEPTH), .BURST(CODE_BURST)) i_codes (
-          .clk(ap_clk), .rst, .stop, .cmd_valid(fetch_valid), .cmd_ready(fetch_ready[c]),
-          .cmd_addr(code_bases[c*64+:64] + {26'd0, fetch_beat, 6'd0}), .cmd_beats(fetch_beats),
-          .valid(codes_valid[c]), .data(codes[c*512+:512]), .pop(issue),
-          .quiet(codes_quiet[c]), .bad(codes_bad[c]), .arvalid(m_axi_codes_arvalid[c]),
+      ragrig_channel #(.M(M), .DEPTH(CODE_DEPTH), .BURST(CODE_BURST), .BIASES(BIASES)) i_channel (
+          .clk(ap_clk), .rst, .stop, .fetch_valid, .fetch_ready(fetch_ready[c]), .fetch_beat,
+          .fetch_beats, .biased, .codes_base(code_bases[c*64+:64]),
+          .biases_base(bias_bases[c*64+:64]), .codes_valid(codes_valid[c]),
+          .codes(codes[c*512+:512]), .codes_pop(issue), .biases_valid(biases_valid[c]),
+          .biases(bias_beats[c*512+:512]), .biases_pop, .quiet(codes_quiet[c]),
+          .bad(codes_bad[c]), .arid(m_axi_codes_arid[c]), .arvalid(m_axi_codes_arvalid[c]),
           .arready(m_axi_codes_arready[c]), .araddr(m_axi_codes_araddr[c*64+:64]),
-          .arlen(m_axi_codes_arlen[c*8+:8]), .rvalid(m_axi_codes_rvalid[c]),
-          .rdata(m_axi_codes_rdata[c*512+:512]), .rbad(m_axi_codes_rresp[c*2+1])
+          .arlen(m_axi_codes_arlen[c*8+:8]), .rid(m_axi_codes_rid[c]),
+          .rvalid(m_axi_codes_rvalid[c]), .rdata(m_axi_codes_rdata[c*512+:512]),
+          .rbad(m_axi_codes_rresp[c*2+1])
       );
     end
   endgenerate
   assign m_axi_codes_rready = {CHANNELS{1'b1}};
+  ragrig_bias_split #(.CHANNELS(CHANNELS), .M(M)) i_split (
+      .clk(ap_clk), .rst, .biased(BIASES && biased), .valid(&biases_valid), .data(bias_beats),
+      .pop(biases_pop), .issue, .last(last_beat), .ready(biases_ready), .biases
+  );
+
+  // Masks.
+  logic         mask_valid, mask_pop, mask_ready;
+  logic [511:0] mask_bits;
+  logic [P-1:0] mask;
+  generate
+    if (MASKS) begin : g_masks
+      ragrig_reader #(.DEPTH(16), .BURST(8), .BLOCK(1'b0)) i_read (
+          .clk(ap_clk), .rst, .stop, .cmd_valid(mask_cmd), .cmd_ready(mask_cmd_ready),
+          .cmd_addr(masks_base + {26'd0, mask_beat, 6'd0}), .cmd_beats(mask_beats),
+          .valid(mask_valid), .data(mask_bits), .pop(mask_pop), .quiet(unit_quiet[3]),
+          .bad(unit_bad[3]), .arvalid(ar_valid[3]), .arready(ar_ready[3]),
+          .araddr(ar_addr[255:192]), .arlen(ar_len[31:24]), .rvalid(r_valid[3]),
+          .rdata(m_axi_host_rdata), .rbad(m_axi_host_rresp[1])
+      );
+      ragrig_masks #(.P(P)) i_masks (
+          .clk(ap_clk), .rst, .start(list_start), .masked(cmd[SCAN-1]), .word(cmd[SCAN-2-:3]),
+          .valid(mask_valid), .data(mask_bits), .pop(mask_pop), .issue, .last(last_beat),
+          .ready(mask_ready), .mask
+      );
+    end else begin : g_no_masks
+      assign {mask_cmd_ready, mask_ready, mask_valid, mask_pop} = 4'b1100;
+      assign {mask_bits, ar_addr[255:192], ar_len[31:24], ar_valid[3], unit_bad[3]} = '0;
+      assign unit_quiet[3] = 1'b1;
+      assign mask = {P{1'b1}};
+    end
+  endgenerate
 
   // Scan, lanes, top-K.
   logic [P-1:0]    lane_valid, sum_valid;
@@ -237,16 +299,19 @@ module ragrig_core #(
   logic [CW-1:0]   top_rank;
   logic [63:0]     query_codes;
   ragrig_scan_control #(.P(P), .SW(SW), .TW(TW), .FLUSH(LANE_LATENCY + 4)) i_scan (
-      .clk(ap_clk), .rst, .cmd_valid, .cmd_pop, .cmd_codes(cmd[SCAN-1-:32]),
+      .clk(ap_clk), .rst, .cmd_valid, .cmd_pop, .cmd_codes(cmd[SCAN-5-:32]),
       .cmd_tag(cmd[4+SW+:TW]), .cmd_bias(cmd[4+:SW]), .cmd_bank(cmd[3]), .cmd_fresh(cmd[2]),
       .cmd_release(cmd[1]), .cmd_last(cmd[0]), .table_loaded, .table_take, .table_release,
-      .beats_valid((&codes_valid) && !stop), .issue, .lane_valid, .tag, .bias, .bank, .topk_ready,
+      .list_start, .last_beat,
+      .beats_valid((&codes_valid) && biases_ready && mask_ready && !stop), .mask, .issue, .lane_valid, .tag, .bias, .bank, .topk_ready,
       .topk_idle, .drain, .drain_last(top_valid && top_last), .writer_free, .query_end,
       .query_codes, .stall_memory, .stall_table, .stall_topk, .stall_result
   );
-  ragrig_lanes #(.P(P), .M(M), .LW(LW), .SW(SW), .TW(TW)) i_lanes (
-      .clk(ap_clk), .rst, .table_we, .table_bank, .table_code, .table_row, .in_valid(lane_valid),
-      .in_bank(bank), .in_codes(codes), .in_bias(bias), .in_tag(tag), .out_valid(sum_valid),
+  ragrig_lanes #(.P(P), .M(M), .LW(LW), .SW(SW), .TW(TW), .BIASES(BIASES)) i_lanes (
+      .clk(ap_clk), .rst, .table_we, .table_bank, .table_code, .table_row, .words_we, .words,
+      .in_valid(lane_valid),
+      .in_bank(bank), .in_codes(codes), .in_bias(bias), .in_biased(biased), .in_biases(biases),
+      .in_tag(tag), .out_valid(sum_valid),
       .out_sum(sums), .out_tag(first_tag)
   );
   ragrig_topk #(.P(P), .KMAX(KMAX), .SW(SW), .TW(TW), .MARGIN(MARGIN)) i_topk (
@@ -318,7 +383,7 @@ module ragrig_core #(
   assign status[(32'(ragrig_regs_pkg::REG_BUILD_LW)-BASE)*8+:32] = 32'(LW);
   assign status[(32'(ragrig_regs_pkg::REG_BUILD_SW)-BASE)*8+:32] = 32'(SW);
   assign status[(32'(ragrig_regs_pkg::REG_BUILD_KMAX)-BASE)*8+:32] = 32'(KMAX);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_FEATURES)-BASE)*8+:32] = 32'd0;
+  assign status[(32'(ragrig_regs_pkg::REG_BUILD_FEATURES)-BASE)*8+:32] = 32'(FEATURES);
   assign status[(32'(ragrig_regs_pkg::REG_ERROR)-BASE)*8+:32] = error;
   assign status[(32'(ragrig_regs_pkg::REG_ERROR_QUERY)-BASE)*8+:32] = error_query;
   assign status[(32'(ragrig_regs_pkg::REG_QUERIES_DONE)-BASE)*8+:32] = done_q;
@@ -334,6 +399,8 @@ module ragrig_core #(
   /* verilator lint_off UNUSEDSIGNAL */
   logic unused;  // what this build does not look at
   assign unused = ^{args, m_axi_host_rlast, m_axi_host_rresp, m_axi_host_bid, m_axi_host_bresp,
-                    m_axi_codes_rresp, lists_ready};
+                    m_axi_codes_rresp, lists_ready, cmd, ar_ready, r_valid, mask_cmd, mask_beat,
+                    mask_beats, mask_bits, mask_valid, mask_pop, masks_base, masked,
+                    list_start};
   /* verilator lint_on UNUSEDSIGNAL */
 endmodule

@@ -1,7 +1,7 @@
 // Reads runs of 64-byte beats over AXI4 into a FIFO: bursts within pages of 4 KiB, as many
 // outstanding as the FIFO has room for, so that R is always taken at once.
 //
-//   cmd_*          a run: address (a multiple of 64) and beats; a few wait in line
+//   cmd_*          a run: address (a multiple of 64) and beats; up to 15 wait in line
 //   stop           no further bursts; those under way come in
 //   valid, data, pop   the FIFO's head
 //   quiet          nothing is under way on the bus
@@ -37,17 +37,17 @@ module ragrig_reader #(
   localparam int CMD = 96;
   logic           line_valid, line_pop, issue;
   logic [CMD-1:0] line;
-  logic [2:0]     line_count;
+  logic [4:0]     line_count;
   logic [AW:0]    room_q, under_way_q, room_beats;
   logic [63:0]    addr_q;
   logic [31:0]    left_q, burst;
   logic [6:0]     to_page;
 
-  ragrig_fifo #(.W(CMD), .DEPTH(4)) i_line (
+  ragrig_fifo #(.W(CMD), .DEPTH(16)) i_line (
       .clk, .rst, .push(cmd_valid && cmd_ready), .wdata({cmd_addr, cmd_beats}),
       .pop(line_pop), .valid(line_valid), .rdata(line), .count(line_count)
   );
-  assign cmd_ready = line_count < 3'd3;
+  assign cmd_ready = line_count < 5'd15;
   assign line_pop  = line_valid && (left_q == 0);
 
   assign to_page = 7'd64 - {1'b0, addr_q[11:6]};

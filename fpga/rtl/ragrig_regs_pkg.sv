@@ -49,17 +49,17 @@ package ragrig_regs_pkg;
   localparam logic [11:0] REG_IDS = 12'h048;
   // upper half
   localparam logic [11:0] REG_IDS_HIGH = 12'h04c;
-  // address of the lane masks, words of 64 bits; read where the flag is set
+  // address of the lane masks, words of 64 bits, a multiple of 64; read in whole beats of 64 bytes where the flag is set
   localparam logic [11:0] REG_MASKS = 12'h050;
   // upper half
   localparam logic [11:0] REG_MASKS_HIGH = 12'h054;
-  // address of the tables of the biases of codes, [num_queries][2][256] entries of 16 bits: low byte, high byte
+  // address of the tables of the biases of codes, [num_queries][256][2] words of 16 bits: what this value adds as low byte, and as high byte
   localparam logic [11:0] REG_BIAS_TABLE = 12'h058;
   // upper half
   localparam logic [11:0] REG_BIAS_TABLE_HIGH = 12'h05c;
   // address of the channel's codes
   localparam logic [11:0] REG_CODES = 12'h100;
-  // address of the channel's biases of codes, 16 bits per code slot; read where the flag is set
+  // address of the channel's biases of codes, 16 bits per code slot; lists start at whole beats of them; read where the flag is set
   localparam logic [11:0] REG_BIASES = 12'h200;
   // version of this map; host and device must agree in the major half
   localparam logic [11:0] REG_VERSION = 12'h300;
@@ -119,7 +119,7 @@ package ragrig_regs_pkg;
   localparam int CTRL_READY_BIT = 3;
   // lanes are masked by the descriptors' mask words
   localparam int FLAGS_MASKS_BIT = 0;
-  // codes have biases of their own (l2 in mode B)
+  // codes have biases of their own (l2 in mode B); mode 1 alone has them
   localparam int FLAGS_BIASES_BIT = 1;
   // all results are written
   localparam logic [31:0] ERROR_NONE = 32'd0;

@@ -6,7 +6,8 @@ module ragrig_scan #(
     parameter int SW = 24,
     parameter int KMAX = 128,
     parameter int CODE_DEPTH = 256,
-    parameter int CODE_BURST = 32
+    parameter int CODE_BURST = 32,
+    parameter int FEATURES = 3
 ) (
     input  logic         ap_clk,
     input  logic         ap_rst_n,
@@ -113,7 +114,7 @@ module ragrig_scan #(
   /* verilator lint_off UNUSEDSIGNAL */
   logic idle;  // for co-simulation alone
   /* verilator lint_on UNUSEDSIGNAL */
-  ragrig_core #(.CHANNELS(4), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST)) i_core (
+  ragrig_core #(.CHANNELS(4), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES)) i_core (
       .idle_o(idle),
       .ap_clk,
       .ap_rst_n,
@@ -164,29 +165,27 @@ module ragrig_scan #(
       .m_axi_host_bresp,
       .m_axi_host_bvalid,
       .m_axi_host_bready,
+      .m_axi_codes_arid({m_axi_codes_03_arid, m_axi_codes_02_arid, m_axi_codes_01_arid, m_axi_codes_00_arid}),
       .m_axi_codes_araddr({m_axi_codes_03_araddr, m_axi_codes_02_araddr, m_axi_codes_01_araddr, m_axi_codes_00_araddr}),
       .m_axi_codes_arlen({m_axi_codes_03_arlen, m_axi_codes_02_arlen, m_axi_codes_01_arlen, m_axi_codes_00_arlen}),
       .m_axi_codes_arvalid({m_axi_codes_03_arvalid, m_axi_codes_02_arvalid, m_axi_codes_01_arvalid, m_axi_codes_00_arvalid}),
       .m_axi_codes_arready({m_axi_codes_03_arready, m_axi_codes_02_arready, m_axi_codes_01_arready, m_axi_codes_00_arready}),
+      .m_axi_codes_rid({m_axi_codes_03_rid, m_axi_codes_02_rid, m_axi_codes_01_rid, m_axi_codes_00_rid}),
       .m_axi_codes_rdata({m_axi_codes_03_rdata, m_axi_codes_02_rdata, m_axi_codes_01_rdata, m_axi_codes_00_rdata}),
       .m_axi_codes_rresp({m_axi_codes_03_rresp, m_axi_codes_02_rresp, m_axi_codes_01_rresp, m_axi_codes_00_rresp}),
       .m_axi_codes_rvalid({m_axi_codes_03_rvalid, m_axi_codes_02_rvalid, m_axi_codes_01_rvalid, m_axi_codes_00_rvalid}),
       .m_axi_codes_rready({m_axi_codes_03_rready, m_axi_codes_02_rready, m_axi_codes_01_rready, m_axi_codes_00_rready})
   );
-  assign m_axi_codes_00_arid = 1'b0;
   assign m_axi_codes_00_arsize = 3'd6;
   assign m_axi_codes_00_arburst = 2'd1;
-  assign m_axi_codes_01_arid = 1'b0;
   assign m_axi_codes_01_arsize = 3'd6;
   assign m_axi_codes_01_arburst = 2'd1;
-  assign m_axi_codes_02_arid = 1'b0;
   assign m_axi_codes_02_arsize = 3'd6;
   assign m_axi_codes_02_arburst = 2'd1;
-  assign m_axi_codes_03_arid = 1'b0;
   assign m_axi_codes_03_arsize = 3'd6;
   assign m_axi_codes_03_arburst = 2'd1;
   /* verilator lint_off UNUSEDSIGNAL */
   logic unused;
-  assign unused = ^{m_axi_codes_00_rid, m_axi_codes_00_rlast, m_axi_codes_01_rid, m_axi_codes_01_rlast, m_axi_codes_02_rid, m_axi_codes_02_rlast, m_axi_codes_03_rid, m_axi_codes_03_rlast};
+  assign unused = ^{m_axi_codes_00_rlast, m_axi_codes_01_rlast, m_axi_codes_02_rlast, m_axi_codes_03_rlast};
   /* verilator lint_on UNUSEDSIGNAL */
 endmodule

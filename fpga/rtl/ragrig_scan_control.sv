@@ -3,7 +3,9 @@
 //
 //   cmd_*          scan commands, see ragrig_walker
 //   table_loaded, table_take, table_release   see ragrig_table_loader
-//   beats_valid    every channel has a beat; issue takes one of each
+//   beats_valid    every channel has a beat, and what its lanes need beside; issue takes one
+//                    of each. mask: lanes of the next beat that may hold a code
+//   list_start, last_beat   a list with codes begins; the next beat is its last
 //   lane_valid, tag, bias, bank   what the lanes see with it
 //   topk_ready, topk_idle, drain, drain_last   see ragrig_topk
 //   writer_free    a query's results may go out; query_end: its last one went
@@ -31,7 +33,10 @@ module ragrig_scan_control #(
     input  logic          table_loaded,
     output logic          table_take,
     output logic          table_release,
+    output logic          list_start,
+    output logic          last_beat,
     input  logic          beats_valid,
+    input  logic [P-1:0]  mask,
     output logic          issue,
     output logic [P-1:0]  lane_valid,
     output logic [TW-1:0] tag,
@@ -52,18 +57,19 @@ module ragrig_scan_control #(
   localparam logic [1:0] S_NEXT = 2'd0, S_SCAN = 2'd1, S_FLUSH = 2'd2, S_DRAIN = 2'd3;
   logic [1:0]  state_q;
   logic [31:0] left_q;
-  logic        release_q, last_q, last_beat;
+  logic        release_q, last_q;
   logic [7:0]  flush_q;
 
   assign cmd_pop    = (state_q == S_NEXT) && cmd_valid && (!cmd_fresh || table_loaded);
   assign table_take = cmd_pop && cmd_fresh;
   assign issue      = (state_q == S_SCAN) && beats_valid && topk_ready;
   assign last_beat  = left_q <= 32'(P);
+  assign list_start = cmd_pop && (cmd_codes != 0);
 
   genvar i;
   generate
     for (i = 0; i < P; i = i + 1) begin : g_lane
-      assign lane_valid[i] = issue && (left_q > 32'(i));
+      assign lane_valid[i] = issue && mask[i] && (left_q > 32'(i));
     end
   endgenerate
 

@@ -201,7 +201,8 @@ class Model {
       if (bits_of(top_.m_axi_codes_arvalid, c, 1) && bits_of(top_.m_axi_codes_arready, c, 1))
         codes_[c].take(uint64_t(word_of(top_.m_axi_codes_araddr, 2 * c + 1)) << 32
                            | word_of(top_.m_axi_codes_araddr, 2 * c),
-                       bits_of(top_.m_axi_codes_arlen, 8 * c, 8) + 1, 0, due);
+                       bits_of(top_.m_axi_codes_arlen, 8 * c, 8) + 1,
+                       bits_of(top_.m_axi_codes_arid, c, 1), due);
     if (top_.m_axi_host_awvalid && top_.m_axi_host_awready)
       writes_.push_back(top_.m_axi_host_awaddr);
     if (top_.m_axi_host_wvalid && top_.m_axi_host_wready) {
@@ -249,9 +250,10 @@ class Model {
       put_bits(top_.m_axi_codes_arready, c, 1, !pauses());
       const bool there = given(codes_[c], beat);
       put_bits(top_.m_axi_codes_rvalid, c, 1, there);
-      if (there)
-        put_bits(top_.m_axi_codes_rresp, 2 * c, 2,
-                 fetch(beat.address, top_.m_axi_codes_rdata, c * kWords));
+      if (!there) continue;
+      put_bits(top_.m_axi_codes_rid, c, 1, beat.id);
+      put_bits(top_.m_axi_codes_rresp, 2 * c, 2,
+               fetch(beat.address, top_.m_axi_codes_rdata, c * kWords));
     }
   }
 

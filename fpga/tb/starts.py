@@ -25,6 +25,7 @@ class Shape:
         sizes: codes of each list of the index.
         distinct: values that codes take; few make ties.
         top: largest table entry; large ones saturate sums.
+        masked: some lists have masks; biased: codes have biases.
     """
 
     channels: int
@@ -38,6 +39,13 @@ class Shape:
     sizes: tuple[int, ...]
     distinct: int = 256
     top: int | None = None
+    masked: bool = False
+    biased: bool = False
+
+    @property
+    def align(self) -> int:
+        """Beats that lists start at multiples of: whole beats of 32 biases."""
+        return self.m // 2 if self.biased else 1
 
     @property
     def lanes(self) -> int:
@@ -49,6 +57,7 @@ class Start:
     """Memory before the start, arguments by register name, and results wanted.
 
     Attributes:
+        codes, biases: addresses per channel.
         wanted: per query, (sum, tag) nearest first.
         sizes: uint32 [queries, nprobe], codes of each descriptor.
     """
@@ -57,6 +66,7 @@ class Start:
     memory: NDArray[np.uint8]
     arguments: dict[str, int] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
+    biases: list[int] = field(default_factory=list)
     ids: Words = field(default_factory=lambda: np.zeros(0, np.uint32))
     wanted: list[list[tuple[int, int]]] = field(default_factory=list)
     sizes: Words = field(default_factory=lambda: np.zeros((0, 0), np.uint32))
@@ -98,12 +108,14 @@ def make_start(shape: Shape, rng: np.random.Generator, memory_bytes: int = 1 << 
     top = shape.top if shape.top is not None else (1 << shape.lw) - 1
     entries = rng.integers(0, top, (tables_count, 256, shape.m), endpoint=True)
     lists = _describe(shape, rng, start)
+    extra = _Extra.of(shape, rng, lists)
     image = _image(shape, codes)
     dtype = np.uint16 if shape.lw == 16 else np.uint8
     places = {
         "lists": lists.view(np.uint8).ravel(),
         "tables": entries.astype(dtype).view(np.uint8).ravel(),
         "ids": start.ids.view(np.uint8), **{f"codes {c}": part for c, part in enumerate(image)},
+        **extra.places(shape),
         "results": np.full(shape.queries * result_bytes(shape.k), POISON, np.uint8),
     }  # fmt: skip
     at = PAGE
@@ -111,30 +123,35 @@ def make_start(shape: Shape, rng: np.random.Generator, memory_bytes: int = 1 << 
         start.memory[at : at + len(part)] = part
         if name.startswith("codes"):
             start.codes.append(at)
+        elif name.startswith("biases"):
+            start.biases.append(at)
         else:
             start.arguments[name] = at
         at += -(-len(part) // PAGE) * PAGE + PAGE
     assert at <= memory_bytes, "the start does not fit"
     start.arguments |= {
         "num_queries": shape.queries, "nprobe": shape.nprobe, "k": shape.k, "m": shape.m,
-        "mode": int(shape.per_query), "metric": 0, "flags": 0, "code_bytes": shape.m,
+        "mode": int(shape.per_query), "metric": 0,
+        "flags": int(shape.masked) | int(shape.biased) << 1, "code_bytes": shape.m,
     }  # fmt: skip
-    start.wanted = [_nearest(shape, lists[q], codes, entries) for q in range(shape.queries)]
+    start.wanted = [
+        _nearest(shape, lists[q], q, codes, entries, extra) for q in range(shape.queries)
+    ]
     return start
 
 
 def _first_beats(shape: Shape) -> list[int]:
-    beats = [-(-n // shape.lanes) for n in shape.sizes]
+    beats = [-(-n // (shape.lanes * shape.align)) * shape.align for n in shape.sizes]
     return [0, *np.cumsum(beats).tolist()]
 
 
 def _image(shape: Shape, codes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Each channel's codes; slots past a list's end hold poison, which must not be scanned."""
-    first, slots = _first_beats(shape), BEAT // shape.m
-    image = np.full((first[-1] + 1, shape.channels, slots, shape.m), POISON, np.uint8)
+    """Each channel's codes, uint8 [rows, bytes of a slot]; slots past a list's end hold poison."""
+    first, slots, width = _first_beats(shape), BEAT // shape.m, codes.shape[1]
+    image = np.full((first[-1] + shape.align, shape.channels, slots, width), POISON, np.uint8)
     row = 0
     for number, n in enumerate(shape.sizes):
-        part = image[first[number] : first[number + 1]].reshape(-1, shape.m)
+        part = image[first[number] : first[number + 1]].reshape(-1, width)
         part[:n] = codes[row : row + n]
         row += n
     return [image[:, c].ravel() for c in range(shape.channels)]
@@ -162,9 +179,57 @@ def _describe(shape: Shape, rng: np.random.Generator, start: Start) -> Words:
     return lists
 
 
+@dataclass(frozen=True)
+class _Extra:
+    """Masks, and biases of codes.
+
+    Attributes:
+        masks: uint8, a bit per code; biases: uint16 [rows]; words: uint16 [queries, 256, 2].
+    """
+
+    masks: NDArray[np.uint8]
+    biases: NDArray[np.uint16]
+    words: NDArray[np.uint16]
+
+    @staticmethod
+    def of(shape: Shape, rng: np.random.Generator, lists: Words) -> _Extra:
+        """Random ones; mask words are written into the descriptors, one in four has none."""
+        at = 0
+        for query in lists:
+            for word in query:
+                if shape.masked and rng.random() < 0.75:
+                    word[ListWord.MASK_WORD] = at
+                    at += -(-int(word[ListWord.CODES]) // 64) + int(rng.integers(0, 2))
+        masks = rng.integers(0, 256, 8 * at + BEAT, dtype=np.uint8)
+        masks &= rng.integers(0, 256, len(masks), dtype=np.uint8) | 0x18
+        biases = rng.integers(0, 1 << 16, sum(shape.sizes)).astype(np.uint16)
+        words = rng.integers(0, 1 << 16, (shape.queries, 256, 2)).astype(np.uint16)
+        return _Extra(masks, biases, words)
+
+    def places(self, shape: Shape) -> dict[str, NDArray[np.uint8]]:
+        found = {"masks": self.masks} if shape.masked else {}
+        if shape.biased:
+            found["bias_table"] = self.words.view(np.uint8).ravel()
+            image = _image(shape, self.biases.view(np.uint8).reshape(-1, 2))
+            found |= {f"biases {c}": part for c, part in enumerate(image)}
+        return found
+
+    def sums(self, query: int, tag: int, n: int) -> NDArray[np.int64]:
+        own, words = self.biases[tag : tag + n], self.words[query].astype(np.int64)
+        found: NDArray[np.int64] = words[own & 255, 0] + words[own >> 8, 1]
+        return found
+
+    def valid(self, word: int, n: int) -> NDArray[np.bool_]:
+        if word == NO_MASK:
+            return np.ones(n, np.bool_)
+        bits = np.unpackbits(self.masks[8 * word :], bitorder="little")
+        return bits[:n].astype(np.bool_)
+
+
 def _nearest(
-    shape: Shape, lists: Words, codes: NDArray[np.uint8], entries: NDArray[np.int64]
-) -> list[tuple[int, int]]:
+    shape: Shape, lists: Words, query: int, codes: NDArray[np.uint8], entries: NDArray[np.int64],
+    extra: _Extra,
+) -> list[tuple[int, int]]:  # fmt: skip
     """The k smallest (sum, tag) of a query."""
     found: list[tuple[int, int]] = []
     columns = np.arange(shape.m)
@@ -172,6 +237,8 @@ def _nearest(
         n, tag = word[ListWord.CODES], word[ListWord.FIRST_TAG]
         table = entries[word[ListWord.TABLE]]
         sums = table[codes[tag : tag + n], columns[None, :]].sum(axis=1) + word[ListWord.BIAS]
+        sums += extra.sums(query, tag, n) if shape.biased else 0
         sums = np.minimum(sums, (1 << shape.sw) - 1)
-        found += zip(sums.tolist(), range(tag, tag + n), strict=True)
+        valid = extra.valid(word[ListWord.MASK_WORD], n)
+        found += zip(sums[valid].tolist(), np.arange(tag, tag + n)[valid].tolist(), strict=True)
     return sorted(found)[: shape.k]

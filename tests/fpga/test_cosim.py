@@ -20,7 +20,6 @@ from retrieval_node.backends.base import Backend
 from retrieval_node.backends.fpga.backend import FpgaBackend
 from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
-from retrieval_node.backends.fpga.registers import Flags
 from retrieval_node.backends.fpga.verilator_build import MemoryTiming, RtlBuild
 from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
 from retrieval_node.local import LocalSearcher
@@ -57,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[F32, F32]:
 
 def emulated(build: RtlBuild) -> Backend:
     card = CardBuild(
-        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, Flags(0)
+        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, build.features
     )
     return FpgaBackend(EmulatedDevice(EmulatorConfig(build=card)))
 

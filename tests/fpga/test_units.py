@@ -17,11 +17,21 @@ UNITS = [
     ("ragrig_table_loader", {"M": 8, "LW": 8}),
     ("ragrig_walker", {"P": 4, "SW": 20}),
     ("ragrig_sequencer", {}),
-    ("ragrig_control", {"CHANNELS": 3}),
-    ("ragrig_lanes", {"P": 4, "M": 8, "LW": 8, "SW": 12, "TW": 20}),
+    ("ragrig_control", {"CHANNELS": 3, "BIASES": 1}),
+    *(
+        ("ragrig_lanes", {"P": 4, "M": m, "LW": 8, "SW": 12, "TW": 20, "BIASES": biases})
+        for m, biases in ((8, 0), (8, 1), (4, 1))
+    ),
     ("ragrig_ids", {"DEPTH": 16}),
     ("ragrig_writer", {"KMAX": 20, "SW": 24}),
     ("ragrig_scan_control", {"P": 4, "FLUSH": 6}),
+    ("ragrig_masks", {"P": 16}),
+    ("ragrig_masks", {"P": 64}),
+    ("ragrig_masks", {"P": 256}),
+    ("ragrig_bias_split", {"CHANNELS": 2, "M": 16}),
+    ("ragrig_bias_split", {"CHANNELS": 1, "M": 64}),
+    ("ragrig_lane_bias", {"SW": 20}),
+    ("ragrig_channel", {"M": 16, "DEPTH": 16, "BURST": 8}),
 ]
 
 

@@ -65,7 +65,8 @@ async def arguments_and_channels_keep_what_was_written(dut: Any) -> None:
     rng = seeded()
     await begin(dut)
     held: dict[int, int] = {}
-    offsets = [0x10 + 4 * i for i in range(20)] + [0x100 + 4 * i for i in range(2 * CHANNELS)]
+    offsets = [0x10 + 4 * i for i in range(20)]
+    offsets += [base + 4 * i for base in (0x100, 0x200) for i in range(2 * CHANNELS)]
     for _ in range(3):
         for offset in rng.sample(offsets, len(offsets)):
             value, strobe = rng.getrandbits(32), rng.choice((15, 15, rng.randrange(16)))
@@ -74,11 +75,12 @@ async def arguments_and_channels_keep_what_was_written(dut: Any) -> None:
             held[offset] = held.get(offset, 0) & ~mask | value & mask
     for offset, value in held.items():
         assert await read(dut, rng, offset) == value, hex(offset)
-    args, codes = int(dut.args.value), int(dut.codes.value)
+    ranges = {0x200: dut.biases, 0x100: dut.codes, 0x10: dut.args}
     for offset, value in held.items():
-        word = args >> (offset - 0x10) * 8 if offset < 0x100 else codes >> (offset - 0x100) * 8
-        assert word & 0xFFFFFFFF == value
-    assert await read(dut, rng, 0x100 + 8 * CHANNELS) == 0, "a channel that is not there"
+        base = next(first for first in ranges if offset >= first)
+        assert int(ranges[base].value) >> (offset - base) * 8 & 0xFFFFFFFF == value
+    for base in (0x100, 0x200):
+        assert await read(dut, rng, base + 8 * CHANNELS) == 0, "a channel that is not there"
     assert await read(dut, rng, 0xFFC) == 0
 
 

@@ -5,7 +5,8 @@ module ragrig_core_tb #(
     parameter int SW = 24,
     parameter int KMAX = 16,
     parameter int CODE_DEPTH = 32,
-    parameter int CODE_BURST = 8
+    parameter int CODE_BURST = 8,
+    parameter int FEATURES = 3
 ) (
     input  logic         ap_clk,
     input  logic         ap_rst_n,
@@ -86,7 +87,7 @@ module ragrig_core_tb #(
   /* verilator lint_off UNUSEDSIGNAL */
   logic idle;  // for co-simulation alone
   /* verilator lint_on UNUSEDSIGNAL */
-  ragrig_core #(.CHANNELS(2), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST)) i_core (
+  ragrig_core #(.CHANNELS(2), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES)) i_core (
       .idle_o(idle),
       .ap_clk,
       .ap_rst_n,
@@ -137,23 +138,23 @@ module ragrig_core_tb #(
       .m_axi_host_bresp,
       .m_axi_host_bvalid,
       .m_axi_host_bready,
+      .m_axi_codes_arid({m_axi_codes_01_arid, m_axi_codes_00_arid}),
       .m_axi_codes_araddr({m_axi_codes_01_araddr, m_axi_codes_00_araddr}),
       .m_axi_codes_arlen({m_axi_codes_01_arlen, m_axi_codes_00_arlen}),
       .m_axi_codes_arvalid({m_axi_codes_01_arvalid, m_axi_codes_00_arvalid}),
       .m_axi_codes_arready({m_axi_codes_01_arready, m_axi_codes_00_arready}),
+      .m_axi_codes_rid({m_axi_codes_01_rid, m_axi_codes_00_rid}),
       .m_axi_codes_rdata({m_axi_codes_01_rdata, m_axi_codes_00_rdata}),
       .m_axi_codes_rresp({m_axi_codes_01_rresp, m_axi_codes_00_rresp}),
       .m_axi_codes_rvalid({m_axi_codes_01_rvalid, m_axi_codes_00_rvalid}),
       .m_axi_codes_rready({m_axi_codes_01_rready, m_axi_codes_00_rready})
   );
-  assign m_axi_codes_00_arid = 1'b0;
   assign m_axi_codes_00_arsize = 3'd6;
   assign m_axi_codes_00_arburst = 2'd1;
-  assign m_axi_codes_01_arid = 1'b0;
   assign m_axi_codes_01_arsize = 3'd6;
   assign m_axi_codes_01_arburst = 2'd1;
   /* verilator lint_off UNUSEDSIGNAL */
   logic unused;
-  assign unused = ^{m_axi_codes_00_rid, m_axi_codes_00_rlast, m_axi_codes_01_rid, m_axi_codes_01_rlast};
+  assign unused = ^{m_axi_codes_00_rlast, m_axi_codes_01_rlast};
   /* verilator lint_on UNUSEDSIGNAL */
 endmodule

@@ -94,6 +94,8 @@ class Bench:
             await self.write(name, value)
         for channel, address in enumerate(start.codes):
             await self.write("codes", address, channel)
+        for channel, address in enumerate(start.biases):
+            await self.write("biases", address, channel)
         await self.write("ctrl", int(Ctrl.START))
 
     async def end(self) -> None:
@@ -145,7 +147,7 @@ async def the_build_is_told(dut: Any) -> None:
     bench = await ready(dut)
     told = {
         "version": VERSION, "build_m": M, "build_channels": CHANNELS, "build_lw": LW,
-        "build_sw": SW, "build_kmax": KMAX, "build_features": 0,
+        "build_sw": SW, "build_kmax": KMAX, "build_features": PARAMETERS["FEATURES"],
     }  # fmt: skip
     for name, value in told.items():
         assert await bench.read(name) == value, name
@@ -165,6 +167,31 @@ async def random_starts(dut: Any) -> None:
     ]  # fmt: skip
     for start in starts(cocotb.RANDOM_SEED, shapes):
         await bench.run(start)
+
+
+@cocotb.test(skip=PARAMETERS["FEATURES"] == 0)
+async def masks_and_biases_of_codes(dut: Any) -> None:
+    bench = await ready(dut)
+    both = {"masked": True, "biased": True, "per_query": True}
+    shapes = [
+        shape(masked=True), shape(biased=True, per_query=True, k=KMAX, nprobe=9), shape(**both),
+        shape(**both, distinct=1, nprobe=7), shape(**both, queries=6, nprobe=2, k=9),
+        shape(per_query=True), shape(**both, queries=1, sizes=(3 * P,), nprobe=1),
+    ]  # fmt: skip
+    for number, start in enumerate(starts(23, shapes)):
+        bench.pause(0.3 * (number % 2))
+        await bench.run(start)
+    bench.pause(0)
+    for name in ("masks", "bias_table", "biases"):
+        bad, good = (next(starts(29, [shape(**both)])) for _ in range(2))
+        if name == "biases":
+            bad.biases[0] = MEMORY_BYTES
+        else:
+            bad.arguments[name] = MEMORY_BYTES
+        await bench.begin(bad)
+        await bench.end()
+        assert await bench.read("error") == Error.AXI_READ, name
+        await bench.run(good)
 
 
 @cocotb.test()
@@ -207,7 +234,8 @@ async def arguments_that_the_build_cannot_do(dut: Any) -> None:
     good = next(starts(13, [shape()]))
     for name, value in [
         ("num_queries", 0), ("nprobe", 0), ("k", 0), ("k", KMAX + 1), ("m", 0), ("m", M + 1),
-        ("code_bytes", 2 * M), ("mode", 2), ("flags", 1),
+        ("code_bytes", 2 * M), ("mode", 2), ("flags", 4),
+        ("flags", PARAMETERS["FEATURES"] ^ 3 or 2),
     ]:  # fmt: skip
         bad = next(starts(13, [shape()]))
         bad.arguments[name] = value

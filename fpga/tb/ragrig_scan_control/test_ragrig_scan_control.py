@@ -1,4 +1,4 @@
-"""The scan control: which lanes hold codes, tags, tables taken and released, counted stalls."""
+"""The scan control: which lanes hold codes, masks, tags, tables taken and released, stalls."""
 
 from __future__ import annotations
 
@@ -47,11 +47,15 @@ class Around:
         self.counts = dict.fromkeys(("take", "release", "end"), 0)
         self.stalls = dict.fromkeys(("memory", "table", "topk", "result"), 0)
         self.draining = 0
+        self.masks: list[int] = []
+        self.counts |= {"start": 0, "last": 0}
 
     async def cycle(self) -> None:
         dut, rng = self.dut, self.rng
         for name in INPUTS:
             getattr(dut, name).value = int(rng.random() >= self.pauses)
+        mask = rng.choice(((1 << P) - 1, rng.getrandbits(P)))
+        dut.mask.value = mask
         dut.cmd_valid.value = int(bool(self.line))
         dut.drain_last.value = int(self.draining == 1)
         if self.line:
@@ -60,6 +64,8 @@ class Around:
             dut.cmd_bank.value, dut.cmd_fresh.value = bank, fresh
             dut.cmd_release.value, dut.cmd_last.value = release, last
         await _settled()
+        if dut.issue.value:
+            self.masks.append(mask)
         self.look()
         await tick(dut)
 
@@ -70,6 +76,8 @@ class Around:
         if dut.issue.value:
             seen = (dut.lane_valid, dut.tag, dut.bias, dut.bank)
             self.beats.append(tuple(int(signal.value) for signal in seen))
+            self.counts["last"] += int(dut.last_beat.value)
+        self.counts["start"] += int(dut.list_start.value)
         self.counts["take"] += int(dut.table_take.value)
         self.counts["release"] += int(dut.table_release.value)
         self.counts["end"] += int(dut.query_end.value)
@@ -99,9 +107,14 @@ async def beats_are_what_the_commands_say(dut: Any) -> None:
             await around.cycle()
             if around.counts["end"] == 6:
                 break
-        assert around.beats == lanes(line)
+        wanted = lanes(line)
+        assert around.beats == [
+            (valid & mask, *rest) for (valid, *rest), mask in zip(wanted, around.masks, strict=True)
+        ]
+        assert any(mask & (1 << P) - 1 != (1 << P) - 1 for mask in around.masks)
         full = sum(1 for command in line if command[0])
         assert around.counts["take"] == full
+        assert around.counts["start"] == around.counts["last"] == full
         assert full - around.counts["release"] in (0, 1)  # the last one is registered
         if pauses:
             assert all(around.stalls.values()), around.stalls

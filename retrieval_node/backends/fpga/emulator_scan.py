@@ -103,7 +103,8 @@ class UnitScan:
         if not (n and nprobe and 1 <= k <= build.k_max and 1 <= m <= width and fits):
             raise _Refused(Error.BAD_ARGUMENT)
         flags = Flags(given.get("flags"))
-        if int(flags) & ~int(build.features):
+        per_query = given.get("mode") == Mode.TABLE_PER_QUERY
+        if int(flags) & ~int(build.features) or (Flags.BIASES in flags and not per_query):
             raise _Refused(Error.BAD_ARGUMENT)
         if self._config.watchful:
             self._watch(given, flags)
@@ -115,7 +116,8 @@ class UnitScan:
         image.need(scanned_lists[:, ListWord.FIRST_BEAT], scanned_lists[:, ListWord.CODES])
         words = None
         if Flags.BIASES in flags:
-            words = self._read(given.get("bias_table"), np.uint16, (n * 2 * CODES,))
+            pairs = self._read(given.get("bias_table"), np.uint16, (n, CODES, 2))
+            words = np.ascontiguousarray(pairs.transpose(0, 2, 1)).reshape(-1)
         masks = self._rest(given.get("masks")) if Flags.MASKS in flags else None
         ids = self._rest(given.get("ids"))
         try:
@@ -182,7 +184,8 @@ class UnitScan:
         per_list = given.get("mode") == Mode.TABLE_PER_LIST
         mode = TableMode.PER_LIST if per_list else TableMode.PER_QUERY
         build = self._config.modelled(given.get("code_bytes"))
-        cycles = batch_cycles(build, codes, given.get("k"), mode)
+        biased = Flags.BIASES in Flags(given.get("flags"))
+        cycles = batch_cycles(build, codes, given.get("k"), mode, biased)
         heads = results.reshape(len(codes), -1)[:, :RESULT_BYTES].view(np.uint32)
         heads[:, ResultWord.CYCLES_LOW] = cycles & 0xFFFFFFFF
         heads[:, ResultWord.CYCLES_HIGH] = cycles >> 32

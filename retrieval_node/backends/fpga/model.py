@@ -11,6 +11,10 @@ of one query takes
   list, which no table waits for: ``b_l``;
 * mode B (a table per query): ``T + sum_l b_l + S + Q``;
 
+With biases of codes (l2 in mode B) T is 256 cycles longer, and a channel's port carries a
+beat of biases for M / 2 beats of codes too. These cost only what is left of them after the
+port's idle cycles: gaps, a query's end, and up to 256 beats that it has read ahead.
+
 S is what a start costs by itself, and ``Q = K + 0.75 K ln P + 9 K / 8``: handing
 out the results, stalls of their queue, writing them. In a further query of the
 start, S is shorter, results are written and the first table is loaded beside the
@@ -41,6 +45,8 @@ PROVENANCE: Final = "modelled"
 BEAT_BYTES: Final = 64
 TABLE_CYCLES: Final = 256
 ID_BYTES: Final = 4
+#: Beats of codes that a channel buffers.
+READ_AHEAD_BEATS: Final = 256
 _WIDTHS = (8, 16, 32, 64)
 _ENTRY_BYTES: Final = 2
 #: Stalls per result and ln P, fitted to the RTL.
@@ -107,6 +113,16 @@ class Build:
         """T, to load a table: a row, or a beat of a longer row, per cycle."""
         return TABLE_CYCLES * max(1, self.m * _ENTRY_BYTES // BEAT_BYTES)
 
+    def load_cycles(self, biased: bool) -> int:
+        """T, with the words of biases of codes where there are some."""
+        return self.table_cycles + (TABLE_CYCLES if biased else 0)
+
+    def bias_cycles(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Cycles of a channel's port for the biases of lists of so many codes: int64, as codes."""
+        beats = -(-codes.astype(np.int64) // self.lanes)
+        needed = np.ceil(-(-beats // (self.m // 2)) / self.beats_per_cycle)
+        return np.asarray(needed, dtype=np.int64)
+
     def queue_cycles(self, k: int) -> int:
         """Stalls of the top-K queue: keys come faster than one per cycle at first."""
         return round(_QUEUE_SHARE * k * math.log(self.lanes))
@@ -169,13 +185,19 @@ def build_for(board: Board, m: int, pipeline: Pipeline | None = None) -> Build:
 
 
 def query_cycles(
-    build: Build, list_codes: Sequence[int], k: int, mode: TableMode, first: bool = True
+    build: Build,
+    list_codes: Sequence[int],
+    k: int,
+    mode: TableMode,
+    first: bool = True,
+    biased: bool = False,
 ) -> Cycles:
     """Cycles of one query.
 
     Args:
         list_codes: codes of each probed list; empty lists cost their gap.
         first: the first query of a start, whose table nothing hides.
+        biased: codes have biases, in mode B; of a further query nothing is read ahead.
 
     Raises:
         InvalidInput: k is less than 1, or a list's length is negative.
@@ -184,11 +206,14 @@ def query_cycles(
         raise InvalidInput(f"{k} is less than 1", field="k")
     if any(codes < 0 for codes in list_codes):
         raise InvalidInput(f"{min(list_codes)} is negative", field="list_codes")
-    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.table_cycles
+    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.load_cycles(biased)
     beats = [math.ceil(-(-codes // build.lanes) / build.beats_per_cycle) for codes in list_codes]
     floor = table - gap if mode is TableMode.PER_LIST else 0
     scan = sum(max(cycles, floor) for cycles in beats[:-1]) + sum(beats[-1:])
     gaps = gap * len(beats)
+    if biased:
+        own = int(build.bias_cycles(np.array(list_codes, dtype=np.int64)).sum())
+        scan += max(0, own - gaps - (READ_AHEAD_BEATS if first else 0))
     written = -(-k * 9 // 8)
     if first:
         settle = pipeline.settle_cycles + build.queue_cycles(k)
@@ -202,15 +227,16 @@ def query_cycles(
 
 
 def batch_cycles(
-    build: Build, codes: NDArray[np.integer[Any]], k: int, mode: TableMode
+    build: Build, codes: NDArray[np.integer[Any]], k: int, mode: TableMode, biased: bool = False
 ) -> NDArray[np.int64]:
     """``query_cycles(...).total`` of every query of a batch: int64 [n].
 
     Args:
         codes: codes of each probed list, [n, nprobe]; a list without codes is
             passed over and costs nothing, as the card does with padding.
+        biased: codes have biases, in mode B.
     """
-    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.table_cycles
+    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.load_cycles(biased)
     probed = codes > 0
     beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle) + gap
     beats = np.where(probed, beats.astype(np.int64), 0)
@@ -224,12 +250,26 @@ def batch_cycles(
         scan = own = beats.sum(axis=1)
     written = -(-k * 9 // 8)
     end = pipeline.between_cycles + build.queue_cycles(k) + k
+    if biased:
+        own_biases = np.where(probed, build.bias_cycles(codes), 0).sum(axis=1)
+        scan = scan + _left_of_biases(own_biases, gap * probed.sum(axis=1), end)
     total = scan + end + np.where(some, np.maximum(0, table - own - end), 0)
     total = np.maximum(total, written + _WRITE_CYCLES + k)
     start = pipeline.settle_cycles - pipeline.between_cycles
     total[:1] = (scan + end)[:1] + table + start + written
     found: NDArray[np.int64] = total.astype(np.int64)
     return found
+
+
+def _left_of_biases(
+    biases: NDArray[np.int64], gaps: NDArray[np.int64], end: int
+) -> NDArray[np.int64]:
+    """Cycles that each query of a start waits for biases of codes."""
+    ahead, waits = READ_AHEAD_BEATS, np.zeros_like(biases)
+    for query, (own, idle) in enumerate(zip(biases.tolist(), gaps.tolist(), strict=True)):
+        waits[query] = max(0, own - idle - ahead)
+        ahead = min(READ_AHEAD_BEATS, ahead + int(waits[query]) + idle + end - own)
+    return waits
 
 
 def estimate(

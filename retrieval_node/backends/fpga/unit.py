@@ -25,8 +25,13 @@ from retrieval_node.backends.fpga.records import (
 )
 from retrieval_node.backends.fpga.registers import Flags, ListWord, Metric, Mode
 from retrieval_node.backends.fpga.tables import Piece, Quantized, TableMaker
-from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment, addresses
-from retrieval_node.fixedpoint import TableMode
+from retrieval_node.backends.fpga.upload import (
+    MASK_PADDING,
+    PlacedMasks,
+    PlacedSegment,
+    addresses,
+)
+from retrieval_node.fixedpoint import CODES, TableMode
 from retrieval_node.segment import SegmentRows
 from retrieval_node.shard_files import IvfIndex
 
@@ -97,8 +102,10 @@ class ScanUnit:
         slot.tables.send(max(1, size))
         words = 0
         if quantized.code_words is not None:
-            slot.words.view(np.uint16, quantized.code_words.shape)[:] = quantized.code_words
-            slot.words.send(quantized.code_words.nbytes)
+            given = quantized.code_words.reshape(len(quantized.code_words), 2, CODES)
+            pairs = slot.words.view(np.uint16, (len(given), CODES, 2))
+            pairs[:] = given.transpose(0, 2, 1)  # both bytes' words side by side
+            slot.words.send(pairs.nbytes)
             words = slot.words.address
         return Prepared(piece, quantized, slot.tables.address, words)
 
@@ -134,8 +141,10 @@ class ScanUnit:
         return Run(prepared, target, k, codes, slot.results, arguments)
 
     def _send_masks(self, slot: _Slot, masks: U8) -> int:
-        slot.masks.view(np.uint8, masks.shape)[:] = masks
-        slot.masks.send(masks.nbytes)
+        padded = slot.masks.view(np.uint8, (masks.nbytes + MASK_PADDING,))
+        padded[: masks.nbytes] = masks
+        padded[masks.nbytes :] = 0
+        slot.masks.send(padded.nbytes)
         return slot.masks.address
 
     def start(self, run: Run) -> None:

@@ -16,6 +16,9 @@ from retrieval_node.fixedpoint_rows import CodeBiases
 from retrieval_node.native.loader import require_native
 from retrieval_node.segment import SegmentRows
 
+#: Bytes behind masks that a card with many lanes reads and does not look at.
+MASK_PADDING = 64
+
 
 @dataclass(eq=False)
 class PlacedSegment:
@@ -130,9 +133,11 @@ def upload_masks(driver: CardDriver, placed: PlacedMasks) -> None:
     """Copies masks to the card, where there are any."""
     placed.buffer = None
     if placed.masks is not None:
-        placed.buffer = driver.allocate(placed.masks.nbytes)
-        placed.buffer.host[: placed.masks.nbytes] = placed.masks
-        driver.send(placed.buffer, placed.masks.nbytes)
+        size = placed.masks.nbytes
+        placed.buffer = driver.allocate(size + MASK_PADDING)
+        placed.buffer.host[:size] = placed.masks
+        placed.buffer.host[size : size + MASK_PADDING] = 0
+        driver.send(placed.buffer, size + MASK_PADDING)
 
 
 def damaged(placed: PlacedSegment) -> int | None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from ragschema.errors import InvalidInput, Unavailable
 from ragschema.types import U8
+from retrieval_node.backends.fpga.registers import Flags
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 _RTL: Final = _ROOT / "fpga" / "rtl"
@@ -36,6 +37,7 @@ class RtlBuild:
         channels, m: memory channels and table columns, powers of two with at least
             two lanes, 64 * channels / m.
         table_bits, sum_bits, k_max: LW, SW and KMAX.
+        features: lane masks, biases of codes.
     """
 
     channels: int = 4
@@ -43,6 +45,7 @@ class RtlBuild:
     table_bits: int = 16
     sum_bits: int = 24
     k_max: int = 128
+    features: Flags = Flags.MASKS | Flags.BIASES
 
     def __post_init__(self) -> None:
         for name in ("channels", "m"):
@@ -60,8 +63,8 @@ class RtlBuild:
     @property
     def _parameters(self) -> list[str]:
         names = {"channels": "CHANNELS", "m": "M", "table_bits": "LW", "sum_bits": "SW",
-                 "k_max": "KMAX"}  # fmt: skip
-        return [f"-G{names[name]}={value}" for name, value in asdict(self).items()]
+                 "k_max": "KMAX", "features": "FEATURES"}  # fmt: skip
+        return [f"-G{names[name]}={int(value)}" for name, value in asdict(self).items()]
 
 
 @dataclass(frozen=True)

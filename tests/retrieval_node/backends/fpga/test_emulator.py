@@ -17,7 +17,7 @@ from retrieval_node.backends.fpga.device import read_build, read_value, write_ar
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
 from retrieval_node.backends.fpga.faults import Fault
 from retrieval_node.backends.fpga.records import NO_MASK, Answer, read_answer, result_bytes
-from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Error, Flags
+from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Error, Flags, Mode
 
 CTRL = REGISTERS["ctrl"].offset
 SUM_MAX = (1 << 24) - 1
@@ -197,7 +197,7 @@ def test_results_that_lead_nowhere_are_a_write_error(device: EmulatedDevice) -> 
 @pytest.mark.parametrize(
     "change",
     [{"k": 0}, {"k": 1 << 20}, {"nprobe": 0}, {"num_queries": 0}, {"m": 9}, {"code_bytes": 12},
-     {"flags": 1 << 5}],
+     {"flags": 1 << 5}, {"flags": int(Flags.BIASES), "mode": int(Mode.TABLE_PER_LIST)}],
 )  # fmt: skip
 def test_an_argument_that_no_card_can_do(device: EmulatedDevice, change: dict[str, int]) -> None:
     given = arguments(device)

@@ -46,6 +46,22 @@ def test_a_query_by_hand() -> None:
     assert last.scan == 514  # nothing waits behind the last one
 
 
+def test_biases_of_codes_share_the_channels_port() -> None:
+    """4 096 beats of codes and a beat of 32 biases for each 8 of them, 2 beats and 1."""
+    found = query_cycles(BUILD, [17, 65_536], 10, TableMode.PER_QUERY, biased=True)
+    waits = 512 + 1 - 2 * 4 - 256  # two gaps, and what was read ahead
+    assert (found.table, found.scan) == (512, 4096 + 2 + waits)
+    codes = np.array([[17, 65_536], [65_536, 17], [160, 0]])
+    batch = batch_cycles(BUILD, codes, 10, TableMode.PER_QUERY, biased=True)
+    assert batch[0] == found.total
+    end = 20 + 21 + 10
+    assert batch[1] == 4096 + 2 + 2 * 4 + end + 512 + 1 - 2 * 4 - end
+    second = query_cycles(BUILD, [65_536, 17], 10, TableMode.PER_QUERY, first=False, biased=True)
+    assert second.total == batch[1] + end  # nothing read ahead
+    without = batch_cycles(BUILD, codes, 10, TableMode.PER_QUERY)
+    assert batch[2] == without[2] + 256  # the longer table, of a query that hides little of it
+
+
 def test_a_row_of_two_beats_doubles_a_tables_time() -> None:
     assert replace(BUILD, m=32).table_cycles == 256
     assert replace(BUILD, m=64).table_cycles == 512

@@ -60,7 +60,7 @@ def device() -> VerilatorDevice:
 def test_its_registers_tell_the_build(device: VerilatorDevice) -> None:
     build = read_build(device)
     assert (build.m, build.channels, build.k_max) == (8, 4, 16)
-    assert (build.table_bits, build.sum_bits, int(build.features)) == (16, 24, 0)
+    assert (build.table_bits, build.sum_bits, int(build.features)) == (16, 24, 3)
     device.close()
 
 
