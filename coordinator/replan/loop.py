@@ -215,6 +215,8 @@ class Replanner:
         note = "" if self._settings.mode == "auto" else "--replan propose"
         plan = read_plan(Path(option.plan))
         changes = self._deployment.changes(plan)
+        if kind == "batches" and not changes:
+            note = "it differs only in what engines do on their own"
         if not note and kind == "batches":
             await self._deployment.use_batches(plan)
         elif not note:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from coordinator.rest.replan import ReplanReply, replan_json
 from ragschema.errors import DeadlineExceeded, IncompatibleRequest, RagrigError
 from ragschema.planner.plan_file import StoredPlan
 from tests.coordinator.replan.planned import OUTPUT, PROMPT, Files, files
+from tests.coordinator.waiting import until
 
 DWELL_S = 10.0
 
@@ -33,6 +34,7 @@ class Deployed:
 
     answers: int = 0
     refusal: RagrigError | None = None
+    changed: tuple[str, ...] = ("retrieve.max_batch 1 -> 16",)
     batches: list[StoredPlan] = field(default_factory=list)
     processes: list[Path] = field(default_factory=list)
 
@@ -45,7 +47,7 @@ class Deployed:
         return 8
 
     def changes(self, plan: StoredPlan) -> tuple[str, ...]:
-        return ("retrieve.max_batch 1 -> 16",)
+        return self.changed
 
     async def use_batches(self, plan: StoredPlan) -> None:
         self.batches.append(plan)
@@ -152,6 +154,16 @@ async def test_what_must_be_gained(
     assert len(play.rig.processes) == (kind == "processes")
 
 
+async def test_a_better_plan_that_changes_nothing_here_is_not_deployed(made: Files) -> None:
+    play = Play(made, proposal(made, 2.0, 1.0, None))
+    play.rig.changed = ()
+    await play.load(100, 60)
+    assert len(play.asked) == 1
+    assert (play.rig.batches, play.loop.view.applied) == ([], {})
+    assert play.loop.view.last is not None
+    assert not play.loop.view.last.applied
+
+
 async def test_refused_processes_leave_better_batches(made: Files) -> None:
     play = Play(made, proposal(made, 3.0, 2.0, 1.0))
     play.rig.refusal = IncompatibleRequest("no memory beside those that run")
@@ -245,11 +257,13 @@ async def test_what_is_told_has_its_published_shape(made: Files) -> None:
 
 async def test_it_looks_by_itself(made: Files) -> None:
     play = Play(made, proposal(made, 2.0, 1.0, None), window_s=0.3)
-    before = replace(play.loop.view)
+    assert play.loop.view.observed is None
     play.loop.start()
-    for _ in range(30):
+
+    def seen() -> bool:
         play.now_s += 1.0
         play.rig.answers += 100
-        await asyncio.sleep(0.02)
+        return play.loop.view.observed is not None
+
+    await until(seen)
     await play.loop.close()
-    assert play.loop.view != before
