@@ -15,7 +15,7 @@ import torch
 
 from llm_node.engine.kv import LayerShape
 from llm_node.engine.packed import PackedBatch
-from llm_node.native.loader import native_for
+from llm_node.native.loader import native
 from ragschema.errors import IncompatibleRequest, InternalError
 
 NAME = "ragrig_paged"
@@ -70,8 +70,10 @@ def backend_for(device: torch.device, dtype: torch.dtype) -> Backend:
     """The quickest attention there is for a device."""
     from llm_node.engine import attention_native, attention_torch
 
-    module = native_for(device, dtype)
-    return attention_torch.attend if module is None else attention_native.backend(module)
+    module = native()
+    if module is None or device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return attention_torch.attend
+    return attention_native.backend(module)
 
 
 def register() -> None:

@@ -1,4 +1,7 @@
-"""Paged attention by the compiled kernels: float32 on the CPU, K and V read in place."""
+"""Paged attention by the compiled kernels on the CPU, K and V read in place.
+
+In float32, or over K and V in bfloat16, which are widened in registers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 
 from llm_node.engine.attention import AttentionParams
+from llm_node.engine.linear import bits_of
 from llm_node.engine.packed import PackedBatch
 
 #: Key of the prepared batch in ``PackedBatch.plans``.
@@ -31,9 +35,9 @@ def backend(
         keys, values = batch.kv.keys[how.layer], batch.kv.values[how.layer]
         out = torch.empty(query.shape[0], query.shape[1], values.shape[2])
         plan.attend(
-            query.numpy(),
-            keys.numpy(),
-            values.numpy(),
+            query.float().numpy(),
+            bits_of(keys),
+            bits_of(values),
             out.numpy(),
             scale=how.scale,
             window=how.window,
@@ -41,7 +45,7 @@ def backend(
             threads=torch.get_num_threads(),
             isa=isa,
         )
-        return out
+        return out.to(keys.dtype)
 
     return attend
 

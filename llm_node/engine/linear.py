@@ -34,7 +34,7 @@ class NativeLinear(torch.nn.Module):
         halves = linear.weight.dtype is torch.bfloat16
         self._most_tokens = _FEW_TOKENS if halves and module.multiplies_halves() else None
         # The same memory, seen by numpy.
-        self._weight = _bits_of(linear.weight.detach())
+        self._weight = bits_of(linear.weight.detach())
         self._bias = None if linear.bias is None else linear.bias.detach().float().numpy()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,8 +51,8 @@ class NativeLinear(torch.nn.Module):
         return y.to(self.weight.dtype)
 
 
-def _bits_of(weight: torch.Tensor) -> Any:
-    """float32, or the bits of bfloat16 as uint16, which numpy has no other name for."""
+def bits_of(weight: torch.Tensor) -> Any:
+    """The same memory for numpy, which has no bfloat16: its bits as uint16 then."""
     bits: Any = weight if weight.dtype is torch.float32 else weight.view(torch.uint16)
     return bits.numpy()
 

@@ -38,8 +38,8 @@ class Batch:
     def attend(
         self,
         query: F32,
-        keys: F32,
-        values: F32,
+        keys: F32 | Bf16,
+        values: F32 | Bf16,
         out: F32,
         *,
         scale: float,
@@ -49,7 +49,8 @@ class Batch:
         isa: Isa | None = ...,
     ) -> None:
         """out [T, heads, value_dim] of query [T, heads, dim] over the whole cache of a
-        layer, keys [slots, kv_heads, dim] and values [slots, kv_heads, value_dim].
+        layer, keys [slots, kv_heads, dim] and values [slots, kv_heads, value_dim], of
+        one dtype. Sums are in float32.
 
         Only the last dimension of ``query`` must be contiguous. ``window``: tokens a
         token sees, itself included. ``isa``: force a code path, for tests.

@@ -11,10 +11,11 @@ constexpr float kUnseen = -std::numeric_limits<float>::infinity();
 inline int64_t piece_tokens(int64_t group) { return group >= kLanes ? 1 : kLanes / group; }
 
 // Rows of K or V of some tokens of a sequence; all heads of a token are one row.
-inline void find_rows(const float* pool, int64_t width, const int32_t* blocks,
-                      int64_t block_tokens, int64_t first, int64_t count, const float** rows) {
+template <typename T>
+inline void find_rows(const T* pool, int64_t width, const int32_t* blocks, int64_t block_tokens,
+                      int64_t first, int64_t count, const T** rows) {
   int64_t block = first / block_tokens, offset = first % block_tokens;
-  const float* at = pool + (blocks[block] * block_tokens + offset) * width;
+  const T* at = pool + (blocks[block] * block_tokens + offset) * width;
   for (int64_t i = 0; i < count; i++) {
     rows[i] = at;
     at += width;
@@ -24,8 +25,10 @@ inline void find_rows(const float* pool, int64_t width, const int32_t* blocks,
   }
 }
 
-inline void ask_for(const float* from, int64_t floats) {
-  for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(from + i);
+template <typename T>
+inline void ask_for(const T* from, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
 }
 
 // Running softmax of one query: `most` the largest score so far, `total` the sum of
@@ -67,8 +70,8 @@ inline float weigh(float* scores, int64_t count, float softcap, Running& running
 }
 
 // sums = factor * sums + weights * rows, for columns in registers.
-template <int Parts>
-RAGRIG_INLINE void add_rows(const float* weights, const float* const* rows, int64_t count,
+template <int Parts, typename T>
+RAGRIG_INLINE void add_rows(const float* weights, const T* const* rows, int64_t count,
                             int64_t first, float factor, float* sums) {
   Part held[Parts];
 #pragma GCC unroll 4
@@ -82,7 +85,8 @@ RAGRIG_INLINE void add_rows(const float* weights, const float* const* rows, int6
   for (int p = 0; p < Parts; p++) store(held[p], sums + p * kPartFloats);
 }
 
-inline void add_values(const float* weights, const float* const* rows, int64_t count,
+template <typename T>
+inline void add_values(const float* weights, const T* const* rows, int64_t count,
                        int64_t first, int64_t dim, float factor, float* sums) {
   int64_t d = 0;
   for (; d + 4 * kPartFloats <= dim; d += 4 * kPartFloats)
@@ -91,14 +95,16 @@ inline void add_values(const float* weights, const float* const* rows, int64_t c
     add_rows<1>(weights, rows, count, first + d, factor, sums + d);
   for (; d < dim; d++) {
     float sum = sums[d] * factor;
-    for (int64_t t = 0; t < count; t++) sum += weights[t] * rows[t][first + d];
+    for (int64_t t = 0; t < count; t++) sum += weights[t] * wide(rows[t][first + d]);
     sums[d] = sum;
   }
 }
 
 // A single token: K and V are read once, row by row, the next rows while these are
 // worked on.
-inline void attend_one(const Layer& layer, const Piece& piece, float* scratch) {
+template <typename T>
+inline void attend_one(const Layer& layer, const Piece& piece, const T* all_keys,
+                       const T* all_values, float* scratch) {
   const int64_t group = layer.heads / layer.kv_heads, queries = piece.heads * group;
   const int64_t key_width = layer.kv_heads * layer.key_dim;
   const int64_t value_width = layer.kv_heads * layer.value_dim;
@@ -114,13 +120,13 @@ inline void attend_one(const Layer& layer, const Piece& piece, float* scratch) {
     for (int64_t d = 0; d < layer.key_dim; d++)
       asked[q * layer.key_dim + d] =
           query[(piece.head * group + q) * layer.query_head + d] * layer.scale;
-  const float* key_rows[2][kShortUnit];
-  const float* value_rows[2][kShortUnit];
+  const T* key_rows[2][kShortUnit];
+  const T* value_rows[2][kShortUnit];
   const auto find = [&](int64_t first, int which) {
     const int64_t count = least(kShortUnit, end - first);
-    find_rows(layer.keys, key_width, piece.blocks, layer.block_tokens, first, count,
+    find_rows(all_keys, key_width, piece.blocks, layer.block_tokens, first, count,
               key_rows[which]);
-    find_rows(layer.values, value_width, piece.blocks, layer.block_tokens, first, count,
+    find_rows(all_values, value_width, piece.blocks, layer.block_tokens, first, count,
               value_rows[which]);
     return count;
   };
@@ -130,10 +136,10 @@ inline void attend_one(const Layer& layer, const Piece& piece, float* scratch) {
     const int64_t count = next;
     now = 1 - now;
     next = first + kShortUnit < end ? find(first + kShortUnit, 1 - now) : 0;
-    const float* const* keys = key_rows[now];
-    const float* const* values = value_rows[now];
-    const float* const* next_keys = key_rows[1 - now];
-    const float* const* next_values = value_rows[1 - now];
+    const T* const* keys = key_rows[now];
+    const T* const* values = value_rows[now];
+    const T* const* next_keys = key_rows[1 - now];
+    const T* const* next_values = value_rows[1 - now];
     for (int64_t h = 0; h < piece.heads; h++) {
       const int64_t key = (piece.head + h) * layer.key_dim;
       const int64_t value = (piece.head + h) * layer.value_dim;
@@ -246,24 +252,26 @@ inline void close_tile(const Tile& tile, const Layer& layer, const Piece& piece,
   }
 }
 
-inline void attend_tile(const Layer& layer, const Piece& piece, int64_t head,
-                        int64_t first_query, int64_t queries, float* scratch) {
+template <typename T>
+inline void attend_tile(const Layer& layer, const Piece& piece, const T* all_keys,
+                        const T* all_values, int64_t head, int64_t first_query, int64_t queries,
+                        float* scratch) {
   Tile tile;
   open_tile(tile, layer, piece, head, first_query, queries, scratch);
   const int64_t low = tile.places[0], high = tile.places[queries - 1];
   const int64_t begin = layer.window > 0 ? most_of(0, low - layer.window + 1) : 0;
-  const float* keys[kUnit];
-  const float* values[kUnit];
+  const T* keys[kUnit];
+  const T* values[kUnit];
   for (int64_t first = begin; first <= high; first += kUnit) {
     const int64_t count = least(kUnit, high + 1 - first);
-    find_rows(layer.keys + head * layer.key_dim, layer.kv_heads * layer.key_dim, piece.blocks,
+    find_rows(all_keys + head * layer.key_dim, layer.kv_heads * layer.key_dim, piece.blocks,
               layer.block_tokens, first, count, keys);
-    find_rows(layer.values + head * layer.value_dim, layer.kv_heads * layer.value_dim,
+    find_rows(all_values + head * layer.value_dim, layer.kv_heads * layer.value_dim,
               piece.blocks, layer.block_tokens, first, count, values);
-    tiles_of<false>(ByRow{keys}, count, layer.key_dim, tile.asked, tile.lanes, tile.scores);
+    tiles_of<false>(ByRow<T>{keys}, count, layer.key_dim, tile.asked, tile.lanes, tile.scores);
     const bool edge = first + count - 1 > low || (layer.window > 0 && first + layer.window <= high);
     weigh_tile(tile, layer, first, count, edge);
-    tiles_of<true>(ByColumn{values, 0}, layer.value_dim, count, tile.scores, tile.lanes,
+    tiles_of<true>(ByColumn<T>{values, 0}, layer.value_dim, count, tile.scores, tile.lanes,
                    tile.sums);
   }
   close_tile(tile, layer, piece, head, first_query, queries);
@@ -274,10 +282,20 @@ inline int64_t attend_floats(const Layer& layer, int64_t heads) {
   return most_of(one, (layer.key_dim + layer.value_dim + kUnit) * kLanes);
 }
 
-inline void attend(const Layer& layer, const Piece& piece, float* scratch) {
+template <typename T>
+inline void attend_over(const Layer& layer, const Piece& piece, const T* keys, const T* values,
+                        float* scratch) {
   const int64_t group = layer.heads / layer.kv_heads;
-  if (piece.tokens == 1 && group <= kFewQueries) return attend_one(layer, piece, scratch);
+  if (piece.tokens == 1 && group <= kFewQueries)
+    return attend_one(layer, piece, keys, values, scratch);
   for (int64_t head = piece.head; head < piece.head + piece.heads; head++)
     for (int64_t query = 0; query < piece.tokens * group; query += kLanes)
-      attend_tile(layer, piece, head, query, least(kLanes, piece.tokens * group - query), scratch);
+      attend_tile(layer, piece, keys, values, head, query,
+                  least(kLanes, piece.tokens * group - query), scratch);
+}
+
+inline void attend(const Layer& layer, const Piece& piece, float* scratch) {
+  if (layer.half_keys != nullptr)
+    attend_over(layer, piece, layer.half_keys, layer.half_values, scratch);
+  else attend_over(layer, piece, layer.keys, layer.values, scratch);
 }

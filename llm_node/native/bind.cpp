@@ -100,13 +100,20 @@ void attend(const Batch& batch, const py::object& query, const py::object& keys,
             const std::optional<int64_t>& window, const std::optional<float>& softcap, int threads,
             const std::optional<std::string>& isa) {
   const py::array q = checked<float>(query, "query", 3);
-  const py::array k = contiguous<float>(keys, "keys", 3);
-  const py::array v = contiguous<float>(values, "values", 3);
+  const bool halves = py::isinstance<py::array_t<Half>>(keys);
+  const py::array k =
+      halves ? contiguous<Half>(keys, "keys", 3) : contiguous<float>(keys, "keys", 3);
+  const py::array v =
+      halves ? contiguous<Half>(values, "values", 3) : contiguous<float>(values, "values", 3);
   py::array to = contiguous<float>(out, "out", 3);
   require(!window || *window > 0, "window: it must be positive");
   require(!softcap || *softcap > 0.0f, "softcap: it must be positive");
   const Layer layer{data_of<float>(q),     stride(q, 0, "query"), stride(q, 1, "query"),
-                    data_of<float>(k),     data_of<float>(v),     output(to, "out"),
+                    halves ? nullptr : data_of<float>(k),
+                    halves ? nullptr : data_of<float>(v),
+                    halves ? data_of<Half>(k) : nullptr,
+                    halves ? data_of<Half>(v) : nullptr,
+                    output(to, "out"),
                     q.shape(1),            k.shape(1),            k.shape(2),
                     v.shape(2),            batch.block_tokens(),  scale,
                     window.value_or(0),    softcap.value_or(0.0f)};

@@ -7,12 +7,16 @@
 
 namespace ragrig {
 
-// How one layer attends, and where it reads and writes. Strides are in floats.
+// A bfloat16: the upper half of a float.
+using Half = uint16_t;
+
+// How one layer attends, and where it reads and writes. Strides are in numbers.
 struct Layer {
   const float* query;  // [tokens][heads][key_dim]
   int64_t query_token, query_head;
   const float* keys;    // [slots][kv_heads][key_dim]
   const float* values;  // [slots][kv_heads][value_dim]
+  const Half *half_keys, *half_values;  // the same in bfloat16; then those are null
   float* out;           // [tokens][heads][value_dim]
   int64_t heads, kv_heads, key_dim, value_dim, block_tokens;
   float scale;
@@ -28,9 +32,6 @@ struct Piece {
   int64_t tokens;
   int64_t head, heads;  // KV heads
 };
-
-// A bfloat16: the upper half of a float.
-using Half = uint16_t;
 
 // y[t][o] = sum of x[t][i] * weight[o][i] (+ bias[o]). One of both weights is null.
 struct Linear {

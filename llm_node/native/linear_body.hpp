@@ -68,8 +68,8 @@ inline void linear_panel(const Linear& job, const W* weight, int64_t first, int6
     for (int64_t k = 0; k < job.in; k += kDepth) {
       const int64_t depth = least(kDepth, job.in - k);
       rows_of(weight + first * job.in + k, job.in, count, depth, rows, room);
-      if (k == 0) tiles_of<false>(ByRow{rows}, count, depth, x, lanes, sums);
-      else tiles_of<true>(ByRow{rows}, count, depth, x + k * lanes, lanes, sums);
+      if (k == 0) tiles_of<false>(ByRow<float>{rows}, count, depth, x, lanes, sums);
+      else tiles_of<true>(ByRow<float>{rows}, count, depth, x + k * lanes, lanes, sums);
     }
     float* const to = job.y + begin * job.out + first;
     turn_block(sums, lanes, count, tokens, to, job.out);

@@ -44,17 +44,19 @@ inline int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t round_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
 // Element (r, k) of rows that lie anywhere: row r's k-th number.
+template <typename T>
 struct ByRow {
-  const float* const* rows;
-  RAGRIG_INLINE float operator()(int64_t r, int64_t k) const { return rows[r][k]; }
+  const T* const* rows;
+  RAGRIG_INLINE float operator()(int64_t r, int64_t k) const { return wide(rows[r][k]); }
   RAGRIG_INLINE ByRow from(int64_t r) const { return {rows + r}; }
 };
 
 // The transposed: number first + r of row k.
+template <typename T>
 struct ByColumn {
-  const float* const* rows;
+  const T* const* rows;
   int64_t first;
-  RAGRIG_INLINE float operator()(int64_t r, int64_t k) const { return rows[k][first + r]; }
+  RAGRIG_INLINE float operator()(int64_t r, int64_t k) const { return wide(rows[k][first + r]); }
   RAGRIG_INLINE ByColumn from(int64_t r) const { return {rows, first + r}; }
 };
 
@@ -142,7 +144,8 @@ inline void turn_block(const float* from, int64_t from_stride, int64_t rows, int
 }
 
 // The inner product of two rows.
-RAGRIG_INLINE float dot(const float* a, const float* b, int64_t count) {
+template <typename T>
+RAGRIG_INLINE float dot(const float* a, const T* b, int64_t count) {
   Part sums[2] = {};
   int64_t i = 0;
   for (; i + 2 * kPartFloats <= count; i += 2 * kPartFloats) {
@@ -151,7 +154,7 @@ RAGRIG_INLINE float dot(const float* a, const float* b, int64_t count) {
   }
   for (; i + kPartFloats <= count; i += kPartFloats) sums[0] += load(a + i) * load(b + i);
   float total = add_lanes(sums[0] + sums[1]);
-  for (; i < count; i++) total += a[i] * b[i];
+  for (; i < count; i++) total += a[i] * wide(b[i]);
   return total;
 }
 

@@ -156,6 +156,30 @@ def test_attention(module: ModuleType, seed: int) -> None:
         assert np.abs(found - step.expected).max() <= 1e-5, (isa, step.lengths, step.how)
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_attention_over_bfloat16(module: ModuleType, seed: int) -> None:
+    """As over the same numbers in float32: they are widened, and nothing else is rounded."""
+    step = Step(seed)
+    halves = {
+        name: torch.from_numpy(array).bfloat16()
+        for name, array in (("keys", step.keys), ("values", step.values))
+    }
+    bits = {name: half.view(torch.uint16).numpy() for name, half in halves.items()}
+    wide = {name: half.float().numpy() for name, half in halves.items()}
+    for isa in module.machine_isas():
+        found = step.attend(module, isa=isa, threads=2, **bits)
+        expected = step.attend(module, isa=isa, threads=2, **wide)
+        assert np.abs(found - expected).max() <= 2e-6, (isa, step.lengths, step.how)
+
+
+def test_keys_and_values_are_of_one_dtype(module: ModuleType) -> None:
+    step = Step(1)
+    for name, array in (("keys", step.keys), ("values", step.values)):
+        bits = torch.from_numpy(array).bfloat16().view(torch.uint16).numpy()
+        with pytest.raises(ValueError, match=r"keys|values"):
+            step.attend(module, **{name: bits})
+
+
 def test_results_do_not_depend_on_threads(module: ModuleType) -> None:
     step = Step(4)
     assert np.array_equal(step.attend(module, threads=1), step.attend(module, threads=4))
