@@ -71,7 +71,6 @@ UNITS = (
     Unit("channel", "ragrig_channel", (("BIASES", 0),)),
     Unit("channel with biases", "ragrig_channel", (("BIASES", 1),)),
     Unit("bias split 4 channels", "ragrig_bias_split", (("CHANNELS", 4),)),
-    Unit("bias split 32 channels", "ragrig_bias_split", (("CHANNELS", 32),)),
     Unit("masks P=16", "ragrig_masks", (("P", 16),)),
     Unit("masks P=128", "ragrig_masks", (("P", 128),)),
     Unit("table reader", "ragrig_reader", (("DEPTH", 64), ("BURST", 16))),
@@ -155,7 +154,8 @@ def compose(units: Mapping[str, Used], channels: int) -> Used:
     lanes = 4 * channels
     total = units["lane M=16"].times(lanes) + topk_of(units, lanes)
     total += units["lane bias"].times(lanes) + units["channel with biases"].times(channels)
-    total += units[f"control {channels} channels"] + units[f"bias split {channels} channels"]
+    total += units[f"control {channels} channels"]
+    total += units["bias split 4 channels"].times(channels // 4)
     total += units[f"masks P={lanes}"]
     for name in (
         "table reader", "list reader", "list reader", "table loader", "walker", "scan control",
