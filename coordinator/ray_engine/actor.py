@@ -32,6 +32,7 @@ class Order:
 
     Attributes:
         folder: of run files and logs, below ``<data_dir>/run/ray``.
+        host: address to listen on; None: the machine's own in the cluster.
         programs: command line of each kind of node; None: this installation's.
     """
 
@@ -41,6 +42,7 @@ class Order:
     folder: str
     policy: SupervisionPolicy
     programs: dict[str, tuple[str, ...]] | None = None
+    host: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -77,18 +79,19 @@ class NodeActor:
 
     Args:
         order: an ``Order`` as JSON.
-        host: this machine's address, on which the node listens.
-        again: whether Ray started this actor anew after it was lost.
+        machine: this machine's address in the cluster; None: as Ray says.
+        again: whether Ray started this actor anew after it was lost; None: as Ray says.
     """
 
-    def __init__(self, order: str, host: str | None = None, again: bool | None = None) -> None:
+    def __init__(self, order: str, machine: str | None = None, again: bool | None = None) -> None:
         told = order_from_json(order)
-        if host is None or again is None:
-            host, again = _surroundings()
+        if machine is None or again is None:
+            machine, again = _surroundings()
+        host = told.host or machine
         policy = told.policy
         if again:
             policy = replace(policy, max_failed_starts=_FOR_EVER)
-        run = RunDir(_folder(told, host), Path(told.data_dir))
+        run = RunDir(_folder(told, machine), Path(told.data_dir))
         run.create()
         (spec,) = node_specs(_rig_of_one(told, host), run, _programs(told))
         self._node = ManagedNode(spec, run, policy, _quiet)
@@ -125,8 +128,8 @@ def _surroundings() -> tuple[str, bool]:
     return str(ray.util.get_node_ip_address()), bool(context.was_current_actor_reconstructed)
 
 
-def _folder(order: Order, host: str) -> Path:
-    return Path(order.data_dir) / "run" / "ray" / f"{order.folder}@{host}"
+def _folder(order: Order, machine: str) -> Path:
+    return Path(order.data_dir) / "run" / "ray" / f"{order.folder}@{machine}"
 
 
 def _rig_of_one(order: Order, host: str) -> RigConfig:

@@ -30,6 +30,7 @@ class RayOptions:
         start_s: how long all nodes may take until each one serves.
         follow_s: how long the coordinator may take to load what it serves on new nodes.
         stop_s: how long an actor may take to end its node.
+        host: address that nodes listen on; None: their machine's in the cluster.
         programs: of the nodes; None: those of each machine's installation.
     """
 
@@ -40,6 +41,7 @@ class RayOptions:
     follow_s: float = 600.0
     stop_s: float = 15.0
     policy: SupervisionPolicy = field(default_factory=SupervisionPolicy)
+    host: str | None = None
     programs: Programs | None = None
 
 
@@ -179,7 +181,7 @@ class RayDeployment:
         options = self._options
         folder = f"{self._number}-{need.name}"
         order = order_of(self.rig, need.name, folder, options.policy, options.programs)
-        return remote.remote(order.to_json())
+        return remote.remote(replace(order, host=options.host).to_json())
 
     async def _until_ready(self) -> None:
         while True:

@@ -7,6 +7,7 @@ import glob
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ragschema.errors import InvalidInput, Unavailable
@@ -16,6 +17,19 @@ NAMESPACE: Final = "ragrig"
 FPGA: Final = "fpga"
 _LOCAL: Final = "local"
 _CARDS: Final = "/dev/xclmgmt*"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster to talk to.
+
+    Attributes:
+        ray: the module, connected.
+        alone: the cluster is this machine, and was started for this connection.
+    """
+
+    ray: Any
+    alone: bool
 
 
 def load_ray() -> Any:
@@ -46,7 +60,9 @@ def cards_here() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, resources: Mapping[str, float] | None = None) -> Iterator[Any]:
+def connected(
+    address: str | None, resources: Mapping[str, float] | None = None
+) -> Iterator[Connection]:
     """Ray, connected to a cluster for the length of the block.
 
     Args:
@@ -65,12 +81,12 @@ def connected(address: str | None, resources: Mapping[str, float] | None = None)
         "configure_logging": False,
         "logging_level": logging.WARNING,
     }
+    alone = False
     try:
         if address not in (None, _LOCAL):
             ray.init(address=address, **common)
-        elif address is None and _found(ray, common):
-            pass
-        else:
+        elif address == _LOCAL or not _found(ray, common):
+            alone = True
             _start_here(ray, common, resources)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise Unavailable(
@@ -79,7 +95,7 @@ def connected(address: str | None, resources: Mapping[str, float] | None = None)
             hint="start one with `ray start --head`, or leave --ray-address out",
         ) from error
     try:
-        yield ray
+        yield Connection(ray, alone)
     finally:
         ray.shutdown()
 
@@ -99,8 +115,6 @@ def _start_here(ray: Any, common: dict[str, Any], resources: Mapping[str, float]
         include_dashboard=False,
         num_cpus=len(os.sched_getaffinity(0)),
         resources=dict(resources or {}),
-        # Nodes neither encrypt nor ask for keys: alone on a machine they stay on loopback.
-        _node_ip_address="127.0.0.1",
         # Ray's workers, and what they start, otherwise yield to everything else.
         _system_config={"worker_niceness": 0},
         **common,

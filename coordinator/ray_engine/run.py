@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from ragschema.errors import DeadlineExceeded, InvalidInput, NotFound, RagrigErr
 from ragschema.rig import RigConfig
 
 _LOOK_S: Final = 0.5
+_LOOPBACK: Final = "127.0.0.1"
 Stamp = tuple[int, int, int]
 
 
@@ -44,8 +45,12 @@ def run_on_ray(
         Unavailable: no cluster answers.
         RagrigError: what ``body`` raised.
     """
-    with connected(address, cards_here()) as ray:
-        return asyncio.run(_with_engine(ray, rig, on_change, body, options, supervision))
+    with connected(address, cards_here()) as found:
+        options = options or RayOptions()
+        if found.alone:
+            # Nodes neither encrypt nor ask for keys: nobody else need reach them.
+            options = replace(options, host=_LOOPBACK)
+        return asyncio.run(_with_engine(found.ray, rig, on_change, body, options, supervision))
 
 
 async def _with_engine(
@@ -53,7 +58,7 @@ async def _with_engine(
     rig: RigConfig,
     on_change: Callable[[NodeView], None],
     body: Callable[[RayEngine], Coroutine[Any, Any, None]],
-    options: RayOptions | None,
+    options: RayOptions,
     supervision: SupervisorOptions | None,
 ) -> bool:
     stop = asyncio.Event()

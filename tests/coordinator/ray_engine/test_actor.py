@@ -101,6 +101,15 @@ async def test_a_node_that_was_up_elsewhere_is_tried_for_ever(
     await actor.stop()
 
 
+async def test_a_node_listens_where_it_is_told_to(tmp_path: Path) -> None:
+    told = replace(order(tmp_path), host="127.0.0.2")
+    actor = NodeActor(told.to_json(), HOST, False)
+    pid = (await seen(actor, is_ready)).pid
+    command = psutil.Process(pid).cmdline()
+    assert command[command.index("--host") + 1] == "127.0.0.2"
+    await actor.stop()
+
+
 def test_run_files_may_lie_apart_from_the_data(tmp_path: Path) -> None:
     assert RunDir(tmp_path / "x" / "y", tmp_path).data_dir == tmp_path
     assert RunDir.of(tmp_path).data_dir == tmp_path

@@ -67,13 +67,13 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
 
-def test_without_a_cluster_one_is_started_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_one_is_started_here(monkeypatch: pytest.MonkeyPatch) -> None:
     module = NoCluster()
     monkeypatch.setattr("coordinator.ray_engine.library.load_ray", lambda: module)
-    with connected(None, {"fpga": 1.0}) as ray:
-        assert ray is module
+    with connected(None, {"fpga": 1.0}) as connection:
+        assert connection.ray is module
+        assert connection.alone, "so that nodes listen on loopback"
     found, own, closed = module.asked
-    assert (found["address"], closed) == ("auto", {})
-    assert (own["address"], own["_node_ip_address"]) == ("local", "127.0.0.1")
+    assert (found["address"], own["address"], closed) == ("auto", "local", {})
     assert own["include_dashboard"] is False
     assert own["resources"] == {"fpga": 1.0}
