@@ -57,11 +57,17 @@ class Answered:
 
 @dataclass(frozen=True)
 class Settled:
-    """Whether the coordinator uses the new nodes, and nothing is under way at the old ones."""
+    """What the coordinator uses.
+
+    Attributes:
+        ok: the new nodes, and nothing is under way at the old ones.
+        back: where it is not, the old ones, and nothing is under way at the new ones.
+    """
 
     __pydantic_config__ = _STRICT
     id: _Text
     ok: bool
+    back: bool = False
 
 
 _M = TypeVar("_M", Asked, Answered, Settled)

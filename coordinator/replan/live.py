@@ -88,6 +88,7 @@ class LiveRig:
 
     async def use_processes(self, plan: Path, deployed: Path) -> None:
         """New processes beside the old ones; then the batches; then the old ones go."""
+        before = {node.name for node in self._runtime.pool.llm_nodes}
         wanted = self._exchange.ask(plan, deployed)
         if await self._exchange.until(wanted, _ANY, _TAKE_S) is None:
             raise IncompatibleRequest(
@@ -107,6 +108,9 @@ class LiveRig:
             await self._old_ones_idle()
         self._exchange.settle(Settled(wanted, went_over))
         if not went_over:
+            await self._gone_over(before)
+            await self._old_ones_idle()
+            self._exchange.settle(Settled(wanted, ok=False, back=True))
             raise Unavailable(f"the new nodes could not be reached within {_REACH_S:g} s")
 
     async def _gone_over(self, names: set[str]) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -18,7 +18,7 @@ from typing import Final, Self
 import psutil
 
 from coordinator.deploy import coordinator_for, rig_for
-from coordinator.replan.exchange import Answered, Asked, Exchange
+from coordinator.replan.exchange import Answered, Asked, Exchange, Settled
 from coordinator.replan.settings import ReplanSettings, write_settings
 from coordinator.supervisor.supervisor import Supervisor
 from ragschema.errors import DeadlineExceeded, IncompatibleRequest, RagrigError, Unavailable
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _POLL_S: Final = 0.2
 #: The coordinator waits for answers under way at the old nodes, which end by then.
 _SETTLE_S: Final = 900.0
+_BACK_S: Final = 120.0
 #: Of what the processes that run take, so much must be free for those beside them.
 _SPARE: Final = 1.2
 
@@ -99,18 +100,36 @@ class Roller:
             self._take(asked, wanted)
             return
         _check_memory([view.pid for view in supervisor.views() if view.name in old])
+        # Cancelled, it leaves both generations to the supervisor, which then stops the rig.
         try:
             for node in wanted.llm_nodes:
                 await supervisor.admit(node)
-            supervisor.publish(wanted)
-            self._exchange.answer(Answered(asked.id, "up", nodes=new))
-            await self._settled(asked)
-        except BaseException:
-            supervisor.publish(before)
+            await self._go_over(asked, before, wanted)
+        except Exception:
             await supervisor.dismiss(new)
             raise
         await supervisor.dismiss(old)
         self._take(asked, wanted)
+
+    async def _go_over(self, asked: Asked, before: RigConfig, wanted: RigConfig) -> None:
+        """Returns once the coordinator uses the new nodes alone.
+
+        Raises:
+            Unavailable, DeadlineExceeded: it does not; then it uses the old ones alone.
+        """
+        self._supervisor.publish(wanted)
+        names = tuple(node.name for node in wanted.llm_nodes)
+        self._exchange.answer(Answered(asked.id, "up", nodes=names))
+        try:
+            settled = await self._told(asked, _SETTLE_S, lambda told: True)
+            if settled is None:
+                raise DeadlineExceeded("the coordinator did not tell whether it uses the new nodes")
+            if not settled.ok:
+                raise Unavailable("the coordinator did not go over to the new nodes")
+        except Exception:
+            self._supervisor.publish(before)
+            await self._told(asked, _BACK_S, lambda told: told.back)
+            raise
 
     def _take(self, asked: Asked, rig: RigConfig) -> None:
         """From now on a coordinator that starts anew serves this plan."""
@@ -142,23 +161,23 @@ class Roller:
         named = (replace(node, name=f"{node.name}-{self._generation}") for node in rig.llm_nodes)
         return replace(rig, llm_nodes=tuple(named))
 
-    async def _settled(self, asked: Asked) -> None:
-        """Returns once nothing is under way at the old nodes.
+    async def _told(
+        self, asked: Asked, timeout_s: float, enough: Callable[[Settled], bool]
+    ) -> Settled | None:
+        """What the coordinator said last; None: not enough in time.
 
-        A coordinator that was started anew meanwhile read the new nodes and knows no others.
+        One that was started anew meanwhile read the nodes that are published, and knows no others.
         """
         started = self._supervisor.coordinator_starts()
-        give_up_s = time.monotonic() + _SETTLE_S
+        give_up_s = time.monotonic() + timeout_s
         while time.monotonic() < give_up_s:
             if self._supervisor.coordinator_starts() != started:
-                return
+                return Settled(asked.id, ok=True, back=True)
             settled = await asyncio.to_thread(self._exchange.settled, asked.id)
-            if settled is not None and settled.ok:
-                return
-            if settled is not None:
-                raise Unavailable("the coordinator did not go over to the new nodes")
+            if settled is not None and enough(settled):
+                return settled
             await asyncio.sleep(_POLL_S)
-        raise DeadlineExceeded("the coordinator did not tell whether it uses the new nodes")
+        return None
 
 
 def _shape(node: LlmNodeConfig) -> LlmNodeConfig:

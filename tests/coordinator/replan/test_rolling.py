@@ -29,7 +29,7 @@ from ragschema.planner.plan_file import read_plan
 from ragschema.rig import CoordinatorConfig, LlmNodeConfig, RetrievalNodeConfig, RigConfig, load_rig
 from tests.coordinator.making import Content, unit_vectors, write_collection
 from tests.coordinator.replan.planned import Files, files
-from tests.coordinator.supervisor.helpers import ignore
+from tests.coordinator.supervisor.helpers import alive, ignore
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE_NODE = (sys.executable, "-m", "tests.coordinator.replan.fake_node")
@@ -167,6 +167,17 @@ async def test_what_cannot_be_deployed_leaves_the_rig_as_it_was(tmp_path: Path) 
         assert set(rig.answers) <= {"whole"}
 
 
+def uses(rig: Rig, names: set[str]) -> Callable[[], Any]:
+    """Whether the coordinator's LLM nodes are these alone."""
+
+    async def asked() -> bool:
+        status = (await rig.client.get("/v1/status")).json()
+        found = {node["name"] for node in status["nodes"] if node["kind"] == "llm"}
+        return found == names and not status["leaving"]
+
+    return asked
+
+
 @two_cores
 async def test_a_coordinator_that_cannot_go_over_leaves_the_rig_as_it_was(tmp_path: Path) -> None:
     """Batches that were taken over before stay, too."""
@@ -185,7 +196,11 @@ async def test_a_coordinator_that_cannot_go_over_leaves_the_rig_as_it_was(tmp_pa
             found = await exchange.until(asked, frozenset({"up"}), 60.0)
             assert found is not None
             assert set(rig.llm_nodes()) == {"llm-0", *found.nodes}
+            await rig.until(uses(rig, set(found.nodes)))
             exchange.settle(Settled(asked, ok=False))
+            await rig.until(uses(rig, {"llm-0"}))
+            assert set(rig.llm_nodes()) == {"llm-0", *found.nodes}, "they end what they have"
+            exchange.settle(Settled(asked, ok=False, back=True))
             refused = await exchange.until(asked, frozenset({"refused"}), 60.0)
             assert refused is not None
             assert "did not go over" in refused.why
@@ -194,3 +209,20 @@ async def test_a_coordinator_that_cannot_go_over_leaves_the_rig_as_it_was(tmp_pa
         assert [node.name for node in resolved.llm_nodes] == ["llm-0"]
         assert resolved.coordinator.stages.retrieve.max_batch == 8
         assert set(rig.answers) <= {"whole"}
+
+
+@two_cores
+async def test_a_rig_that_stops_amid_a_change_leaves_no_process(tmp_path: Path) -> None:
+    made = files(tmp_path, this_machine())
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(made.plan.read_text().replace("accelerators: 1", "accelerators: 2"))
+    async with running(made, made.settings(dwell_s=3600.0)) as rig:
+        exchange = Exchange(rig.supervisor.run.replan_dir)
+        found = await exchange.until(
+            exchange.ask(wider, made.plan), frozenset({"up", "refused"}), 60.0
+        )
+        assert found is not None
+        assert found.state == "up"
+        pids = [view.pid for view in rig.supervisor.views() if view.pid is not None]
+        assert len(pids) == 4, "a coordinator, a retrieval node, and both generations"
+    assert not [pid for pid in pids if alive(pid)]
