@@ -29,6 +29,10 @@ class DeviceWork(Collector):
         """``node`` is a name of the rig file."""
         self._told[node] = tuple(shares)
 
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        self._told.pop(node, None)
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         told = [(node, share) for node, shares in list(self._told.items()) for share in shares]
         for name, field, scale, what in _COUNTERS:

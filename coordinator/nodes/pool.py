@@ -121,6 +121,7 @@ class NodePool:
         """What its engine told last is no longer so, unless another one has its name."""
         if isinstance(gone, LlmNode) and gone.name not in {n.name for n in self._crew.llm}:
             self._metrics.engine_work.forget(gone.name)
+            self._metrics.device_work.forget(gone.name)
 
     async def _equip(self, crew: Crew) -> None:
         """Loads what is served."""

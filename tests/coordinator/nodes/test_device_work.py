@@ -49,3 +49,5 @@ async def test_checks_export_what_the_node_tells() -> None:
     values = {name: v for name, v in found.items() if "generate+rewrite" in name}
     assert sorted(values.values()) == pytest.approx([0.5, 9.0, 100.0])
     assert len(found) == 9
+    metrics.device_work.forget("llm-0")
+    assert not any("_device_" in name for name in samples(metrics))
