@@ -12,7 +12,7 @@ import httpx
 
 WORKERS = 2
 #: Nodes that start meanwhile need processors too.
-PAUSE_S = 0.05
+PAUSE_S = 0.1
 
 
 class Load:
