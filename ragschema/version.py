@@ -7,4 +7,4 @@ from typing import Final
 SOFTWARE_VERSION: Final = "0.1.0"
 
 #: Raised whenever a message of ``proto/`` changes its meaning.
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3

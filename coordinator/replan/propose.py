@@ -71,13 +71,18 @@ def check_deployed(
         IncompatibleRequest: the profile is another machine's, or rules the plan out.
     """
     pool = _pool(profile, allow_extrapolation)
-    problem = problem_of(schema, pool, _SPACE)
+    problem = problem_of(schema, pool, _space(plan))
     if play(problem, candidate_for(problem, plan, pool)) is None:
         raise IncompatibleRequest(
             "the plan is not possible with what the profile says",
             field="profile",
             hint="give the profile, and --allow-extrapolation, that the plan was made with",
         )
+
+
+def _space(plan: StoredPlan) -> SearchSpace:
+    """What is searched; into how many processes cores are divided stays as it is."""
+    return replace(_SPACE, engines=max(group.processes for group in plan.groups))
 
 
 def _pool(profile: str | None, allow_extrapolation: bool) -> Pool:
@@ -104,7 +109,7 @@ class _Search:
         # What the load allows is judged here: the search itself is to leave nothing out.
         self._schema = replace(schema, objectives=ObjectivesConfig())
         self._mix: Mix = mix_of(self._schema)
-        self._problem = problem_of(self._schema, pool, _SPACE)
+        self._problem = problem_of(self._schema, pool, _space(stored))
 
     def run(self) -> Proposal:
         deployed = candidate_for(self._problem, self._stored, self._pool)
@@ -218,7 +223,7 @@ class _Search:
         """Schedules on as many cores as now, and on all there are, spread over each frontier."""
         for chips in sorted({self._stored.accelerators, self._pool.max_chips}):
             pool = replace(self._pool, min_chips=chips, max_chips=chips)
-            problem = _scaled(problem_of(self._schema, pool, _SPACE), corrected)
+            problem = _scaled(problem_of(self._schema, pool, _space(self._stored)), corrected)
             frontier, _ = search_within(problem, self._ask.limit_s)
             for schedule in _spread(frontier.points):
                 yield self._tried(schedule)
