@@ -48,9 +48,11 @@ class AugmentService(augment_pb2_grpc.AugmentNodeServicer):
     async def Augment(
         self, request_iterator: _Messages, context: _Context
     ) -> AsyncIterator[augment_pb2.AugmentEvent]:
-        self._require_generate()
         call = context_of(context)
-        plan = plan_from_wire(await within(_next(request_iterator), call))
+        first = await within(_next(request_iterator), call)
+        # Refused once its message is here: a client that still sends would see that break off.
+        self._require_generate()
+        plan = plan_from_wire(first)
         check_generate(plan.spec, self._options.limits)
         session = Session(self._generator, plan, call)
         events = events_within(self._admitted(session, request_iterator), call)
