@@ -84,8 +84,9 @@ def _drawn(counts: Counts, batches: Sequence[int], known_s: F64) -> F64:
 def answers_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
     """Seconds in which a full batch of answers is written and as many prompts are read.
 
-    Of ``D`` answers one ends, and a prompt has to be read, every ``steps / D`` steps. Where that
-    is less than reading takes, fewer are under way. Several engines read as many prompts at once.
+    Every engine has a place more than its part of the answers, for the prompt that it reads. A
+    request has its place for as many steps as its prompt has pieces and its answer tokens. Where
+    reading takes all of the time, not all places are taken.
 
     Returns:
         float64 [counts, batches]; inf: not possible.
@@ -95,7 +96,7 @@ def answers_s(mixing: Mixing, batches: Sequence[int], output: float) -> F64:
     found = np.full(mixing.alone_s.shape, np.inf)
     for row, column in zip(*np.nonzero(np.isfinite(mixing.mixed_s)), strict=True):
         batch, engines = batches[column], float(mixing.engines[row])
-        per_step = min(batch / steps, engines / pieces)
+        per_step = min((batch + engines) / (steps + pieces), engines / pieces)
         under_way = np.array([max(1.0, per_step * steps)])
         alone_s = _drawn(under_way, batches, mixing.alone_s[row])[0]
         mixed_s = _drawn(under_way, batches, mixing.mixed_s[row])[0]

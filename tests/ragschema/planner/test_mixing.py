@@ -176,18 +176,19 @@ def test_the_search_finds_the_rate_that_the_engine_sustains(output: int, slots: 
     """Bound by decode, and in the last case by reading, where not all slots are full."""
     problem, schedule = planned(output, slots)
     played, rate = saturated(problem, schedule, output)
-    # One more answer is under way than the batch says while no prompt is read.
-    assert rate == pytest.approx(schedule.qps, rel=0.5 / slots + 0.04)
+    assert rate == pytest.approx(schedule.qps, rel=0.04)
     assert played.busy_share["prefill+decode"] == pytest.approx(1.0, rel=1e-6)
 
 
 def test_steps_of_one_batch() -> None:
-    """Four pieces a prompt: 64 - 1 steps for 8 answers, 32 of them with a piece."""
+    """Four pieces a prompt and 63 more tokens: so many steps on each of 9 places."""
     problem, _ = planned(64, 8)
     table = problem.stages_in(((0, 1),))[-1]
     assert table.mixing is not None
     answer_s = answers_s(table.mixing, table.batches, 64)[0][table.batches.index(8)]
-    assert answer_s == pytest.approx(63 * 0.028 + 8 * 4 * 0.05, rel=1e-3)
+    per_step = 9 / (63 + 4)
+    step_s = 0.02 + 1e-3 * 63 * per_step + per_step * 4 * 0.05
+    assert answer_s == pytest.approx(8 * step_s / per_step, rel=1e-3)
     steps = steps_of(table.mixing, table.batches, 0, 8)
     assert steps.slots == 9
     assert steps.alone_s[2] == pytest.approx(0.023, rel=1e-3)
@@ -269,9 +270,8 @@ def test_cores_are_divided_where_two_threads_are_less_than_twice_as_quick(tmp_pa
 
 def test_two_engines_sustain_what_the_search_says() -> None:
     plan = on_two_cores(cores(1.0))
-    slots = plan.schedule.choices[-1].batch
     _, rate = saturated(plan.problem, plan.schedule, 64)
-    assert rate == pytest.approx(plan.schedule.qps, rel=1 / slots + 0.05)
+    assert rate == pytest.approx(plan.schedule.qps, rel=0.04)
 
 
 def test_embedding_costs_engines_time() -> None:
