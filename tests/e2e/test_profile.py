@@ -46,8 +46,8 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
     profile = read_profile(tmp_path / "profile.json")
     require_machine(profile, this_machine())
     assert {role.role for role in profile.roles} == {
-        "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "mixed", "kv_transfer",
-        "rerank", "coordinator",
+        "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "mixed",
+        "kv_transfer", "rerank", "coordinator",
     }, done.stdout  # fmt: skip
     for role in profile.roles:
         for sample in role.samples:
