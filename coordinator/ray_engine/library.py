@@ -16,6 +16,7 @@ NAMESPACE: Final = "ragrig"
 #: Custom resource of a machine: FPGA cards that ragrig may program.
 FPGA: Final = "fpga"
 _LOCAL: Final = "local"
+_START_S: Final = "180"
 _CARDS: Final = "/dev/xclmgmt*"
 
 
@@ -40,6 +41,9 @@ def load_ray() -> Any:
     """
     # Read when Ray is imported: it must not tell anybody that it is used.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # The first start on a busy machine reads hundreds of megabytes: half a minute is too short.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", _START_S)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_S)
     try:
         import ray
         import ray.exceptions
