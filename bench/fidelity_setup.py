@@ -34,7 +34,7 @@ VECTORS = Vectors(100_000, 384, 256, 48)
 PASSAGE_WORDS = 40
 _SEED = 17
 _ROLES = (
-    "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "mixed",
+    "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "mixed", "crowded",
     "kv_transfer", "coordinator",
 )  # fmt: skip
 #: Sizes of what is planned lie within these and are none of them.

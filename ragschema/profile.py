@@ -71,7 +71,8 @@ class RoleProfile:
 
     Attributes:
         role: ``embed``, ``index_scan``, ``pq_scan``, ``retrieval_call``, ``generate``,
-            ``prefill``, ``decode``, ``mixed``, ``kv_transfer``, ``rerank`` or ``coordinator``.
+            ``prefill``, ``decode``, ``mixed``, ``crowded``,
+            ``kv_transfer``, ``rerank`` or ``coordinator``.
         variant: what plays it: a backend, or a model.
         threads: of the process that was measured.
         about: conditions that were the same for all samples, such as ``dim``.

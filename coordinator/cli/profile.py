@@ -19,7 +19,7 @@ Roles = Annotated[
     str | None,
     typer.Option(
         help="Only these: embed, index_scan, pq_scan, retrieval_call, generate, prefill, decode,"
-        " mixed, kv_transfer, rerank, coordinator.",
+        " mixed, crowded, kv_transfer, rerank, coordinator.",
         metavar="A,B",
     ),
 ]

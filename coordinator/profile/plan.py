@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,6 +27,7 @@ ROLES: Final = (
     "prefill",
     "decode",
     "mixed",
+    "crowded",
     "kv_transfer",
     "rerank",
     "coordinator",
@@ -109,6 +110,7 @@ class Scope:
     Attributes:
         roles: to measure, of ROLES.
         retrieval_nodes: that are started; all hold the same vectors.
+        twins: further nodes, by name of the one whose like they are.
     """
 
     roles: frozenset[str]
@@ -117,6 +119,7 @@ class Scope:
     effort: Effort
     llm_nodes: tuple[LlmNodeConfig, ...]
     retrieval_nodes: tuple[RetrievalNodeConfig, ...]
+    twins: Mapping[str, LlmNodeConfig] = field(default_factory=dict)
 
     @property
     def scans_indexes(self) -> bool:
@@ -131,7 +134,7 @@ class Scope:
             data_dir=str(data_dir),
             replicas=len(self.retrieval_nodes),
             coordinator=quiet,
-            llm_nodes=self.llm_nodes,
+            llm_nodes=(*self.llm_nodes, *self.twins.values()),
             retrieval_nodes=self.retrieval_nodes,
         )
 
@@ -151,13 +154,16 @@ def scope_of(
         threads: that each node is measured with, one after the other; empty: its own.
     """
     found = rig or RigConfig(retrieval_nodes=_every_backend())
+    wanted = frozenset(roles)
+    llm_nodes = _threaded([_disaggregated(n) for n in _distinct(found.llm_nodes)], threads)
     return Scope(
-        frozenset(roles),
+        wanted,
         vectors,
         QUICK_GRID if quick else FULL_GRID,
         QUICK if quick else THOROUGH,
-        _threaded([_disaggregated(n) for n in _distinct(found.llm_nodes)], threads),
+        llm_nodes,
         _threaded(_distinct(found.retrieval_nodes), threads),
+        _twins(llm_nodes) if "crowded" in wanted else {},
     )
 
 
@@ -166,7 +172,9 @@ def not_here(scope: Scope) -> dict[str, str]:
     missing = dict(_NO_PROBE)
     if not any(local_model(node) for node in scope.llm_nodes):
         why = "needs a node with an hf: generator"
-        missing |= dict.fromkeys(("prefill", "decode", "mixed", "kv_transfer"), why)
+        missing |= dict.fromkeys(("prefill", "decode", "mixed", "crowded", "kv_transfer"), why)
+    elif not scope.twins:
+        missing["crowded"] = "needs cores for two of a node with an hf: generator"
     if not any("rerank" in node.roles for node in scope.llm_nodes):
         missing["rerank"] = "no node of this rig reranks"
     if not any("generate" in node.roles for node in scope.llm_nodes):
@@ -177,6 +185,15 @@ def not_here(scope: Scope) -> dict[str, str]:
 def local_model(node: LlmNodeConfig) -> bool:
     """Whether the node runs a language model of its own."""
     return node.generator.startswith("hf:")
+
+
+def _twins(nodes: Sequence[LlmNodeConfig]) -> dict[str, LlmNodeConfig]:
+    """Of models of our own, where there are cores for two."""
+    return {
+        node.name: replace(node, name=f"{node.name[:27]}-twin")
+        for node in nodes
+        if local_model(node) and 2 * node.threads <= usable_cores()
+    }
 
 
 def _every_backend() -> tuple[RetrievalNodeConfig, ...]:

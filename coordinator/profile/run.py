@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -14,8 +14,10 @@ import httpx
 from coordinator.collections.store import CollectionStore
 from coordinator.nodes.clients import LlmClient, RetrievalClient
 from coordinator.profile.collection import LISTS_NAME, NAME, SPARSE_NAME, make_collection
+from coordinator.profile.crowding import crowded_probe
 from coordinator.profile.edge import coordinator_probe, wait_searchable
 from coordinator.profile.language import (
+    LanguageNode,
     embed_probe,
     generate_probe,
     kv_probe,
@@ -142,11 +144,24 @@ class _Run:
                     prefill_probe(node, grid),
                     decode_probe(node, grid),
                     mixed_probe(node, grid),
+                    *await self._crowded(stack, node, addresses),
                     kv_probe(node, grid),
                 ]
             elif config.generator == "extractive" and "generate" in config.roles:
                 probes.append(generate_probe(node, grid))
         return probes
+
+    async def _crowded(
+        self, stack: AsyncExitStack, node: LanguageNode, addresses: dict[str, str]
+    ) -> list[Probe]:
+        config = self.scope.twins.get(node.config.name)
+        if config is None:
+            return []
+        client = LlmClient(config.name, addresses[config.name])
+        stack.push_async_callback(client.close)
+        # Its texts are others than the first one's: no node knows them.
+        twin = replace(await language_node(client, config), numbers=node.numbers)
+        return [crowded_probe([node, twin])]
 
 
 async def profile_rig(scope: Scope, watcher: Watcher) -> Outcome:

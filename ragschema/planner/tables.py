@@ -35,6 +35,8 @@ class StageTables:
         self._sizes = sizes
         self._mix = mix_of(schema)
         self._llm = LanguageModel.of(schema.generator, pool.measured)
+        # Prefill and decode apart are two processes, on one machine if they are on its cores.
+        self._apart = replace(self._llm, beside=1)
         again = self._mix.again
         self.iterative = Iterative(again, sizes.iterative_batches) if again else None
 
@@ -117,7 +119,7 @@ class StageTables:
         return count if per_node is None else max(1, self._pool.max_chips // per_node)
 
     def _prefill(self) -> StageTable:
-        timed = self._llm.reading(self._mix.read)
+        timed = self._apart.reading(self._mix.read)
         return self._rereading(self._on_chips("prefill", timed, self._llm.name))
 
     def _rereading(self, table: StageTable) -> StageTable:
@@ -134,7 +136,7 @@ class StageTables:
         return self._later(table, lambda kind, n, b: timed(chips[kind], n, b))
 
     def _decode(self) -> StageTable:
-        llm = self._llm
+        llm = self._apart
         timed = llm.writing(self._mix.written)
         table = self._on_chips("decode", timed, llm.name, kind=StageKind.DECODE)
         # The slot is held while the prompt's KV comes from prefill.

@@ -49,12 +49,14 @@ class LanguageModel:
     Attributes:
         name: as the schema has it, and profiles.
         measured: by name of device.
+        beside: processes that work on other cores of the same machine meanwhile.
     """
 
     name: str
     model: Transformer
     precision: Precision
     measured: Mapping[str, Measured]
+    beside: int = 0
 
     @classmethod
     def of(
@@ -186,7 +188,20 @@ class LanguageModel:
         found = self.measured[chip.name].seconds(role, variant, {**at, "batch": mine}, threads)
         if found is None:
             return None
-        return Timed(times * found.seconds, split, held, found.spread)
+        crowded = self._crowded(chip, split, variant)
+        return Timed(times * crowded * found.seconds, split, held, found.spread)
+
+    def _crowded(self, chip: Accelerator, split: Split, variant: str) -> float:
+        """How many times longer all takes beside other processes; 1 where nobody measured it."""
+        measured, processes = self.measured[chip.name], split.data + self.beside
+        if not measured.cores or processes == 1 or not measured.knows("crowded", variant):
+            return 1.0
+        threads = split.tensor * split.pipeline
+        alone, beside = (
+            measured.seconds("crowded", variant, {"processes": float(count)}, threads)
+            for count in (1, 2)  # more of them were not measured, and are taken for two
+        )
+        return 1.0 if alone is None or beside is None else max(1.0, beside.seconds / alone.seconds)
 
 
 def encoding(

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from ragschema.here import this_machine
+from ragschema.here import this_machine, usable_cores
 from ragschema.profile import read_profile, require_machine
 from tests.e2e.rigs import RAGRIG
 from tests.llm_node.checkpoints import save_tiny_cross_encoder
@@ -29,6 +29,7 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
                         "generator": f"hf:{models / 'writer'}",
                         "reranker": str(judge),
                         "roles": ["embed", "generate", "rerank", "index_scan"],
+                        "threads": 1,
                     }
                 ],
                 "retrieval_nodes": [{"name": "ret", "backend": "simd"}],
@@ -45,9 +46,10 @@ def test_a_quick_profile_of_every_role(tmp_path: Path, models: Path) -> None:
     assert time.monotonic() - started_s < QUICK_LIMIT_S
     profile = read_profile(tmp_path / "profile.json")
     require_machine(profile, this_machine())
+    beside = {"crowded"} if usable_cores() >= 2 else set()
     assert {role.role for role in profile.roles} == {
         "embed", "index_scan", "pq_scan", "retrieval_call", "prefill", "decode", "mixed",
-        "kv_transfer", "rerank", "coordinator",
+        "kv_transfer", "rerank", "coordinator", *beside,
     }, done.stdout  # fmt: skip
     for role in profile.roles:
         for sample in role.samples:

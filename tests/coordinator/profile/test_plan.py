@@ -48,6 +48,21 @@ def test_nodes_that_repeat_others_or_run_elsewhere_are_left_out() -> None:
     ]
 
 
+def test_a_model_has_a_twin_where_there_are_cores_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.profile.plan.usable_cores", lambda: 2)
+    rig = RigConfig(llm_nodes=(HF,))
+    scope = scope_of(rig, ROLES, True, VECTORS, (1, 2))
+    assert list(scope.twins) == ["hf-0t1"]
+    assert [n.name for n in scope.rig(Path("/tmp/x")).llm_nodes] == [
+        "hf-0t1",
+        "hf-0t2",
+        "hf-0t1-twin",
+    ]
+    assert not scope_of(rig, ("decode",), True, VECTORS, (1, 2)).twins
+    whole = scope_of(rig, ROLES, True, VECTORS, (2,))
+    assert not_here(whole)["crowded"] == "needs cores for two of a node with an hf: generator"
+
+
 def test_each_node_with_each_number_of_threads() -> None:
     rig = RigConfig(
         llm_nodes=(HF,), retrieval_nodes=(RetrievalNodeConfig("r" * 32, backend="simd"),)

@@ -308,3 +308,26 @@ def test_embedding_costs_engines_time() -> None:
     middle = ended_s[(ended_s > 0.3 * arrivals[-1]) & (ended_s < arrivals[-1])]
     rate = (len(middle) - 1) / (middle[-1] - middle[0])
     assert rate == pytest.approx(schedule.qps, rel=0.1)
+
+
+def test_processes_on_one_machine_hold_each_other_up() -> None:
+    """A quarter longer beside another one: divided cores then answer a fifth less, and prefill and
+    decode apart take a quarter longer."""
+    pool = cores(1.0)
+    known = pool.measured[CORE]
+    crowded = replace(
+        role("crowded", "llama-3-8b", {"processes": [1, 2]},
+             lambda processes: 0.75 + 0.25 * processes, ("1", "processes")), threads=1,
+    )  # fmt: skip
+    roles = (*known.profile.roles, crowded)
+    found = replace(known, profile=replace(known.profile, roles=roles))
+    more = with_profiles(pool, {CORE: found})
+    assert on_two_cores(more).schedule.qps == pytest.approx(on_two_cores(pool).schedule.qps / 1.25)
+    schema = parse_schema(
+        "version: 1\nname: x\ngenerator: {model: llama-3-8b}\n"
+        "lengths: {question: 32, prompt: 192, output: 64}\n",
+        "s.yaml",
+    )
+    space = SearchSpace(max_decode_batch=16, decoding=Decoding.APART)
+    alone, beside = (problem_of(schema, each, space).decode.latency_s for each in (pool, more))
+    assert beside[0, :4] == pytest.approx(1.25 * alone[0, :4])
