@@ -236,8 +236,10 @@ def _batched(config: BatchConfig, stage: StoredStage) -> BatchConfig:
 
 
 def _inflight(plan: StoredPlan, batchers: StagesConfig) -> int:
-    """Little's law at the plan's rate and slowest percent; no less than a full decode and as
-    many that wait for it."""
+    """What the plan's objectives allow; without any, Little's law at its rate and slowest percent,
+    no less than a full decode and as many that wait for it."""
+    if plan.under_way is not None:
+        return min(65536, plan.under_way)
     e2e_s = plan.simulated.get("e2e_s_p99", 0.0)
     under_way = math.ceil(plan.predicted["qps"] * e2e_s * _SPARE)
     return min(65536, max(2 * batchers.generate.max_concurrent, under_way))

@@ -59,7 +59,7 @@ def run_check(target: Target, choices: CheckChoices) -> bool:
         load = _open_loop(plan, point, choices, number)
         lines += at_load(plan, point, _measure(target, load, _sending(model, _MAX_IN_FLIGHT)))
     if full:
-        running = 2 * plan.stages["decode"][1]
+        running = min(2 * plan.stages["decode"][1], plan.under_way or _MAX_IN_FLIGHT)
         load = LoadPlan(synthetic(_shape(plan), choices.requests, choices.seed + 99), None)
         lines.append(at_full(plan, _measure(target, load, _sending(model, running))))
     verdict = judge(lines, choices.tolerance_pct)

@@ -98,13 +98,22 @@ def _sizes(space: SearchSpace, pool: Pool) -> Sizes:
     )
 
 
-def divisions(space: SearchSpace, pool: Pool) -> tuple[SearchSpace, ...]:
-    """The space with each number of engines that the pool's cores may be divided among."""
+def divisions(space: SearchSpace, pool: Pool, by_kind: bool = False) -> tuple[SearchSpace, ...]:
+    """The space with each number of engines that the pool's cores may be divided among.
+
+    Args:
+        by_kind: decode apart and together are spaces of their own: whoever answers fewer in all
+            may be the one that answers in time.
+    """
     cores = [c.count for c in pool.chips if c.device.name in pool.measured
              and pool.measured[c.device.name].cores]  # fmt: skip
     if space.engines is not None or space.decoding is Decoding.APART or not cores:
         return (space,)
-    return tuple(replace(space, engines=n) for n in powers_of_two(min(max(cores), space.max_batch)))
+    counts = powers_of_two(min(max(cores), space.max_batch))
+    if not by_kind or space.decoding is Decoding.TOGETHER:
+        return tuple(replace(space, engines=n) for n in counts)
+    together = (replace(space, engines=n, decoding=Decoding.TOGETHER) for n in counts)
+    return (*together, replace(space, decoding=Decoding.APART))
 
 
 def weights_for(rate: Rate, pool: Pool, searched: bool) -> Weights:

@@ -46,6 +46,9 @@ class Decoding:
         output: tokens of each sequence.
         again: retrievals of each sequence during decode.
 
+    Attributes:
+        ended: sequences that are done.
+
     Raises:
         InvalidInput: an iterative batch larger than the slots never fills.
     """
@@ -67,6 +70,7 @@ class Decoding:
             )
         self.ended_s = [0.0] * len(output)
         self.wait_s = [0.0] * len(output)
+        self.ended = 0
         self._per_token_s = per_token_s
         self._output = output
         self._again = again
@@ -112,6 +116,7 @@ class Decoding:
             else:
                 del self._remaining[request]
                 self.ended_s[request] = now
+                self.ended += 1
                 self._held -= 1
         while self._queue and self._held < len(self._per_token_s):
             since, request = self._queue.popleft()

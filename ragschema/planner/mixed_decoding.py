@@ -55,6 +55,11 @@ class Engines:
         return sum(engine.busy_s for engine in self._engines) / len(self._engines)
 
     @property
+    def ended(self) -> int:
+        """Answers that are done."""
+        return sum(engine.ended for engine in self._engines)
+
+    @property
     def read_s(self) -> float:
         """Of all prompts, from the step that begins each to its first token."""
         return sum(engine.read_s for engine in self._engines)
@@ -121,6 +126,7 @@ class MixedDecoding:
         embedded_s: of each request, from entering until its question was embedded.
         wait_s: of each request, from then to the step that begins its prompt.
         first_token_s, ended_s: by the simulation's clock.
+        ended: answers that are done.
         read_s: of all prompts, from the step that begins each to its first token.
         busy_s: in steps.
     """
@@ -130,6 +136,7 @@ class MixedDecoding:
         self.wait_s = [0.0] * len(prompts)
         self.first_token_s = [math.nan] * len(prompts)
         self.ended_s = [0.0] * len(prompts)
+        self.ended = 0
         self.read_s = 0.0
         self.busy_s = 0.0
         self._steps = steps
@@ -261,6 +268,7 @@ class MixedDecoding:
             self._first_token(now, request)
         while self._stops and self._stops[0][0] <= self._step:
             self.ended_s[heapq.heappop(self._stops)[1]] = now
+            self.ended += 1
 
     def _first_token(self, now: float, request: int) -> None:
         self.first_token_s[request] = now

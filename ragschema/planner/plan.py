@@ -27,7 +27,7 @@ from ragschema.planner.provenance import Interval, Provenance, intervals_of, pro
 from ragschema.planner.schedule import Schedule
 from ragschema.planner.search import Gap, search_within
 from ragschema.planner.simulate import Policy
-from ragschema.planner.slo import asks_of_decode
+from ragschema.planner.slo import asks_of_decode, asks_of_load
 from ragschema.planner.verify import Verified, verified
 from ragschema.planner.weighing import weight_of
 from ragschema.pool import Pool
@@ -134,9 +134,13 @@ def make_plan(
     """
     space = space or SearchSpace()
     best: Plan | Infeasible | None = None
-    for divided in divisions(space, pool):
+    for divided in divisions(space, pool, asks_of_load(schema.objectives)):
         try:
-            found = _make_plan(schema, pool, objective, divided, progress, axes, limit_s)
+            found = _in_time(
+                schema,
+                divided,
+                lambda within: _make_plan(schema, pool, objective, within, progress, axes, limit_s),
+            )
         except InvalidInput:
             if best is None:  # of one engine: nothing fits, whatever is divided
                 raise
@@ -144,6 +148,28 @@ def make_plan(
         best = found if best is None else _better(best, found, objective)
     assert best is not None, "there is a space to search"
     return best
+
+
+def _in_time(
+    schema: RagSchema, space: SearchSpace, make: Callable[[SearchSpace], Plan | Infeasible]
+) -> Plan | Infeasible:
+    """The plan of the largest decode batch that keeps the objectives under load.
+
+    Engines that read and write by turns write more answers at once, the larger their batches, and
+    each of them more slowly. Cores only: there the search is short.
+    """
+    found = make(space)
+    mixed = space.engines is not None and space.decoding is Decoding.TOGETHER
+    while (
+        isinstance(found, Infeasible)
+        and mixed
+        and asks_of_load(schema.objectives)
+        and space.max_decode_batch > 1
+    ):
+        space = replace(space, max_decode_batch=space.max_decode_batch // 2)
+        smaller = make(space)
+        found = smaller if isinstance(smaller, Plan) else _nearer_miss(found, smaller)
+    return found
 
 
 def _better(
@@ -247,7 +273,11 @@ def _with_quicker_decode(
 
 def _nearer(best: _Chosen | Infeasible, found: Infeasible) -> _Chosen | Infeasible:
     """A plan before any miss, and of two misses of one objective the smaller one."""
-    if not isinstance(best, Infeasible) or best.reached is None or found.reached is None:
+    return _nearer_miss(best, found) if isinstance(best, Infeasible) else best
+
+
+def _nearer_miss(best: Infeasible, found: Infeasible) -> Infeasible:
+    if best.reached is None or found.reached is None:
         return best
     closer = best.binding != found.binding or found.reached < best.reached
     return found if closer else best

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from ragschema.planner.admission import most_under_way
 from ragschema.planner.assemble import Rate
 from ragschema.planner.plan import DEFINITIONS, Plan
 from ragschema.planner.points import points
@@ -113,7 +114,12 @@ def write_plan(plan: Plan, path: Path) -> None:
     Raises:
         InvalidInput: the file cannot be written.
     """
-    document = plan_document(plan) | {"requests": _requests(plan), "points": points(plan)}
+    most = most_under_way(plan)
+    document = plan_document(plan) | {
+        "admission": {"under_way": most},
+        "requests": _requests(plan),
+        "points": points(plan, most=most),
+    }
     text = yaml.safe_dump(document, sort_keys=False, width=100)
     write_user_text(path, text, "out")
 
@@ -149,6 +155,11 @@ class _Predicted(BaseModel):
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
+class _Admission(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    under_way: Annotated[int, Field(ge=1)] | None = None
+
+
 class _PlanFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     version: Literal[1]
@@ -158,6 +169,7 @@ class _PlanFile(BaseModel):
     groups: Annotated[list[_Group], Field(min_length=1)]
     predicted: _Predicted
     iterative_batch: Annotated[int, Field(ge=1)] | None = None
+    admission: _Admission = Field(default_factory=_Admission)
     gap: dict[str, float]
     simulated: dict[str, float]
     definitions: dict[str, str]
@@ -207,6 +219,8 @@ class StoredPlan:
         iterative_batch: sequences that retrieve together; None: none do.
         requests: mean tokens: ``question``, ``prompt``, ``output``.
         points: what is promised at several loads.
+        under_way: requests beyond which others are refused, so that those let in are answered
+            within the objectives; None: no objective asks for it.
     """
 
     schema: str
@@ -217,6 +231,7 @@ class StoredPlan:
     iterative_batch: int | None
     requests: dict[str, float] = field(default_factory=dict)
     points: tuple[dict[str, float], ...] = ()
+    under_way: int | None = None
 
     @property
     def accelerators(self) -> int:
@@ -241,7 +256,7 @@ def read_plan(path: Path) -> StoredPlan:
     return StoredPlan(
         file.schema_name, predicted, tuple(map(_stored, file.groups)),
         file.predicted.intervals, file.simulated, file.iterative_batch, file.requests,
-        tuple(file.points),
+        tuple(file.points), file.admission.under_way,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Played:
         service_s: by stage before decode, mean seconds of a request in its batch; 0 of those
             that pass it by.
         steps: float64 [n], of decode after the first token; None: as many as tokens.
+        refused: requests that were not let in, and are none of these.
     """
 
     arrival_s: F64
@@ -44,6 +45,7 @@ class Played:
     classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     service_s: Mapping[str, float] = field(default_factory=dict)
     steps: F64 | None = None
+    refused: int = 0
 
     @property
     def ttft_s(self) -> F64:

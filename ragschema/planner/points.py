@@ -19,9 +19,13 @@ _METRICS: Final = (
 )  # fmt: skip
 
 
-def played_at(plan: Plan, load: float) -> tuple[float, Played]:
+def played_at(plan: Plan, load: float, most: int | None = None) -> tuple[float, Played]:
     """Arrivals per second at a share of the plan's rate, and the plan played with them under
-    its own time-outs."""
+    its own time-outs.
+
+    Args:
+        most: requests under way, beyond which others are refused; None: nobody is.
+    """
     rate = load * plan.schedule.qps
     count = min(_REQUESTS, requests_for(plan.problem))
     played = simulate(
@@ -31,16 +35,23 @@ def played_at(plan: Plan, load: float) -> tuple[float, Played]:
         plan.policy,
         plan.mix.output,
         requests=plan.mix.sample(count, seed=0),
+        most=most,
     )
     return rate, played
 
 
-def points(plan: Plan, loads: Sequence[float] = LOADS) -> list[dict[str, float]]:
+def points(
+    plan: Plan, loads: Sequence[float] = LOADS, most: int | None = None
+) -> list[dict[str, float]]:
     """Per load: ``load``, ``arrivals_per_s``, percentiles, and mean seconds of each stage
-    (``stage_s.NAME``), its waiting included."""
+    (``stage_s.NAME``), its waiting included; ``refused``, of all requests, where some are.
+
+    Args:
+        most: as for ``played_at``.
+    """
     found = []
     for load in loads:
-        rate, played = played_at(plan, load)
+        rate, played = played_at(plan, load, most)
         report = played.report()
         stages = {
             f"stage_s.{name}": report[f"wait_s_mean.{name}"] + service_s
@@ -48,6 +59,8 @@ def points(plan: Plan, loads: Sequence[float] = LOADS) -> list[dict[str, float]]
         }
         # What decode takes is known from outside: from the first token to the last.
         stages["stage_s.decode"] = float((played.end_s - played.first_token_s).mean())
+        if played.refused:
+            stages["refused"] = played.refused / (played.refused + len(played.arrival_s))
         found.append(
             {"load": load, "arrivals_per_s": rate, **{m: report[m] for m in _METRICS}, **stages}
         )

@@ -63,6 +63,7 @@ def simulate(
     output: float = 256,
     seed: int = 0,
     requests: Requests | None = None,
+    most: int | None = None,
 ) -> Played:
     """Plays the arrivals until the last request has ended.
 
@@ -71,6 +72,7 @@ def simulate(
         output: tokens that decode writes per request, on average.
         seed: of the positions at which sequences retrieve again.
         requests: what each of them is; None: all are alike.
+        most: requests under way at which whoever comes is refused; None: nobody is.
 
     Raises:
         InvalidInput: an iterative batch larger than the decode batch, which would wait
@@ -78,7 +80,7 @@ def simulate(
     """
     requests = requests or _alike(len(arrivals_s), output, policy)
     return _Simulation(
-        problem, schedule, arrivals_s, policy or Policy(), output, seed, requests
+        problem, schedule, arrivals_s, policy or Policy(), output, seed, requests, most
     ).run()
 
 
@@ -101,8 +103,12 @@ class _Simulation:
         output: float,
         seed: int,
         requests: Requests,
+        most: int | None,
     ) -> None:
         self._arrivals = arrivals_s
+        self._most = most
+        self._let_in = np.ones(len(arrivals_s), dtype=bool)
+        self._entered = 0
         self._requests = requests
         self._events: list[tuple[float, int, int, int]] = []
         self._ticket = 0
@@ -131,10 +137,16 @@ class _Simulation:
                 else:
                     self._advance(now, where, self._servers[where].on_event(now, what))
             else:
-                now = arrivals[upcoming]
-                self._advance(now, -1, [upcoming])
+                self._arrive(arrivals[upcoming], upcoming)
                 upcoming += 1
         return self._played()
+
+    def _arrive(self, now: float, request: int) -> None:
+        if self._most is not None and self._entered - self._decode.ended >= self._most:
+            self._let_in[request] = False
+            return
+        self._entered += 1
+        self._advance(now, -1, [request])
 
     def _advance(self, now: float, where: int, done: Sequence[int]) -> None:
         """Requests that leave server ``where`` enter the next; every server then looks."""
@@ -171,33 +183,35 @@ class _Simulation:
         mixed = self._mixed
         if mixed is not None:
             self._first_token = np.array(mixed.first_token_s)
-        assert not np.isnan(self._first_token).any(), "every request reached its first token"
-        end = np.array(self._decode.ended_s)
+        let_in = self._let_in
+        first_token, end = self._first_token[let_in], np.array(self._decode.ended_s)[let_in]
+        assert not np.isnan(first_token).any(), "every request reached its first token"
         span = float(end.max() - self._arrivals.min())
         waits: dict[str, F64] = {}
         busy: dict[str, float] = {}
         service: dict[str, float] = {}
         for server in self._servers:
-            waits |= {name: np.array(w) for name, w in server.wait_s.items()}
+            waits |= {name: np.array(w)[let_in] for name, w in server.wait_s.items()}
             busy[server.name] = server.busy_s / span
             service |= {name: s / len(end) for name, s in server.service_s.items()}
         asked = self._requests
         steps = None
         if mixed is None:
-            waits["decode"] = np.array(self._decode.wait_s)
+            waits["decode"] = np.array(self._decode.wait_s)[let_in]
         else:
-            waits["prefill"] = np.array(mixed.wait_s)
+            waits["prefill"] = np.array(mixed.wait_s)[let_in]
             busy["prefill+decode"] = mixed.busy_s / span
             service["prefill"] = mixed.read_s / len(end)
             if "retrieval" in service:
                 service["retrieval"] += sum(mixed.embedded_s) / len(end)
-            steps = np.maximum(1.0, np.round(asked.output) - 1.0)
+            steps = np.maximum(1.0, np.round(asked.output[let_in]) - 1.0)
         several = len(asked.names) > 1
-        classes = {name: asked.of == at for at, name in enumerate(asked.names) if several}
+        classes = {name: asked.of[let_in] == at for at, name in enumerate(asked.names) if several}
         met = {name: mine for name, mine in classes.items() if mine.any()}
         return Played(
-            self._arrivals, self._first_token, end, waits, busy, asked.output, met, service, steps
-        )
+            self._arrivals[let_in], first_token, end, waits, busy, asked.output[let_in], met,
+            service, steps, int((~let_in).sum()),
+        )  # fmt: skip
 
 
 def _before_engine(placement: Placement, mixed: bool) -> list[Group]:

@@ -23,6 +23,11 @@ def shares(wanted: ObjectivesConfig, report: Mapping[str, float]) -> dict[str, f
     }
 
 
+def asks_of_load(wanted: ObjectivesConfig) -> bool:
+    """Whether an objective depends on how requests come."""
+    return any(getattr(wanted, name) is not None for name in REPORTED)
+
+
 def asks_of_decode(wanted: ObjectivesConfig) -> bool:
     """Whether an objective depends on how quickly answers are written."""
     return any(

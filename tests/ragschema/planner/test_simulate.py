@@ -238,3 +238,23 @@ def test_each_answer_is_as_long_as_its_request_says() -> None:
     assert played.end_s == pytest.approx([0.1, 1.0, 1.5])
     assert played.classes == {}
     assert played.tpot_s == pytest.approx([0.01, 0.01, 0.03])
+
+
+def test_whoever_finds_too_many_under_way_is_refused() -> None:
+    """Of a burst of ten, two are let in; the next ones once one of these has ended."""
+    problem, schedule = one_server([1.0])
+    arrivals_s = np.array([0.0] * 10 + [1.5, 1.6, 2.5])
+    found = simulate(problem, schedule, arrivals_s, output=1, most=2)
+    assert found.refused == 9
+    assert found.arrival_s.tolist() == [0.0, 0.0, 1.5, 2.5]
+    assert found.ttft_s == pytest.approx([1.0, 2.0, 1.5, 1.5])
+    assert all(len(waits) == 4 for waits in found.wait_s.values())
+
+
+def test_a_limit_that_is_never_met_changes_nothing() -> None:
+    problem, schedule = one_server([0.5])
+    arrivals_s = poisson(1.0, 500, 3)
+    free = simulate(problem, schedule, arrivals_s, output=1)
+    held = simulate(problem, schedule, arrivals_s, output=1, most=500)
+    assert held.refused == 0
+    np.testing.assert_array_equal(free.ttft_s, held.ttft_s)
