@@ -1,10 +1,13 @@
 #include "coarse.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "aligned.hpp"
+#include "exact_kernels.hpp"
 #include "kernels.hpp"
 
 namespace ragrig {
@@ -14,44 +17,47 @@ namespace {
 constexpr int64_t kBlockBytes = 192 * 1024;
 constexpr int64_t kMostQueries = 32, kLeastQueries = 4;
 // Above this, sorting beats comparing all with all.
-constexpr int64_t kMostRanked = 160;
+constexpr int64_t kMostRanked = 320;
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
 
-// Orders as (distance, number) does.
-uint64_t key_of(float distance, int32_t number) {
+// Orders as distances do; numbers that are none come last.
+uint32_t key_of(float distance) {
+  if (std::isnan(distance)) return ~uint32_t{0};
   const float value = distance + 0.0f;  // -0 becomes 0
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return uint64_t{bits} << 32 | static_cast<uint32_t>(number);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
 // One thread's memory.
 struct Selection {
-  std::vector<float> minima;
+  std::vector<float> minima, distances;
+  std::vector<const void*> centroids;
   std::vector<int32_t> numbers, ranks;
-  std::vector<uint64_t> keys;
+  std::vector<uint32_t> keys;
+  std::vector<uint64_t> ordered;
 
   explicit Selection(int64_t nlist)
-      : minima(static_cast<size_t>(nlist + kPanel)), numbers(static_cast<size_t>(nlist + kPanel)),
-        ranks(static_cast<size_t>(kMostRanked)) {
-    keys.reserve(static_cast<size_t>(nlist));
-  }
+      : minima(static_cast<size_t>(nlist + kPanel)), distances(static_cast<size_t>(nlist)),
+        centroids(static_cast<size_t>(nlist)), numbers(static_cast<size_t>(nlist + kPanel)),
+        ranks(static_cast<size_t>(kMostRanked)), keys(static_cast<size_t>(nlist + kRankLanes)) {}
 };
 
-// Candidates that hold the `wanted` nearest, in selection.numbers; returns how many.
-// Of twice as many columns' minima, the wanted-th smallest bounds them.
-int64_t narrow(const Kernels& kernels, const float* distances, int64_t nlist, int64_t wanted,
-               Selection& selection) {
+// Lists that hold the `wanted` nearest, in selection.numbers; returns how many. Of twice as
+// many columns' minima, the wanted-th smallest bounds their nearness.
+int64_t narrow(const Kernels& kernels, const float* nearness, double slack, int64_t nlist,
+               int64_t wanted, Selection& selection) {
   int64_t columns = kFloatLanes;
   while (columns < 2 * wanted) columns *= 2;
   const int64_t whole = nlist - nlist % columns;
-  if (whole >= 2 * columns) {
+  if (whole >= 2 * columns && std::isfinite(slack)) {
     float* const minima = selection.minima.data();
-    kernels.column_minima(distances, whole, columns, minima);
+    kernels.column_minima(nearness, whole, columns, minima);
     std::nth_element(minima, minima + wanted - 1, minima + columns);
-    const float bound = minima[wanted - 1];
-    const int64_t found = kernels.collect(distances, nlist, bound, selection.numbers.data());
-    // Fewer only where distances are not numbers.
+    const auto bound = static_cast<float>(static_cast<double>(minima[wanted - 1]) + 2.0 * slack);
+    const int64_t found =
+        kernels.collect(nearness, nlist, std::nextafter(bound, kInfinite), selection.numbers.data());
+    // Fewer only where a nearness is not a number.
     if (found >= wanted) return found;
   }
   for (int64_t i = 0; i < nlist; ++i)
@@ -59,19 +65,40 @@ int64_t narrow(const Kernels& kernels, const float* distances, int64_t nlist, in
   return nlist;
 }
 
-void select(const Kernels& kernels, const float* distances, int64_t nlist, int64_t wanted,
-            Selection& selection, int32_t* out) {
-  const int64_t found = narrow(kernels, distances, nlist, wanted, selection);
-  std::vector<uint64_t>& keys = selection.keys;
+// Exact distances of the lists that were left.
+void measure(const Index& index, const float* query, int64_t found, Selection& selection) {
+  const bool squared = index.metric == Metric::l2;
+  for (size_t i = 0; i < static_cast<size_t>(found); ++i)
+    selection.centroids[i] = index.centroid(selection.numbers[i]);
+  exact_distances(index.isa, {squared, false})(query, selection.centroids.data(), found,
+                                               index.dim, selection.distances.data());
+  for (size_t i = 0; i < static_cast<size_t>(found); ++i)
+    selection.keys[i] = key_of(selection.distances[i]);
+}
+
+// Each list's place by counting how many are nearer. False: some are equally near.
+bool place_all(const Kernels& kernels, int64_t found, int64_t wanted, Selection& selection,
+               int32_t* out) {
+  const int64_t padded = (found + kRankLanes - 1) / kRankLanes * kRankLanes;
+  std::fill_n(selection.keys.begin() + found, padded - found, ~uint32_t{0});
+  kernels.rank(selection.keys.data(), padded, selection.ranks.data());
+  int64_t sum = 0;
+  for (size_t i = 0; i < static_cast<size_t>(found); ++i) {
+    const int32_t rank = selection.ranks[i];
+    sum += rank;
+    if (rank < wanted) out[rank] = selection.numbers[i];
+  }
+  return sum == found * (found - 1) / 2;
+}
+
+// The `wanted` nearest of them, ties by number.
+void select(const Kernels& kernels, int64_t found, int64_t wanted, Selection& selection,
+            int32_t* out) {
+  if (found <= kMostRanked && place_all(kernels, found, wanted, selection, out)) return;
+  std::vector<uint64_t>& keys = selection.ordered;
   keys.resize(static_cast<size_t>(found));
   for (size_t i = 0; i < keys.size(); ++i)
-    keys[i] = key_of(distances[selection.numbers[i]], selection.numbers[i]);
-  if (found <= kMostRanked) {
-    kernels.rank(keys.data(), found, selection.ranks.data());
-    for (size_t i = 0; i < keys.size(); ++i)
-      if (selection.ranks[i] < wanted) out[selection.ranks[i]] = selection.numbers[i];
-    return;
-  }
+    keys[i] = uint64_t{selection.keys[i]} << 32 | static_cast<uint32_t>(selection.numbers[i]);
   if (found > 2 * wanted) std::nth_element(keys.begin(), keys.begin() + wanted, keys.end());
   const auto end = keys.begin() + std::min<int64_t>(found, found > 2 * wanted ? wanted : found);
   std::sort(keys.begin(), end);
@@ -85,24 +112,25 @@ void coarse_search(const Index& index, const float* queries, int64_t n, int64_t 
                    Pool& pool, int32_t* out) {
   if (n == 0) return;
   const Kernels& kernels = kernels_of(index.isa);
-  const int64_t wanted = std::min(nprobe, index.nlist);
-  const int64_t panels = (index.nlist + kPanel - 1) / kPanel, stride = panels * kPanel;
+  const Nearness& near = index.nearness();
+  const int64_t wanted = std::min(nprobe, index.nlist), stride = near.stride();
   const int64_t fitting = kBlockBytes / (stride * static_cast<int64_t>(sizeof(float)));
   int64_t block = std::min(kMostQueries, std::max(kLeastQueries, fitting));
   block = std::min(block, (n + pool.threads() - 1) / pool.threads());
-  const float* const centroids = index.panels();
-  const auto panel = index.metric == Metric::l2 ? kernels.panel_l2 : kernels.panel_ip;
   pool.run((n + block - 1) / block, [&](int64_t task, int) {
     const int64_t first = task * block, count = std::min(block, n - first);
-    Aligned<float> memory;
-    float* const distances = memory.reserve(count * stride);
+    Aligned<float> memory, centred;
+    float* const rows = memory.reserve(count * stride);
     Selection selection(index.nlist);
-    for (int64_t p = 0; p < panels; ++p)
-      panel(queries + first * index.dim, count, index.dim, centroids + p * kPanel * index.dim,
-            distances + p * kPanel, stride);
-    for (int64_t q = 0; q < count; ++q)
-      select(kernels, distances + q * stride, index.nlist, wanted, selection,
-             out + (first + q) * wanted);
+    near.rows(kernels, queries + first * index.dim, count, centred.reserve(count * index.dim),
+              rows);
+    for (int64_t q = 0; q < count; ++q) {
+      const float* query = queries + (first + q) * index.dim;
+      const int64_t found =
+          narrow(kernels, rows + q * stride, near.slack(query), index.nlist, wanted, selection);
+      measure(index, query, found, selection);
+      select(kernels, found, wanted, selection, out + (first + q) * wanted);
+    }
   });
 }
 

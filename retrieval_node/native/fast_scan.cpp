@@ -97,6 +97,7 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
   FilterJob job = job_of(context.index, view, start, end);
   job.ahead = ahead.bytes;
   job.ahead_bytes = ahead.count;
+  job.cached = ahead.cached;
   const Offset offset = offset_within(view, coarse);
   if (!bytes_.level(context.index, context.kernels, *tables_, limit(), offset, widest, job))
     return true;

@@ -59,6 +59,7 @@ struct ListRun {
 struct Ahead {
   const uint8_t* bytes = nullptr;
   int64_t count = 0;
+  bool cached = false;  // the run itself was scanned just before
 };
 
 // One query's state within one thread.

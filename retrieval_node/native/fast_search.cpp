@@ -14,28 +14,47 @@ namespace {
 // Bytes of byte tables that one chunk of a list-major search works with.
 constexpr int64_t kChunkTableBytes = 512 * 1024;
 constexpr int64_t kLeastChunk = 8;
+// Nearest lists that a query scans by itself: its limit is low then for all others.
+constexpr int64_t kOpened = 8;
 // Queries per list from which a batch is scanned by list.
-constexpr double kLeastShare = 1.0;
+constexpr double kLeastShare = 4.0;
+// Queries of one task in a search by query.
+constexpr int64_t kMostTogether = 16;
 // Codes below which several threads for one query do not pay for waking them.
 constexpr int64_t kLeastSplitBytes = 512 * 1024;
 // Blocks of a list that one thread takes at a time.
 constexpr int64_t kSplitBlocks = 512;
 
-// Each task a query.
+// Scans all lists of a query. False: the search is to end.
+bool scan_query(const FastContext& context, Workspace& work, QuerySlot& slot, int64_t q) {
+  slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
+  slot.state.reset(context, q, &slot.tables, nullptr);
+  list_runs(context, q, work);
+  for (size_t i = 0; i < work.runs.size(); ++i) {
+    const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
+    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next))
+      return false;
+  }
+  return !context.progress.stopped();
+}
+
+// Each task some queries: what one is refined with comes while the next one is scanned.
 void search_by_query(const FastContext& context, Pool& pool, const Output& output) {
-  pool.run(context.batch.n, [&](int64_t q, int) {
+  const int64_t n = context.batch.n;
+  const int64_t some = std::clamp<int64_t>(n / (2 * pool.threads()), 1, kMostTogether);
+  pool.run((n + some - 1) / some, [&](int64_t task, int) {
     if (context.progress.stopped()) return;
     BorrowedWorkspace borrowed(context.index);
     Workspace& work = *borrowed;
-    QuerySlot& slot = work.slot(0);
-    slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
-    slot.state.reset(context, q, &slot.tables, nullptr);
-    list_runs(context, q, work);
-    for (size_t i = 0; i < work.runs.size(); ++i) {
-      const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
-      if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next)) break;
+    FastQuery* last = nullptr;
+    for (int64_t q = task * some; q < std::min(n, (task + 1) * some); ++q) {
+      QuerySlot& slot = work.slot(static_cast<size_t>(q & 1));
+      if (!scan_query(context, work, slot, q)) break;
+      slot.state.top().expect();
+      if (last) finish_query(context, *last, output);
+      last = &slot.state;
     }
-    if (!context.progress.stopped()) finish_query(context, slot.state, output);
+    if (last && !context.progress.stopped()) finish_query(context, *last, output);
     count_work(context, work.scratch);
   });
 }
@@ -95,42 +114,72 @@ void search_split(const FastContext& context, Pool& pool, int64_t q, const Outpu
     std::lock_guard<std::mutex> lock(merging);
     for (const Place& place : state.top().unsorted()) main.state.top().offer(place);
   });
+  main.state.top().expect();
   if (!context.progress.stopped()) finish_query(context, main.state, output);
   count_work(context, work.scratch);
 }
 
 // One (list, query) of an inverted probe table.
 struct Visit {
-  int64_t list;
-  int32_t slot;
+  int32_t list, slot;
   double coarse;
 };
 
-// Builds the query's tables and scans its nearest list; the rest become visits.
+// Visits by list, those of a list in the order they were added.
+class Visits {
+ public:
+  explicit Visits(int64_t nlist) : ends_(static_cast<size_t>(nlist) + 1, 0) {}
+
+  void add(const Visit& visit) {
+    added_.push_back(visit);
+    ++ends_[static_cast<size_t>(visit.list) + 1];
+  }
+
+  // Sorted by counting: comparing takes longer than scanning short lists does.
+  const std::vector<Visit>& sorted() {
+    for (size_t l = 1; l < ends_.size(); ++l) ends_[l] += ends_[l - 1];
+    sorted_.resize(added_.size());
+    for (const Visit& visit : added_)
+      sorted_[ends_[static_cast<size_t>(visit.list)]++] = visit;
+    return sorted_;
+  }
+
+ private:
+  std::vector<size_t> ends_;
+  std::vector<Visit> added_, sorted_;
+};
+
+// Builds the query's tables and scans its nearest lists; the rest become visits.
 bool open_query(const FastContext& context, Workspace& work, int64_t q, int32_t number,
-                std::vector<Visit>& visits) {
+                Visits& visits) {
   QuerySlot& slot = work.slot(static_cast<size_t>(number));
   slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
   slot.state.reset(context, q, &slot.tables, nullptr);
   list_runs(context, q, work);
+  int64_t last = -1, lists = 0;
   size_t i = 0;
-  const int64_t nearest = work.runs.empty() ? -1 : work.runs[0].list;
-  for (; i < work.runs.size() && work.runs[i].list == nearest; ++i)
-    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], nullptr))
-      return false;
-  slot.widest = std::numeric_limits<double>::infinity();
-  int64_t last = nearest;
   for (; i < work.runs.size(); ++i) {
-    slot.widest = std::min(slot.widest, offset_of(work.runs[i], work.coarse[i]));
-    if (work.runs[i].list != last) visits.push_back({work.runs[i].list, number, work.coarse[i]});
+    lists += work.runs[i].list != last;
     last = work.runs[i].list;
+    if (lists > kOpened) break;
+    const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
+    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next))
+      return false;
+  }
+  slot.widest = std::numeric_limits<double>::infinity();
+  for (last = -1; i < work.runs.size(); ++i) {
+    const ListRun& run = work.runs[i];
+    slot.widest = std::min(slot.widest, offset_of(run, work.coarse[i]));
+    if (run.list != last)
+      visits.add({static_cast<int32_t>(run.list), number, work.coarse[i]});
+    last = run.list;
   }
   return true;
 }
 
-// One list of one segment for all its visitors.
+// One list of one segment for all its visitors. next: the list that follows, or null.
 bool visit_list(const FastContext& context, Workspace& work, const ListRun& run,
-                const Visit* visits, size_t count) {
+                const Visit* visits, size_t count, const ListRun* next) {
   if (!may_scan(context, run)) return false;
   work.scratch.codes += run.view.rows * static_cast<int64_t>(count);
   const int64_t step = run_blocks(context.index.m);
@@ -138,36 +187,56 @@ bool visit_list(const FastContext& context, Workspace& work, const ListRun& run,
     const int64_t blocks = std::min(step, run.view.blocks - first);
     for (size_t v = 0; v < count; ++v) {
       QuerySlot& slot = work.slot(static_cast<size_t>(visits[v].slot));
+      // The codes stay in cache for all visitors; the last one fetches what comes next.
+      Ahead ahead;
+      if (v + 1 == count) ahead = ahead_of(context.index, run, first + blocks, next);
+      ahead.cached = v > 0;
       if (!slot.state.scan(context, work.scratch, run, visits[v].coarse, slot.widest, first,
-                           blocks, {}))
+                           blocks, ahead))
         return false;
     }
   }
   return true;
 }
 
-void search_chunk(const FastContext& context, Workspace& work, int64_t first, int64_t count,
-                  const Output& output) {
-  std::vector<Visit> visits;
-  visits.reserve(static_cast<size_t>(count * context.batch.nprobe));
-  for (int64_t i = 0; i < count; ++i)
-    if (!open_query(context, work, first + i, static_cast<int32_t>(i), visits)) return;
-  std::sort(visits.begin(), visits.end(), [](const Visit& a, const Visit& b) {
-    return a.list != b.list ? a.list < b.list : a.slot < b.slot;
-  });
+// The runs that visits ask for, in their order; `first` is each one's first visit.
+struct VisitedRun {
+  ListRun run;
+  size_t first, count;
+};
+
+std::vector<VisitedRun> visited_runs(const FastContext& context, const std::vector<Visit>& visits) {
+  std::vector<VisitedRun> runs;
   for (size_t v = 0; v < visits.size();) {
     size_t end = v;
     while (end < visits.size() && visits[end].list == visits[v].list) ++end;
     for (size_t s = 0; s < context.batch.segments.size(); ++s) {
       const Segment& segment = *context.batch.segments[s];
-      if (segment.list_rows(visits[v].list) == 0) continue;
-      const ListRun run{static_cast<int>(s), visits[v].list, segment.list(visits[v].list)};
-      if (!visit_list(context, work, run, &visits[v], end - v)) return;
+      if (segment.list_rows(visits[v].list) > 0)
+        runs.push_back({{static_cast<int>(s), visits[v].list, segment.list(visits[v].list)},
+                        v, end - v});
     }
     v = end;
   }
+  return runs;
+}
+
+void search_chunk(const FastContext& context, Workspace& work, int64_t first, int64_t count,
+                  const Output& output) {
+  Visits added(context.index.nlist);
   for (int64_t i = 0; i < count; ++i)
+    if (!open_query(context, work, first + i, static_cast<int32_t>(i), added)) return;
+  const std::vector<Visit>& visits = added.sorted();
+  const std::vector<VisitedRun> runs = visited_runs(context, visits);
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const ListRun* next = r + 1 < runs.size() ? &runs[r + 1].run : nullptr;
+    if (!visit_list(context, work, runs[r].run, &visits[runs[r].first], runs[r].count, next))
+      return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (i + 1 < count) work.slot(static_cast<size_t>(i + 1)).state.top().expect();
     finish_query(context, work.slot(static_cast<size_t>(i)).state, output);
+  }
 }
 
 void search_by_list(const FastContext& context, Pool& pool, const Output& output) {

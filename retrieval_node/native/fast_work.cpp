@@ -14,6 +14,8 @@ int64_t run_length(const FastContext& context, const FastQuery& query) {
   return std::min(std::max(seen, kSeedBlocks), run_blocks(context.index.m));
 }
 
+}  // namespace
+
 Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListRun* next) {
   const int64_t block_bytes = kLanes * index.m;
   if (done < run.view.blocks)
@@ -21,8 +23,6 @@ Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListR
   if (!next) return {};
   return {next->view.codes, next->view.blocks * block_bytes};
 }
-
-}  // namespace
 
 QuerySlot& Workspace::slot(size_t i) {
   while (slots.size() <= i) slots.push_back(std::make_unique<QuerySlot>());

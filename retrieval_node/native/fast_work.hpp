@@ -55,6 +55,10 @@ inline double offset_of(const ListRun& run, double coarse) {
 // False: the search is to end (cancelled, deadline, damaged list).
 bool may_scan(const FastContext& context, const ListRun& run);
 
+// What to prefetch while blocks up to `done` of a run are scanned: what is left of it, else
+// what follows. next: the run after it, or null.
+Ahead ahead_of(const Index& index, const ListRun& run, int64_t done, const ListRun* next);
+
 // A whole list for one query. next: what is scanned after it, or null.
 bool scan_list(const FastContext& context, Scratch& scratch, FastQuery& query,
                const ListRun& run, double coarse, const ListRun* next);

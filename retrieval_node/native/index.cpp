@@ -5,8 +5,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "kernels.hpp"
-
 namespace ragrig {
 namespace {
 
@@ -61,18 +59,9 @@ void Index::derive() {
     }
 }
 
-const float* Index::panels() const {
-  std::call_once(panels_once_, [this] {
-    const int64_t count = (nlist + kPanel - 1) / kPanel;
-    float* out = panels_.reserve(count * kPanel * dim);
-    std::fill(out, out + count * kPanel * dim, 0.0f);
-    for (int64_t p = 0; p < count; ++p)
-      for (int64_t lane = 0; lane < kFloatLanes; ++lane)
-        for (int64_t t = lane; t < dim; t += kFloatLanes, out += kPanel)
-          for (int64_t i = 0; i < std::min(kPanel, nlist - p * kPanel); ++i)
-            out[i] = centroid(p * kPanel + i)[t];
-  });
-  return panels_.get();
+const Nearness& Index::nearness() const {
+  std::call_once(nearness_once_, [this] { nearness_ = std::make_unique<Nearness>(*this); });
+  return *nearness_;
 }
 
 std::shared_ptr<void> Index::take_spare() const {

@@ -10,6 +10,7 @@
 #include "aligned.hpp"
 #include "isa.hpp"
 #include "layout.hpp"
+#include "nearness.hpp"
 
 namespace ragrig {
 
@@ -49,8 +50,8 @@ class Index {
   // Relative error that the float steps of a distance stay below.
   double rounding() const;
 
-  // Panels of kPanel centroids, see kernels.hpp; made at the first coarse search.
-  const float* panels() const;
+  // Made at the first coarse search.
+  const Nearness& nearness() const;
 
   // Working memory of ended searches, for the next ones: fresh pages cost more
   // than a small search. Empty: none is spare.
@@ -62,8 +63,8 @@ class Index {
 
   Aligned<float> turned_;
   std::vector<double> longest_;
-  mutable std::once_flag panels_once_;
-  mutable Aligned<float> panels_;
+  mutable std::once_flag nearness_once_;
+  mutable std::unique_ptr<Nearness> nearness_;
   mutable std::mutex spare_mutex_;
   mutable std::vector<std::shared_ptr<void>> spare_;
   std::shared_ptr<void> owner_;

@@ -5,7 +5,8 @@
 //
 // Two kinds of results:
 //   * filter, table, quantize: a lower bound of a distance that decides which
-//     codes are looked at closely. Their bits may differ between code paths.
+//     codes are looked at closely; near: what decides it for centroids. Their bits
+//     may differ between code paths.
 //   * everything else: what a caller sees. Each operation is rounded to float32,
 //     never fused, in the order of fixedpoint.exact_distances: lane u of 16 takes
 //     the components t = u mod 16 in ascending order, then the lanes are added,
@@ -51,6 +52,7 @@ struct FilterJob {
   uint32_t bias_factor;   // bias counts as (bias * bias_factor) >> 16; below 2^16
   const uint8_t* ahead;   // prefetched while this run is scanned; null: nothing
   int64_t ahead_bytes;
+  bool cached;            // its own codes are in cache: all that is fetched is `ahead`
   bool wide;              // sums of 16 bits; only where sums_wide(m)
 };
 
@@ -81,11 +83,10 @@ struct Kernels {
   float (*ip)(const float* a, const float* b, int64_t dim);
   // -<a, b> in float64, as the head of this file says.
   double (*coarse_ip)(const float* a, const float* b, int64_t dim);
-  // Distances of `queries` queries to a panel of kPanel centroids; see coarse.hpp.
-  void (*panel_l2)(const float* queries, int64_t queries_count, int64_t dim, const float* panel,
-                   float* out, int64_t out_stride);
-  void (*panel_ip)(const float* queries, int64_t queries_count, int64_t dim, const float* panel,
-                   float* out, int64_t out_stride);
+  // out[q][c] = start[c] - <query q, centroid c> of a panel of kPanel centroids, [dim][kPanel];
+  // rows of `out` are out_stride apart. Off by the roundings that nearness.hpp bounds.
+  void (*near)(const float* queries, int64_t count, int64_t dim, const float* panel,
+               const float* start, float* out, int64_t out_stride);
   // minima[c]: smallest of values[c], values[c + columns], ...; columns divides count
   // and is a multiple of 16.
   void (*column_minima)(const float* values, int64_t count, int64_t columns, float* minima);
@@ -94,11 +95,12 @@ struct Kernels {
   // A plain read of whole pieces of kReadBytes, for benchmarks: `streams` (1, 2, 4 or
   // 8) runs side by side, prefetching `ahead` bytes (0: not at all).
   uint64_t (*read)(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead);
-  // ranks[i]: how many keys are smaller than keys[i].
-  void (*rank)(const uint64_t* keys, int64_t count, int32_t* ranks);
+  // ranks[i]: how many keys are smaller than keys[i]; kRankLanes divides count.
+  void (*rank)(const uint32_t* keys, int64_t count, int32_t* ranks);
 };
 
 constexpr int64_t kReadBytes = 4096;
+constexpr int64_t kRankLanes = 16;
 // Centroids of a panel of the coarse search.
 constexpr int64_t kPanel = 32;
 

@@ -22,6 +22,12 @@ static inline void pair(const float* a, const float* b, Register& to) {
   to = Register(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1));
 }
 
+// sum -= a * b; rounded as it comes.
+template <typename Register>
+static inline __attribute__((always_inline)) void subtract_product(const Register& a, const Register& b, Register& sum) {
+  sum = Register(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(sum)));
+}
+
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {
   for (int64_t j = 0; j < m; ++j)
     for (int64_t c = 0; c < kCodes; ++c) {

@@ -17,13 +17,19 @@ namespace ragrig {
 namespace avx512 {
 
 constexpr int kPartBytes = 64;
-constexpr int kPanelQueries = 4;
+constexpr int kPanelQueries = 8;
 
 // to = a, b, half a register each.
 template <typename Register>
 static inline void pair(const float* a, const float* b, Register& to) {
   to = Register(
       _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(a)), _mm256_loadu_ps(b), 1));
+}
+
+// sum -= a * b; rounded as it comes.
+template <typename Register>
+static inline __attribute__((always_inline)) void subtract_product(const Register& a, const Register& b, Register& sum) {
+  sum = Register(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(sum)));
 }
 
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {
@@ -271,6 +277,7 @@ constexpr int64_t kDistance = 8192;
 // Where to prefetch from while the group at byte `at` is summed.
 static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t bytes,
                                       int64_t total) {
+  if (job.cached) return job.ahead && at < job.ahead_bytes ? job.ahead + at : nullptr;
   const int64_t target = at + kDistance;
   if (target + bytes <= total) return job.codes + target;
   const int64_t past = target < total ? 0 : target - total;

@@ -13,6 +13,12 @@ static inline void pair(const float* a, const float* b, Register& to) {
   to = Register{a[0], a[1], b[0], b[1]};
 }
 
+// sum -= a * b; rounded as it comes.
+template <typename Register>
+static inline __attribute__((always_inline)) void subtract_product(const Register& a, const Register& b, Register& sum) {
+  sum -= a * b;
+}
+
 void quantize(const float* from, const float* minima, int64_t m, float scale, uint8_t* out) {
   for (int64_t j = 0; j < m; ++j)
     for (int64_t c = 0; c < kCodes; ++c) {

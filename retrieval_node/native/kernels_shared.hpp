@@ -1,7 +1,8 @@
 // Kernels that the compiler vectorises well for every code path. Included once by
 // each kernels_*.cpp, inside its own namespace and under its own target, hence no
 // include guard and no headers here. Before it come kPartBytes (of a register),
-// kPanelQueries (that fit in the registers), pair(), quantize(), filter(), collect().
+// kPanelQueries (that fit in the registers), pair(), subtract_product(), quantize(),
+// filter(), collect().
 
 #define RAGRIG_INLINE static inline __attribute__((always_inline))
 
@@ -213,47 +214,46 @@ void table(const float* query, const float* codebooks, int64_t m, int64_t sub, f
   }
 }
 
-// The lanes of exact_distances, one after the other: the same additions, but 16
-// centroids side by side. A panel is [16 lanes' components in turn][kPanel].
-template <bool kL2, int kQueries>
-RAGRIG_INLINE void panel_rows(const float* queries, int64_t dim, const float* panel, float* out,
-                              int64_t out_stride) {
-  Vec totals[kQueries][2] = {};
-  for (int64_t u = 0; u < kFloatLanes && u < dim; ++u) {
-    Vec lanes[kQueries][2] = {};
-    for (int64_t t = u; t < dim; t += kFloatLanes) {
-      Vec left, right;
-      load(panel, left);
-      load(panel + kFloatLanes, right);
-      panel += kPanel;
+// out = start - <query, centroid> of a panel's centroids, fused: each one is loaded once
+// for kQueries queries.
+template <int kQueries>
+RAGRIG_INLINE void near_rows(const float* queries, int64_t dim, const float* panel,
+                             const float* start, float* out, int64_t out_stride) {
+  Vec sums[kQueries][2];
 #pragma GCC unroll 8
-      for (int q = 0; q < kQueries; ++q) {
-        Vec value;
-        fill(queries[q * dim + t], value);
-        step<kL2>(lanes[q][0], value, left);
-        step<kL2>(lanes[q][1], value, right);
-      }
-    }
+  for (int q = 0; q < kQueries; ++q) {
+    load(start, sums[q][0]);
+    load(start + kFloatLanes, sums[q][1]);
+  }
+  for (int64_t t = 0; t < dim; ++t) {
+    Vec left, right;
+    load(panel + t * kPanel, left);
+    load(panel + t * kPanel + kFloatLanes, right);
 #pragma GCC unroll 8
     for (int q = 0; q < kQueries; ++q) {
-      add(totals[q][0], lanes[q][0]);
-      add(totals[q][1], lanes[q][1]);
+      Vec value;
+      fill(queries[q * dim + t], value);
+      for (int p = 0; p < kParts; ++p) {
+        subtract_product(value.part[p], left.part[p], sums[q][0].part[p]);
+        subtract_product(value.part[p], right.part[p], sums[q][1].part[p]);
+      }
     }
   }
+#pragma GCC unroll 8
   for (int q = 0; q < kQueries; ++q) {
-    store(totals[q][0], out + q * out_stride);
-    store(totals[q][1], out + q * out_stride + kFloatLanes);
+    store(sums[q][0], out + q * out_stride);
+    store(sums[q][1], out + q * out_stride + kFloatLanes);
   }
 }
 
-template <bool kL2>
-void panel(const float* queries, int64_t count, int64_t dim, const float* panel_, float* out,
-           int64_t out_stride) {
+void near(const float* queries, int64_t count, int64_t dim, const float* panel,
+          const float* start, float* out, int64_t out_stride) {
   int64_t q = 0;
   for (; q + kPanelQueries <= count; q += kPanelQueries)
-    panel_rows<kL2, kPanelQueries>(queries + q * dim, dim, panel_, out + q * out_stride, out_stride);
+    near_rows<kPanelQueries>(queries + q * dim, dim, panel, start, out + q * out_stride,
+                             out_stride);
   for (; q < count; ++q)
-    panel_rows<kL2, 1>(queries + q * dim, dim, panel_, out + q * out_stride, out_stride);
+    near_rows<1>(queries + q * dim, dim, panel, start, out + q * out_stride, out_stride);
 }
 
 void column_minima(const float* values, int64_t count, int64_t columns, float* minima) {
@@ -268,12 +268,15 @@ void column_minima(const float* values, int64_t count, int64_t columns, float* m
   }
 }
 
-void rank(const uint64_t* keys, int64_t count, int32_t* ranks) {
+void rank(const uint32_t* keys, int64_t count, int32_t* ranks) {
   for (int64_t i = 0; i < count; ++i) {
-    const uint64_t key = keys[i];
-    uint64_t smaller = 0;
-    for (int64_t j = 0; j < count; ++j) smaller += keys[j] < key;
-    ranks[i] = static_cast<int32_t>(smaller);
+    const uint32_t key = keys[i];
+    uint32_t smaller[kRankLanes] = {};
+    for (int64_t j = 0; j < count; j += kRankLanes)
+      for (int64_t u = 0; u < kRankLanes; ++u) smaller[u] += keys[j + u] < key;
+    uint32_t total = 0;
+    for (int64_t u = 0; u < kRankLanes; ++u) total += smaller[u];
+    ranks[i] = static_cast<int32_t>(total);
   }
 }
 
@@ -320,6 +323,6 @@ uint64_t read(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead
 
 const Kernels kKernels = {
     filter,          table,     quantize,    adc<true>,    adc<false>,
-    distance<true>,  distance<false>, coarse_ip, panel<true>, panel<false>,
-    column_minima,   collect,   read,        rank,
+    distance<true>,  distance<false>, coarse_ip, near,  column_minima,
+    collect,         read,            rank,
 };

@@ -42,16 +42,21 @@ class TopK {
     else collect(place);
   }
 
-  // Sorted, at most k, with row ids. Returns the first place whose id is out of
-  // range, or null.
-  const Place* finish(std::vector<Hit>& hits) {
+  // Fetches what finish() reads, which lies far apart in memory: while another query is
+  // finished, it comes.
+  void expect() {
     if (static_cast<int64_t>(places_.size()) > k_) cut();
-    // Far apart in memory: they come while the places are sorted.
     for (const Place& place : places_) {
       const Segment& segment = *batch_->segments[place.segment];
       __builtin_prefetch(segment.ids() + place.position);
       if (batch_->refine_k > 0) ask_for(segment.vector(place.position), segment.vector_bytes());
     }
+  }
+
+  // Sorted, at most k, with row ids. Returns the first place whose id is out of range, or
+  // null.
+  const Place* finish(std::vector<Hit>& hits) {
+    if (static_cast<int64_t>(places_.size()) > k_) cut();
     std::sort(places_.begin(), places_.end(), Nearer{*this});
     hits.clear();
     for (const Place& place : places_) {
@@ -73,7 +78,7 @@ class TopK {
 
   static void ask_for(const void* from, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64)
-      __builtin_prefetch(static_cast<const char*>(from) + at);
+      __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
   }
 
   int64_t row(const Place& place) const {

@@ -103,3 +103,42 @@ def test_refuses_what_does_not_fit(queries: Any, nprobe: int, named: str) -> Non
     index = _index(np.ones((20, 8), np.float32), Metric.L2, ISAS[0])
     with pytest.raises(ValueError, match=named):
         index.coarse(queries, nprobe, require_native().Pool(1))
+
+
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.IP])
+@pytest.mark.parametrize(
+    ("common", "spread"),
+    [(1e4, 1.0), (0.0, 1e-30), (0.0, 1e-22), (1e3, 1e-4), (0.0, 1e19), (3e18, 1e18)],
+    ids=["far from zero", "denormal", "small squares", "rounded away", "too large", "all large"],
+)
+def test_what_is_nearly_equal_or_too_large_is_ordered_as_the_reference_does(
+    metric: Metric, common: float, spread: float
+) -> None:
+    """Candidates come from a quicker, less exact distance: none may be lost by it."""
+    print("seed 12")
+    rng = np.random.default_rng(12)
+    centroids = (common + spread * rng.normal(size=(700, 48))).astype(np.float32)
+    near = centroids[rng.integers(0, 700, 21)]
+    queries = (near + 0.1 * spread * rng.normal(size=near.shape)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        want = _reference(centroids, queries, metric, 40)
+    for isa in ISAS:
+        found = _index(centroids, metric, isa).coarse(queries, 40, require_native().Pool(1))
+        np.testing.assert_array_equal(found, want, isa)
+
+
+@pytest.mark.parametrize("nprobe", [1, 7, 16, 100, 160, 161, 300, 320, 321, 499])
+def test_each_way_of_ordering_gives_the_same(nprobe: int) -> None:
+    """By counting, or by sorting where there are many, or ties."""
+    print("seed 13")
+    rng = np.random.default_rng(13)
+    distinct = rng.normal(size=(500, 12)).astype(np.float32)
+    twice = np.repeat(distinct[:250], 2, axis=0)
+    queries = rng.normal(size=(9, 12)).astype(np.float32)
+    for centroids in (distinct, twice):
+        want = _reference(centroids, queries, Metric.L2, nprobe)
+        for isa in ISAS:
+            found = _index(centroids, Metric.L2, isa).coarse(
+                queries, nprobe, require_native().Pool(1)
+            )
+            np.testing.assert_array_equal(found, want, isa)
