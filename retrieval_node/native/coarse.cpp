@@ -29,18 +29,22 @@ uint32_t key_of(float distance) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// One thread's memory.
+// One thread's memory; not cleared, for a single query takes hardly longer than that.
 struct Selection {
-  std::vector<float> minima, distances;
-  std::vector<const void*> centroids;
-  std::vector<int32_t> numbers, ranks;
-  std::vector<uint32_t> keys;
-  std::vector<uint64_t> ordered;
+  explicit Selection(int64_t nlist) {
+    minima.reserve(nlist + kPanel);
+    distances.reserve(nlist);
+    centroids.reserve(nlist);
+    numbers.reserve(nlist + kPanel);
+    ranks.reserve(kMostRanked);
+    keys.reserve(nlist + kRankLanes);
+  }
 
-  explicit Selection(int64_t nlist)
-      : minima(static_cast<size_t>(nlist + kPanel)), distances(static_cast<size_t>(nlist)),
-        centroids(static_cast<size_t>(nlist)), numbers(static_cast<size_t>(nlist + kPanel)),
-        ranks(static_cast<size_t>(kMostRanked)), keys(static_cast<size_t>(nlist + kRankLanes)) {}
+  Aligned<float> minima, distances;
+  Aligned<const void*> centroids;
+  Aligned<int32_t> numbers, ranks;
+  Aligned<uint32_t> keys;
+  std::vector<uint64_t> ordered;
 };
 
 // Lists that hold the `wanted` nearest, in selection.numbers; returns how many. Of twice as
@@ -51,42 +55,42 @@ int64_t narrow(const Kernels& kernels, const float* nearness, double slack, int6
   while (columns < 2 * wanted) columns *= 2;
   const int64_t whole = nlist - nlist % columns;
   if (whole >= 2 * columns && std::isfinite(slack)) {
-    float* const minima = selection.minima.data();
+    float* const minima = selection.minima.get();
     kernels.column_minima(nearness, whole, columns, minima);
     std::nth_element(minima, minima + wanted - 1, minima + columns);
     const auto bound = static_cast<float>(static_cast<double>(minima[wanted - 1]) + 2.0 * slack);
     const int64_t found =
-        kernels.collect(nearness, nlist, std::nextafter(bound, kInfinite), selection.numbers.data());
+        kernels.collect(nearness, nlist, std::nextafter(bound, kInfinite), selection.numbers.get());
     // Fewer only where a nearness is not a number.
     if (found >= wanted) return found;
   }
   for (int64_t i = 0; i < nlist; ++i)
-    selection.numbers[static_cast<size_t>(i)] = static_cast<int32_t>(i);
+    selection.numbers.get()[i] = static_cast<int32_t>(i);
   return nlist;
 }
 
 // Exact distances of the lists that were left.
 void measure(const Index& index, const float* query, int64_t found, Selection& selection) {
   const bool squared = index.metric == Metric::l2;
-  for (size_t i = 0; i < static_cast<size_t>(found); ++i)
-    selection.centroids[i] = index.centroid(selection.numbers[i]);
-  exact_distances(index.isa, {squared, false})(query, selection.centroids.data(), found,
-                                               index.dim, selection.distances.data());
-  for (size_t i = 0; i < static_cast<size_t>(found); ++i)
-    selection.keys[i] = key_of(selection.distances[i]);
+  const void** const centroids = selection.centroids.get();
+  float* const distances = selection.distances.get();
+  for (int64_t i = 0; i < found; ++i) centroids[i] = index.centroid(selection.numbers.get()[i]);
+  exact_distances(index.isa, {squared, false})(query, centroids, found, index.dim, distances);
+  for (int64_t i = 0; i < found; ++i) selection.keys.get()[i] = key_of(distances[i]);
 }
 
 // Each list's place by counting how many are nearer. False: some are equally near.
 bool place_all(const Kernels& kernels, int64_t found, int64_t wanted, Selection& selection,
                int32_t* out) {
   const int64_t padded = (found + kRankLanes - 1) / kRankLanes * kRankLanes;
-  std::fill_n(selection.keys.begin() + found, padded - found, ~uint32_t{0});
-  kernels.rank(selection.keys.data(), padded, selection.ranks.data());
+  uint32_t* const keys = selection.keys.get();
+  std::fill(keys + found, keys + padded, ~uint32_t{0});
+  kernels.rank(keys, padded, selection.ranks.get());
   int64_t sum = 0;
-  for (size_t i = 0; i < static_cast<size_t>(found); ++i) {
-    const int32_t rank = selection.ranks[i];
+  for (int64_t i = 0; i < found; ++i) {
+    const int32_t rank = selection.ranks.get()[i];
     sum += rank;
-    if (rank < wanted) out[rank] = selection.numbers[i];
+    if (rank < wanted) out[rank] = selection.numbers.get()[i];
   }
   return sum == found * (found - 1) / 2;
 }
@@ -98,7 +102,8 @@ void select(const Kernels& kernels, int64_t found, int64_t wanted, Selection& se
   std::vector<uint64_t>& keys = selection.ordered;
   keys.resize(static_cast<size_t>(found));
   for (size_t i = 0; i < keys.size(); ++i)
-    keys[i] = uint64_t{selection.keys[i]} << 32 | static_cast<uint32_t>(selection.numbers[i]);
+    keys[i] = uint64_t{selection.keys.get()[i]} << 32 |
+              static_cast<uint32_t>(selection.numbers.get()[i]);
   if (found > 2 * wanted) std::nth_element(keys.begin(), keys.begin() + wanted, keys.end());
   const auto end = keys.begin() + std::min<int64_t>(found, found > 2 * wanted ? wanted : found);
   std::sort(keys.begin(), end);
