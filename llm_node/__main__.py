@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from llm_node import arguments
-from llm_node.config import LlmOptions
+from llm_node.config import EmbedDtype, LlmOptions
 from llm_node.device.lanes import parse_shares
 from llm_node.engine_options import parse_engine
 from llm_node.libraries import prepare_environment
@@ -52,6 +52,7 @@ def serve(
     port: arguments.Port = 0,
     roles: arguments.Roles = "embed,generate",
     embedder: arguments.EmbedderRef = "minilm",
+    embedder_dtype: arguments.EmbedderDtype = EmbedDtype.FLOAT32,
     generator: arguments.GeneratorRef = "extractive",
     reranker: arguments.RerankerRef = None,
     rewrite_template: arguments.RewriteTemplate = None,
@@ -81,6 +82,7 @@ def serve(
         name=name,
         roles=played,
         embedder=embedder,
+        embedder_dtype=embedder_dtype,
         generator=generator,
         reranker=reranker,
         rewrite_template=rewrite_template,

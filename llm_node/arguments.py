@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from llm_node.config import EmbedDtype
+
 Name = Annotated[str, typer.Option(help="Name in messages and in status.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")]
@@ -17,6 +19,7 @@ Roles = Annotated[
 EmbedderRef = Annotated[
     str, typer.Option(help="minilm, or the directory of a sentence-embedding model.")
 ]
+EmbedderDtype = Annotated[EmbedDtype, typer.Option(help="Of the embedder's weights and layers.")]
 GeneratorRef = Annotated[str, typer.Option(help="extractive, hf:DIR or openai:URL[#MODEL].")]
 RerankerRef = Annotated[
     str | None, typer.Option(help="Directory of a cross-encoder, for the role rerank.")

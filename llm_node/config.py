@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,13 @@ class NodeLimits:
     max_stop_chars: int = 256
 
 
+class EmbedDtype(enum.StrEnum):
+    """Of an embedder's weights and layers; what it gives is float32 with either."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 @dataclass(frozen=True)
 class LlmOptions:
     """One LLM node.
@@ -47,6 +55,7 @@ class LlmOptions:
     Attributes:
         roles: what it does; a call for another role is refused.
         embedder: ``minilm`` or the directory of a sentence-embedding model.
+        embedder_dtype: bfloat16 is quicker where the processor multiplies it.
         reranker: directory of a cross-encoder, for the role rerank.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
@@ -63,6 +72,7 @@ class LlmOptions:
     name: str
     roles: tuple[Role, ...] = (Role.EMBED, Role.GENERATE)
     embedder: str = "minilm"
+    embedder_dtype: EmbedDtype = EmbedDtype.FLOAT32
     generator: str = "extractive"
     reranker: str | None = None
     rewrite_template: str | None = None

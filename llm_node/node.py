@@ -222,7 +222,9 @@ async def load_node(options: LlmOptions) -> LoadedNode:
         options.roles
     ) or options.generator.startswith("hf:"):
         set_torch_threads(options.threads)
-    embedder = load_embedder(options.embedder) if Role.EMBED in options.roles else None
+    embedder = None
+    if Role.EMBED in options.roles:
+        embedder = load_embedder(options.embedder, options.embedder_dtype)
     node = LoadedNode(options, embedder)
     if any(role in options.roles for role in WRITERS):
         check_generator(options)

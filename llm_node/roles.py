@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from llm_node.config import EmbedDtype
 from llm_node.device.scheduler import Lane
 from llm_node.engine.config import EngineConfig
 from ragschema.errors import InvalidInput
@@ -141,14 +142,17 @@ _GENERATORS: tuple[tuple[str, str], ...] = (
 )
 
 
-def load_embedder(reference: str) -> Embedder:
+def load_embedder(reference: str, dtype: EmbedDtype = EmbedDtype.FLOAT32) -> Embedder:
     """Loads ``minilm`` or a directory; blocks until the weights are in memory.
+
+    Args:
+        dtype: of weights and layers.
 
     Raises:
         InvalidInput, CorruptData: naming the file that is missing or broken.
     """
     module = importlib.import_module("llm_node.embed.encoder")
-    return cast(Embedder, module.load(reference))
+    return cast(Embedder, module.load(reference, dtype))
 
 
 def load_reranker(reference: str) -> Reranker:

@@ -85,6 +85,7 @@ class LlmNodeConfig:
 
     Attributes:
         embedder: ``minilm`` or the directory of a sentence-embedding model.
+        embedder_dtype: of its weights and layers; vectors are float32 with either.
         generator: ``extractive``, ``hf:DIR`` or ``openai:URL[#MODEL]``.
         reranker: directory of a cross-encoder, needed by the role rerank.
         rewrite_template: file with the prompt of the role rewrite; None: a prompt of ours.
@@ -109,6 +110,7 @@ class LlmNodeConfig:
         "generate",
     )
     embedder: str = "minilm"
+    embedder_dtype: Literal["float32", "bfloat16"] = "float32"
     generator: Annotated[str, Field(pattern=r"^(extractive|hf:.+|openai:https?://.+)$")] = (
         "extractive"
     )

