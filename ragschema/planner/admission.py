@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final
 
-from ragschema.planner.arrivals import arrivals_for
 from ragschema.planner.plan import Plan
 from ragschema.planner.played import Limits, Played
-from ragschema.planner.simulate import simulate
+from ragschema.planner.points import played_at
 from ragschema.planner.slo import asks_of_load
 from ragschema.workload import ObjectivesConfig
 
@@ -80,16 +79,12 @@ def _candidates(plan: Plan) -> Sequence[int]:
 
 def _played(plan: Plan, load: float, most: int) -> Played:
     count = min(_MOST_REQUESTS, max(_LEAST_REQUESTS, 5 * most))
-    arrivals_s = arrivals_for(plan.schema.arrivals, load * plan.schedule.qps, count, seed=0)
-    return simulate(
-        plan.problem, plan.schedule, arrivals_s, plan.policy, plan.mix.output,
-        requests=plan.mix.sample(count, seed=0), most=most,
-    )  # fmt: skip
+    _, played = played_at(plan, load, most, count)
+    return played
 
 
 def _refused(plan: Plan, most: int) -> float:
-    played = _played(plan, plan.schema.objectives.load, most)
-    return played.refused / (played.refused + len(played.arrival_s))
+    return _played(plan, plan.schema.objectives.load, most).refused_share
 
 
 def _highest(value: Callable[[int], float], count: int) -> int:

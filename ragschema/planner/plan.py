@@ -160,12 +160,9 @@ def _in_time(
     """
     found = make(space)
     mixed = space.engines is not None and space.decoding is Decoding.TOGETHER
-    while (
-        isinstance(found, Infeasible)
-        and mixed
-        and asks_of_load(schema.objectives)
-        and space.max_decode_batch > 1
-    ):
+    if not (mixed and asks_of_load(schema.objectives)):
+        return found
+    while isinstance(found, Infeasible) and space.max_decode_batch > 1:
         space = replace(space, max_decode_batch=space.max_decode_batch // 2)
         smaller = make(space)
         found = smaller if isinstance(smaller, Plan) else _nearer_miss(found, smaller)

@@ -48,6 +48,11 @@ class Played:
     refused: int = 0
 
     @property
+    def refused_share(self) -> float:
+        """Of all requests that came."""
+        return self.refused / (self.refused + len(self.arrival_s))
+
+    @property
     def ttft_s(self) -> F64:
         return self.first_token_s - self.arrival_s
 

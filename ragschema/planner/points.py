@@ -19,15 +19,18 @@ _METRICS: Final = (
 )  # fmt: skip
 
 
-def played_at(plan: Plan, load: float, most: int | None = None) -> tuple[float, Played]:
+def played_at(
+    plan: Plan, load: float, most: int | None = None, count: int | None = None
+) -> tuple[float, Played]:
     """Arrivals per second at a share of the plan's rate, and the plan played with them under
     its own time-outs.
 
     Args:
         most: requests under way, beyond which others are refused; None: nobody is.
+        count: requests; None: enough for percentiles.
     """
     rate = load * plan.schedule.qps
-    count = min(_REQUESTS, requests_for(plan.problem))
+    count = count or min(_REQUESTS, requests_for(plan.problem))
     played = simulate(
         plan.problem,
         plan.schedule,
@@ -60,7 +63,7 @@ def points(
         # What decode takes is known from outside: from the first token to the last.
         stages["stage_s.decode"] = float((played.end_s - played.first_token_s).mean())
         if played.refused:
-            stages["refused"] = played.refused / (played.refused + len(played.arrival_s))
+            stages["refused"] = played.refused_share
         found.append(
             {"load": load, "arrivals_per_s": rate, **{m: report[m] for m in _METRICS}, **stages}
         )

@@ -124,15 +124,16 @@ void coarse_search(const Index& index, const float* queries, int64_t n, int64_t 
   block = std::min(block, (n + pool.threads() - 1) / pool.threads());
   pool.run((n + block - 1) / block, [&](int64_t task, int) {
     const int64_t first = task * block, count = std::min(block, n - first);
-    Aligned<float> memory, centred;
-    float* const rows = memory.reserve(count * stride);
+    Aligned<float> rows_memory, centred_memory;
+    float* const rows = rows_memory.reserve(count * stride);
+    float* const centred = centred_memory.reserve(count * index.dim);
     Selection selection(index.nlist);
-    near.rows(kernels, queries + first * index.dim, count, centred.reserve(count * index.dim),
-              rows);
+    near.rows(kernels, queries + first * index.dim, count, centred, rows);
     for (int64_t q = 0; q < count; ++q) {
       const float* query = queries + (first + q) * index.dim;
       const int64_t found =
-          narrow(kernels, rows + q * stride, near.slack(query), index.nlist, wanted, selection);
+          narrow(kernels, rows + q * stride, near.slack(centred + q * index.dim), index.nlist,
+                 wanted, selection);
       measure(index, query, found, selection);
       select(kernels, found, wanted, selection, out + (first + q) * wanted);
     }

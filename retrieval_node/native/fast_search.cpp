@@ -25,17 +25,21 @@ constexpr int64_t kLeastSplitBytes = 512 * 1024;
 // Blocks of a list that one thread takes at a time.
 constexpr int64_t kSplitBlocks = 512;
 
-// Scans all lists of a query. False: the search is to end.
-bool scan_query(const FastContext& context, Workspace& work, QuerySlot& slot, int64_t q) {
+// Makes a query's tables and finds its lists. shared: see FastQuery::reset.
+void begin_query(const FastContext& context, Workspace& work, QuerySlot& slot, int64_t q,
+                 std::atomic<float>* shared = nullptr) {
   slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
-  slot.state.reset(context, q, &slot.tables, nullptr);
+  slot.state.reset(context, q, &slot.tables, shared);
   list_runs(context, q, work);
-  for (size_t i = 0; i < work.runs.size(); ++i) {
+}
+
+// Scans the first `count` of a query's lists. False: the search is to end.
+bool scan_runs(const FastContext& context, Workspace& work, FastQuery& query, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
     const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
-    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next))
-      return false;
+    if (!scan_list(context, work.scratch, query, work.runs[i], work.coarse[i], next)) return false;
   }
-  return !context.progress.stopped();
+  return true;
 }
 
 // Each task some queries: what one is refined with comes while the next one is scanned.
@@ -49,7 +53,8 @@ void search_by_query(const FastContext& context, Pool& pool, const Output& outpu
     FastQuery* last = nullptr;
     for (int64_t q = task * some; q < std::min(n, (task + 1) * some); ++q) {
       QuerySlot& slot = work.slot(static_cast<size_t>(q & 1));
-      if (!scan_query(context, work, slot, q)) break;
+      begin_query(context, work, slot, q);
+      if (!scan_runs(context, work, slot.state, work.runs.size())) break;
       slot.state.top().expect();
       if (last) finish_query(context, *last, output);
       last = &slot.state;
@@ -79,10 +84,8 @@ void search_split(const FastContext& context, Pool& pool, int64_t q, const Outpu
   BorrowedWorkspace borrowed(context.index);
   Workspace& work = *borrowed;
   QuerySlot& main = work.slot(0);
-  main.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
   std::atomic<float> shared{std::numeric_limits<float>::infinity()};
-  main.state.reset(context, q, &main.tables, &shared);
-  list_runs(context, q, work);
+  begin_query(context, work, main, q, &shared);
   size_t seeded = 0;
   while (seeded < work.runs.size() && main.state.limit() == std::numeric_limits<float>::infinity() &&
          work.runs[seeded].view.blocks <= kSplitBlocks) {
@@ -149,25 +152,26 @@ class Visits {
   std::vector<Visit> added_, sorted_;
 };
 
+// How many runs the query's kOpened nearest lists are.
+size_t opened_runs(const Workspace& work) {
+  int64_t last = -1, lists = 0;
+  for (size_t i = 0; i < work.runs.size(); ++i) {
+    lists += work.runs[i].list != last;
+    last = work.runs[i].list;
+    if (lists > kOpened) return i;
+  }
+  return work.runs.size();
+}
+
 // Builds the query's tables and scans its nearest lists; the rest become visits.
 bool open_query(const FastContext& context, Workspace& work, int64_t q, int32_t number,
                 Visits& visits) {
   QuerySlot& slot = work.slot(static_cast<size_t>(number));
-  slot.tables.build(context.index, context.kernels, context.batch.queries + q * context.index.dim);
-  slot.state.reset(context, q, &slot.tables, nullptr);
-  list_runs(context, q, work);
-  int64_t last = -1, lists = 0;
-  size_t i = 0;
-  for (; i < work.runs.size(); ++i) {
-    lists += work.runs[i].list != last;
-    last = work.runs[i].list;
-    if (lists > kOpened) break;
-    const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
-    if (!scan_list(context, work.scratch, slot.state, work.runs[i], work.coarse[i], next))
-      return false;
-  }
+  begin_query(context, work, slot, q);
+  size_t i = opened_runs(work);
+  if (!scan_runs(context, work, slot.state, i)) return false;
   slot.widest = std::numeric_limits<double>::infinity();
-  for (last = -1; i < work.runs.size(); ++i) {
+  for (int64_t last = -1; i < work.runs.size(); ++i) {
     const ListRun& run = work.runs[i];
     slot.widest = std::min(slot.widest, offset_of(run, work.coarse[i]));
     if (run.list != last)

@@ -56,11 +56,10 @@ void Nearness::rows(const Kernels& kernels, const float* queries, int64_t count,
                  stride_);
 }
 
-double Nearness::slack(const float* query) const {
+double Nearness::slack(const float* centred) const {
   double square = 0.0;
   for (int64_t t = 0; t < dim_; ++t) {
-    const double value = static_cast<double>(query[t] - mean_[static_cast<size_t>(t)]);
-    square += value * value;
+    square += static_cast<double>(centred[t]) * static_cast<double>(centred[t]);
   }
   // Roundings: dim + 1 of the sum, dim / 16 + 18 of the exact distance, two of the mean taken
   // away (each counts twice in a square), one of the norm; and a few for this bound itself.

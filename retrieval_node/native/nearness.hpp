@@ -26,12 +26,13 @@ class Nearness {
   // Centroids of a row of nearnesses, with what fills the last panel.
   int64_t stride() const { return stride_; }
 
-  // out: [count][stride()]; queries, and centred for working memory: [count][dim].
+  // out: [count][stride()]; queries, and what they are less the mean, which slack() takes:
+  // [count][dim].
   void rows(const Kernels& kernels, const float* queries, int64_t count, float* centred,
             float* out) const;
 
   // Of a query's row; infinite where its numbers are too large to say, or none.
-  double slack(const float* query) const;
+  double slack(const float* centred) const;
 
  private:
   int64_t nlist_, dim_, stride_;
