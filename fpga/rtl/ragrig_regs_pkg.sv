@@ -3,8 +3,8 @@
 // Offsets are bytes; a channel's register is at the offset plus 8 * channel.
 package ragrig_regs_pkg;
 
-  // version 1.0
-  localparam logic [31:0] VERSION = 32'h00010000;
+  // version 1.1
+  localparam logic [31:0] VERSION = 32'h00010001;
   // of the AXI-Lite port
   localparam int ADDRESS_BITS = 12;
   // registers exist for so many
@@ -37,7 +37,7 @@ package ragrig_regs_pkg;
   localparam logic [11:0] REG_LISTS = 12'h030;
   // upper half
   localparam logic [11:0] REG_LISTS_HIGH = 12'h034;
-  // address of the tables, [tables][256][code_bytes] entries of 16 bits (8 bits where build_lw is 8)
+  // address of the tables, [tables][256][code_bytes] entries of 16 bits (8 bits where build_lw is 8); of the vectors where the card makes the tables
   localparam logic [11:0] REG_TABLES = 12'h038;
   // upper half
   localparam logic [11:0] REG_TABLES_HIGH = 12'h03c;
@@ -57,6 +57,16 @@ package ragrig_regs_pkg;
   localparam logic [11:0] REG_BIAS_TABLE = 12'h058;
   // upper half
   localparam logic [11:0] REG_BIAS_TABLE_HIGH = 12'h05c;
+  // address of the codebook: per code the norms of its columns, 32 bits each, in whole beats, then steps words of components
+  localparam logic [11:0] REG_CODEBOOK = 12'h060;
+  // upper half
+  localparam logic [11:0] REG_CODEBOOK_HIGH = 12'h064;
+  // words of components per code and per vector, 1 .. build_steps; a word is [build_m][build_macs] components of 16 bits
+  localparam logic [11:0] REG_STEPS = 12'h068;
+  // beats of a vector: its head, an offset of 32 bits per column in whole beats, steps words of components
+  localparam logic [11:0] REG_VECTOR_BEATS = 12'h06c;
+  // log2 of the bytes from one vector to the next, at least 6
+  localparam logic [11:0] REG_VECTOR_SHIFT = 12'h070;
   // address of the channel's codes
   localparam logic [11:0] REG_CODES = 12'h100;
   // address of the channel's biases of codes, 16 bits per code slot; lists start at whole beats of them; read where the flag is set
@@ -75,6 +85,10 @@ package ragrig_regs_pkg;
   localparam logic [11:0] REG_BUILD_KMAX = 12'h314;
   // what the build can do; the bits are those of flags
   localparam logic [11:0] REG_BUILD_FEATURES = 12'h318;
+  // components per column and cycle where the card makes tables, else 0; with code_bytes in place of a build_m of 0
+  localparam logic [11:0] REG_BUILD_MACS = 12'h368;
+  // words of components per code that the card can hold
+  localparam logic [11:0] REG_BUILD_STEPS = 12'h36c;
   // error code of the last start
   localparam logic [11:0] REG_ERROR = 12'h320;
   // query under way when the error was met
@@ -121,6 +135,10 @@ package ragrig_regs_pkg;
   localparam int FLAGS_MASKS_BIT = 0;
   // codes have biases of their own (l2 in mode B); mode 1 alone has them
   localparam int FLAGS_BIASES_BIT = 1;
+  // the card makes the tables, of vectors; not together with biases of codes
+  localparam int FLAGS_VECTORS_BIT = 2;
+  // the codebook is read first; it stays until another one, a reset or a start that fails; together with vectors
+  localparam int FLAGS_CODEBOOK_BIT = 3;
   // all results are written
   localparam logic [31:0] ERROR_NONE = 32'd0;
   // an argument that the build cannot do
@@ -151,6 +169,14 @@ package ragrig_regs_pkg;
   localparam int LIST_WORD_MASK_WORD = 4;
   // number of its table; in mode B the same for all lists of a query
   localparam int LIST_WORD_TABLE = 5;
+  // Head of a vector, whose table the card makes; offsets and components follow.
+  localparam int VECTOR_BYTES = 64;
+  // the norms' right shift; above 31: norms are left out
+  localparam int VECTOR_WORD_NORM_SHIFT = 0;
+  // the right shift of what lies above the offset, 0 .. 31
+  localparam int VECTOR_WORD_SUM_SHIFT = 1;
+  // what is left is multiplied by it and divided by 2^16, 0 .. 65535
+  localparam int VECTOR_WORD_FACTOR = 2;
   // Head of a query's results; the entries follow, nearest first by (sum, tag).
   localparam int RESULT_BYTES = 64;
   // as the register

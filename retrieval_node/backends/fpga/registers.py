@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-VERSION: Final = 0x00010000
+VERSION: Final = 0x00010001
 KERNEL: Final = "ragrig_scan"
 ADDRESS_BITS: Final = 12
 MAX_CHANNELS: Final = 32
@@ -49,6 +49,10 @@ REGISTERS: Final[Mapping[str, Register]] = {
     "ids": Register(0x048, wide=True, writable=True),
     "masks": Register(0x050, wide=True, writable=True),
     "bias_table": Register(0x058, wide=True, writable=True),
+    "codebook": Register(0x060, wide=True, writable=True),
+    "steps": Register(0x068, writable=True),
+    "vector_beats": Register(0x06C, writable=True),
+    "vector_shift": Register(0x070, writable=True),
     "codes": Register(0x100, wide=True, per_channel=True, writable=True),
     "biases": Register(0x200, wide=True, per_channel=True, writable=True),
     "version": Register(0x300),
@@ -58,6 +62,8 @@ REGISTERS: Final[Mapping[str, Register]] = {
     "build_sw": Register(0x310),
     "build_kmax": Register(0x314),
     "build_features": Register(0x318),
+    "build_macs": Register(0x368),
+    "build_steps": Register(0x36C),
     "error": Register(0x320),
     "error_query": Register(0x324),
     "queries_done": Register(0x328),
@@ -85,6 +91,8 @@ class Flags(enum.IntFlag):
 
     MASKS = 0x1
     BIASES = 0x2
+    VECTORS = 0x4
+    CODEBOOK = 0x8
 
 
 class Error(enum.IntEnum):
@@ -121,6 +129,14 @@ class ListWord(enum.IntEnum):
     TABLE = 5
 
 
+class VectorWord(enum.IntEnum):
+    """Places of 32-bit words in record vector."""
+
+    NORM_SHIFT = 0
+    SUM_SHIFT = 1
+    FACTOR = 2
+
+
 class ResultWord(enum.IntEnum):
     """Places of 32-bit words in record result."""
 
@@ -142,5 +158,6 @@ class EntryWord(enum.IntEnum):
 
 
 LIST_BYTES: Final = 32
+VECTOR_BYTES: Final = 64
 RESULT_BYTES: Final = 64
 ENTRY_BYTES: Final = 8
