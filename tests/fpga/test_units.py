@@ -51,6 +51,19 @@ def test_topk_is_exact(simulator: str, p: int, kmax: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("simulator", "m", "lw", "macs", "steps"),
+    [
+        ("icarus", 8, 8, 4, 2),
+        ("verilator", 16, 16, 8, 4),
+        pytest.param("verilator", 64, 16, 2, 1, marks=pytest.mark.slow),
+        pytest.param("verilator", 32, 16, 1, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_tables_are_made_of_vectors(simulator: str, m: int, lw: int, macs: int, steps: int) -> None:
+    simulate("ragrig_table_maker", simulator, {"M": m, "LW": lw, "U": macs, "STEPS": steps})
+
+
+@pytest.mark.parametrize(
     ("module", "parameters"), UNITS, ids=[f"{name}{list(p.values())}" for name, p in UNITS]
 )
 def test_a_unit(module: str, parameters: dict[str, int]) -> None:
