@@ -56,17 +56,26 @@ def usual_mode(metric: Metric, residual: bool) -> TableMode:
     return TableMode.PER_LIST if per_list else TableMode.PER_QUERY
 
 
+class TablesBy(enum.Enum):
+    """Who makes tables: a host, of floats, as here; a card, of integers (``fixedpoint_card``)."""
+
+    HOST = "host"
+    CARD = "card"
+
+
 @dataclass(frozen=True)
 class Contract:
-    """Word widths of the scan.
+    """Word widths of the scan, and where its tables come from.
 
     Attributes:
         table_bits: LW, bits of a table entry, 8 or 16.
         sum_bits: SW, bits of a sum and of a bias.
+        tables: who makes them; everything behind the tables is the same.
     """
 
     table_bits: int = 16
     sum_bits: int = 24
+    tables: TablesBy = TablesBy.HOST
 
     def __post_init__(self) -> None:
         if self.table_bits not in (8, 16):

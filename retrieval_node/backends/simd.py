@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 
 from ragschema.errors import IncompatibleRequest, InvalidInput
 from retrieval_node.backends.base import Candidates, ScanRequest
-from retrieval_node.fixedpoint import Contract
+from retrieval_node.fixedpoint import Contract, TablesBy
 from retrieval_node.found import to_candidates
 from retrieval_node.native.loader import require_native
 from retrieval_node.shard import ShardSet
@@ -24,7 +24,7 @@ class SimdBackend:
     Args:
         threads: of one search, the calling thread among them.
         cpus: worker i is pinned to ``cpus[i % len(cpus)]``; empty: no pinning.
-        contract: word widths of mode contract16.
+        contract: word widths of mode contract16, and how its tables are made.
 
     Raises:
         Unavailable: the extension was not built.
@@ -52,7 +52,11 @@ class SimdBackend:
         self._search: Any = module.search
         if mode == "contract16":
             self._search = module.contract_search
-            self._options = {"table_bits": widths.table_bits, "sum_bits": widths.sum_bits}
+            self._options = {
+                "table_bits": widths.table_bits,
+                "sum_bits": widths.sum_bits,
+                "integers": widths.tables is TablesBy.CARD,
+            }
         try:
             self._pool: Any = module.Pool(threads, list(cpus))
         except ValueError as error:

@@ -156,6 +156,7 @@ def contract_search(
     *,
     table_bits: int = ...,
     sum_bits: int = ...,
+    integers: bool = ...,
     refine_k: int = ...,
     refine_queries: F32 | None = ...,
     live: U8 | None = ...,
@@ -163,7 +164,10 @@ def contract_search(
     filter_of: I32 | None = ...,
     cancel: Cancel | None = ...,
 ) -> Found:
-    """Mode ``contract16``: the bits of fixedpoint.py, whatever the code path and threads."""
+    """Mode ``contract16``: the bits of fixedpoint.py, whatever the code path and threads.
+
+    integers: tables are those of fixedpoint_card.py.
+    """
 
 def contract_tables(
     index: Index,
@@ -177,12 +181,14 @@ def contract_tables(
     bases: F64,
     scales: F32,
     width: int = ...,
+    integers: bool = ...,
 ) -> None:
     """Tables and biases of a batch (the host's half); see kernels of the same contract.
 
     lists[starts[q]:starts[q + 1]] are query q's. tables: out, uint16
     [len(lists), m * 256] for l2, [n, m * 256] for ip. With a ``width``: uint8, the
     same tables as rows of so many entries of ``table_bits``, as ``card_tables`` makes.
+    integers: as fixedpoint_card.py makes them.
     """
 
 def contract_scan(
@@ -274,6 +280,41 @@ def card_tables(words: U16, m: int, width: int, entry_bits: int, out: U8) -> Non
     of ``width`` entries; entries past m are 0.
     """
 
+class CardBook:
+    """A codebook in integers that a card has read from its memory."""
+
+def read_card_book(image: U8, m: int, width: int, macs: int, steps: int) -> CardBook:
+    """A codebook as ``card_book`` makes it; IndexError where the image is too short."""
+
+def card_book(index: Index, width: int, macs: int, steps: int, out: U8) -> None:
+    """The codebook in integers as the accelerator reads it (fpga/regs.toml).
+
+    width: columns of a word, at least m; macs: components of a column in a word;
+    steps: words per codeword. out: uint8, all of it.
+    """
+
+def card_vectors(
+    index: Index,
+    queries: F32,
+    lists: I64,
+    starts: I64,
+    table_bits: int,
+    sum_bits: int,
+    width: int,
+    macs: int,
+    steps: int,
+    stride: int,
+    out: U8,
+    biases: I64,
+    bases: F64,
+    scales: F32,
+) -> None:
+    """Vectors of a batch, of which the accelerator makes tables (fixedpoint_card.py).
+
+    Arguments as ``contract_tables`` and ``card_book``; out: uint8, a record every
+    ``stride`` bytes, per list with l2 and residuals, else per query.
+    """
+
 def card_scan(
     lists: U32,
     nprobe: int,
@@ -292,12 +333,15 @@ def card_scan(
     results: U8,
     done: I64,
     isa: Isa | None = ...,
+    book: CardBook | None = ...,
+    vector_stride: int = ...,
 ) -> int:
     """One start of the accelerator on the CPU; returns the codes of the descriptors.
 
     Args:
         lists: uint32 [n * nprobe, 8], records of fpga/regs.toml. tables: as
-            ``card_tables`` makes them.
+            ``card_tables`` makes them; with a book vectors, as ``card_vectors`` makes
+            them, ``vector_stride`` bytes from one to the next.
         code_words: uint16 [n * 512], low byte's words first; None: no biases of codes.
         image: grouped codes by code slot (layout.hpp; list l from slot
             first_beat * slots_per_beat, a multiple of 64), m columns and, where

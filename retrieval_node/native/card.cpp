@@ -117,6 +117,12 @@ void check(const CardScan& given) {
   if (columns > 256) throw std::invalid_argument("m: codes and biases are over 256 columns");
   if (given.k < 1) throw std::invalid_argument("k: it is 0");
   if (given.nprobe < 1) throw std::invalid_argument("nprobe: it is 0");
+  if (given.book == nullptr) return;
+  given.vectors.check();
+  if (given.code_words != nullptr) throw std::invalid_argument("book: with biases of codes");
+  if (given.vector_stride < given.vectors.vector_bytes()) {
+    throw std::invalid_argument("vector_stride: less than a vector");
+  }
 }
 
 void check_list(const CardScan& given, const Probed& list) {
@@ -130,7 +136,10 @@ void check_list(const CardScan& given, const Probed& list) {
   if (int64_t{list.first_tag} + list.codes > given.num_ids) {
     throw std::out_of_range("lists: tags beyond the ids");
   }
-  if ((int64_t{list.table} + 1) * given.shape.bytes() > given.table_bytes) {
+  const bool made = given.book != nullptr;
+  const int64_t stride = made ? given.vector_stride : given.shape.bytes();
+  const int64_t size = made ? given.vectors.vector_bytes() : stride;
+  if (int64_t{list.table} * stride + size > given.table_bytes) {
     throw std::out_of_range("lists: a table that is not there");
   }
   if (given.masks != nullptr && list.mask_word != kNoMask &&
@@ -142,8 +151,8 @@ void check_list(const CardScan& given, const Probed& list) {
 // One start: what its queries share.
 class Run {
  public:
-  Run(const CardScan& given, const ContractOps& ops)
-      : given_(given), ops_(ops), columns_(given.shape.m + (given.code_words != nullptr ? 2 : 0)),
+  Run(const CardScan& given, Isa isa)
+      : given_(given), ops_(contract_ops(isa)), make_table_(table_maker(isa)), columns_(given.shape.m + (given.code_words != nullptr ? 2 : 0)),
         split_(static_cast<size_t>(columns_ * kSplitColumn)) {}
 
   int64_t query(int64_t q) {
@@ -172,10 +181,19 @@ class Run {
     }
   }
 
+  bool load(int64_t table) {
+    return split_rows(given_.tables + table * given_.shape.bytes(), given_.shape, split_.data());
+  }
+
+  bool make(int64_t table) {
+    vector_.read(given_.tables + table * given_.vector_stride, given_.vectors,
+                 given_.shape.entry_bytes == 1);
+    return make_table_(*given_.book, vector_.order(), split_.data());
+  }
+
   void scan(const Probed& list) {
     if (list.table != split_of_) {
-      high_ = split_rows(given_.tables + list.table * given_.shape.bytes(), given_.shape,
-                         split_.data());
+      high_ = given_.book != nullptr ? make(list.table) : load(list.table);
       split_of_ = list.table;
     }
     while (tags_.size() < list.codes) tags_.push_back(static_cast<uint32_t>(tags_.size()));
@@ -216,8 +234,10 @@ class Run {
 
   const CardScan& given_;
   const ContractOps& ops_;
+  const MakeTable make_table_;
   const int64_t columns_;
   std::vector<uint8_t> split_;
+  CardVector vector_;
   std::vector<uint32_t> tags_;
   int64_t split_of_ = -1;
   bool high_ = false, words_high_ = false;
@@ -262,7 +282,7 @@ void card_rows(const uint16_t* columns, const CardTable& shape, uint8_t* out) {
 int64_t scan_card(const CardScan& given, Isa isa) {
   *given.done = 0;
   check(given);
-  Run run(given, contract_ops(isa));
+  Run run(given, isa);
   int64_t scanned = 0;
   for (int64_t q = 0; q < given.n; q++) {
     scanned += run.query(q);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "card_vectors.hpp"
 #include "isa.hpp"
 
 namespace ragrig {
@@ -28,6 +29,9 @@ struct CardScan {
   int64_t nprobe = 0;
   const uint8_t* tables = nullptr;
   int64_t table_bytes = 0;          // of all tables
+  const IntegerBook* book = nullptr;  // or null; else `tables` are vectors
+  VectorShape vectors;
+  int64_t vector_stride = 0;
   CardTable shape;
   const uint16_t* code_words = nullptr;  // [n][2][256], or null: codes have no biases
   const uint8_t* image = nullptr;   // codes in the kernels' groups, by code slot; after the

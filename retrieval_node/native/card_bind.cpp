@@ -4,8 +4,10 @@
 #include <optional>
 #include <string>
 
-#include "bind.hpp"
 #include "card.hpp"
+#include "contract_bind.hpp"
+#include "contract_tables.hpp"
+#include "contract_vectors.hpp"
 
 namespace ragrig {
 namespace {
@@ -30,11 +32,77 @@ void tables(const py::object& words, int m, int width, int entry_bits, const py:
   }
 }
 
+VectorShape vector_shape(int64_t m, int64_t width, int64_t macs, int64_t steps) {
+  const VectorShape shape{m, width, macs, steps};
+  shape.check();
+  return shape;
+}
+
+// A codebook that a card read from its memory.
+struct CardBook {
+  VectorShape shape;
+  std::shared_ptr<const IntegerBook> book;
+};
+
+CardBook read_card_book(const py::object& image, int64_t m, int64_t width, int64_t macs,
+                        int64_t steps) {
+  const VectorShape shape = vector_shape(m, width, macs, steps);
+  const View<uint8_t> bytes = view<uint8_t>(image, "image", 1);
+  if (bytes.size() < shape.book_bytes()) throw py::index_error("image: it ends in the codebook");
+  return {shape, read_book(bytes.data, shape)};
+}
+
+void check_components(const Index& index, const VectorShape& shape) {
+  if (shape.m != index.m) throw py::value_error("m: it is not the index's");
+  if (shape.steps * shape.macs < index.sub) {
+    throw py::value_error("steps: words are too few for the components of a column");
+  }
+}
+
+void card_book(const Index& index, int64_t width, int64_t macs, int64_t steps,
+               const py::object& out) {
+  const VectorShape shape = vector_shape(index.m, width, macs, steps);
+  check_components(index, shape);
+  uint8_t* to = output<uint8_t>(out, "out", shape.book_bytes(), 1);
+  py::gil_scoped_release released;
+  put_book(index.integer_book(), shape, to);
+}
+
+void card_vectors(const Index& index, const py::object& queries, const py::object& lists,
+                  const py::object& starts, int table_bits, int sum_bits, int64_t width,
+                  int64_t macs, int64_t steps, int64_t stride, const py::object& out,
+                  const py::object& biases, const py::object& bases, const py::object& scales) {
+  const Contract contract = contract_of(table_bits, sum_bits, true);
+  const VectorShape shape = vector_shape(index.m, width, macs, steps);
+  check_components(index, shape);
+  check_contract_index(index);
+  if (stride < shape.vector_bytes()) throw py::value_error("stride: it is less than a vector");
+  const FlatQueries given(index, queries, lists, starts, biases, bases, scales);
+  const bool per_list = table_per_list(index);
+  const int64_t count = per_list ? given.lists.size() : given.n();
+  uint8_t* to = output<uint8_t>(out, "out", count * stride, 1);
+  py::gil_scoped_release released;
+  const IntegerBook& book = index.integer_book();
+  QueryVectors made;
+  for (int64_t q = 0; q < given.n(); q++) {
+    const int64_t first = given.first(q), own = given.count(q);
+    made.reset(index, book, contract, given.query(q), given.lists.data + first, own);
+    given.bases[q] = made.scale().base;
+    given.scales[q] = made.scale().scale;
+    for (int64_t p = 0; p < own; p++) given.biases[first + p] = made.bias(p);
+    uint8_t* from = to + (per_list ? first : q) * stride;
+    for (int64_t v = 0; v < made.vectors(); v++) {
+      put_vector(made.order(v), book.pairs, shape, from + v * stride);
+    }
+  }
+}
+
 int64_t scan(const py::object& lists, int64_t nprobe, const py::object& table_bytes, int m,
              int width, int entry_bits, const py::object& code_words, const py::object& image,
              int64_t slots_per_beat, const py::object& ids, const py::object& masks,
              int64_t sum_max, int64_t k, uint32_t version, const py::object& results,
-             const py::object& done, const std::optional<std::string>& isa) {
+             const py::object& done, const std::optional<std::string>& isa, const CardBook* book,
+             int64_t vector_stride) {
   const View<uint32_t> probed = view<uint32_t>(lists, "lists", 2);
   const View<uint8_t> rows = view<uint8_t>(table_bytes, "tables", 1);
   const View<uint8_t> codes = view<uint8_t>(image, "image", 1);
@@ -71,6 +139,12 @@ int64_t scan(const py::object& lists, int64_t nprobe, const py::object& table_by
   given.tables = rows.data;
   given.table_bytes = rows.size();
   given.shape = shape_of(m, width, entry_bits);
+  if (book != nullptr) {
+    given.book = book->book.get();
+    given.vectors = book->shape;
+    given.vector_stride = vector_stride;
+    if (book->shape.m != m) throw py::value_error("book: it has another m");
+  }
   given.image = codes.data;
   given.image_bytes = codes.size();
   given.slots_per_beat = slots_per_beat;
@@ -95,7 +169,17 @@ void bind_card(py::module_& m) {
         py::arg("width"), py::arg("entry_bits"), py::arg("code_words").none(true),
         py::arg("image"), py::arg("slots_per_beat"), py::arg("ids"), py::arg("masks").none(true),
         py::arg("sum_max"), py::arg("k"), py::arg("version"), py::arg("results"),
-        py::arg("done"), py::arg("isa") = py::none());
+        py::arg("done"), py::arg("isa") = py::none(), py::arg("book") = py::none(),
+        py::arg("vector_stride") = 0);
+  py::class_<CardBook>(m, "CardBook");
+  m.def("read_card_book", &read_card_book, py::arg("image"), py::arg("m"), py::arg("width"),
+        py::arg("macs"), py::arg("steps"));
+  m.def("card_book", &card_book, py::arg("index"), py::arg("width"), py::arg("macs"),
+        py::arg("steps"), py::arg("out"));
+  m.def("card_vectors", &card_vectors, py::arg("index"), py::arg("queries"), py::arg("lists"),
+        py::arg("starts"), py::arg("table_bits"), py::arg("sum_bits"), py::arg("width"),
+        py::arg("macs"), py::arg("steps"), py::arg("stride"), py::arg("out"), py::arg("biases"),
+        py::arg("bases"), py::arg("scales"));
 }
 
 }  // namespace ragrig

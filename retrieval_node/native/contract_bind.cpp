@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "bind.hpp"
+#include "contract_bind.hpp"
 #include "card.hpp"
 #include "contract_checks.hpp"
 #include "contract_device.hpp"
@@ -15,12 +15,18 @@
 namespace ragrig {
 namespace {
 
-Contract contract_of(int table_bits, int sum_bits) {
-  Contract contract;
-  contract.table_bits = table_bits;
-  contract.sum_bits = sum_bits;
-  contract.check();
-  return contract;
+void check_flat_lists(const Index& index, const View<int64_t>& lists,
+                      const View<int64_t>& starts) {
+  for (int64_t i = 0; i < lists.size(); i++) {
+    if (lists.data[i] < 0 || lists.data[i] >= index.nlist) {
+      throw py::value_error("lists: one is not in 0.." + std::to_string(index.nlist - 1));
+    }
+  }
+  bool good = starts.data[0] == 0 && starts.data[starts.size() - 1] == lists.size();
+  for (int64_t q = 0; q + 1 < starts.size(); q++) {
+    good = good && starts.data[q] <= starts.data[q + 1];
+  }
+  if (!good) throw py::value_error("starts: they do not ascend from 0 to the number of lists");
 }
 
 void require_rows(const Batch& batch) {
@@ -33,9 +39,9 @@ void require_rows(const Batch& batch) {
 
 Found search(const Index& index, const py::list& segments, const py::object& queries,
              const py::object& lists, int64_t k, Pool& pool, int table_bits, int sum_bits,
-             int64_t refine_k, const py::object& refine_queries, const py::object& live,
+             bool integers, int64_t refine_k, const py::object& refine_queries, const py::object& live,
              const py::object& filters, const py::object& filter_of, const py::object& cancel) {
-  const Contract contract = contract_of(table_bits, sum_bits);
+  const Contract contract = contract_of(table_bits, sum_bits, integers);
   check_contract_index(index);
   BatchArguments given;
   given.segments(segments);
@@ -58,39 +64,12 @@ Found search(const Index& index, const py::list& segments, const py::object& que
   return found;
 }
 
-template <typename T>
-T* output(const py::object& given, const char* name, int64_t size, int dims) {
-  const View<T> array = view<T>(given, name, dims);
-  if (array.size() != size) {
-    throw py::value_error(std::string(name) + ": it has " + std::to_string(array.size()) +
-                          " values, not " + std::to_string(size));
-  }
-  return writable(array, name);
-}
-
-void check_flat_lists(const Index& index, const View<int64_t>& lists,
-                      const View<int64_t>& starts) {
-  for (int64_t i = 0; i < lists.size(); i++) {
-    if (lists.data[i] < 0 || lists.data[i] >= index.nlist) {
-      throw py::value_error("lists: one is not in 0.." + std::to_string(index.nlist - 1));
-    }
-  }
-  bool good = starts.data[0] == 0 && starts.data[starts.size() - 1] == lists.size();
-  for (int64_t q = 0; q + 1 < starts.size(); q++) {
-    good = good && starts.data[q] <= starts.data[q + 1];
-  }
-  if (!good) throw py::value_error("starts: they do not ascend from 0 to the number of lists");
-}
-
-// One query's table words, biases, base and scale. With `shape` tables are rows as
-// a card reads them, at `rows`, instead of words at `tables`.
+// Table words of queries. With `shape` tables are rows as a card reads them, at
+// `rows`, instead of words at `tables`.
 struct TableOutputs {
   uint16_t* tables = nullptr;
   uint8_t* rows = nullptr;
   CardTable shape;
-  int64_t* biases = nullptr;
-  double* bases = nullptr;
-  float* scales = nullptr;
 
   // Where words of table t go, or would go: `work` where they are turned into rows.
   uint16_t* words(int64_t t, std::vector<uint16_t>& work) const {
@@ -103,16 +82,16 @@ struct TableOutputs {
   }
 };
 
-void fill_query(const Index& index, const Contract& contract, const float* query, int64_t number,
-                const int64_t* lists, int64_t first, int64_t count, QueryTables& made,
-                const TableOutputs& out) {
-  made.reset(index, query, lists + first, count);
+void fill_query(const Index& index, const Contract& contract, const FlatQueries& given, int64_t q,
+                QueryTables& made, const TableOutputs& out) {
+  const int64_t first = given.first(q), count = given.count(q);
+  made.reset(index, contract, given.query(q), given.lists.data + first, count);
   for (int64_t i = 0; i < made.pieces(); i++) made.fill(i);
-  made.finish(contract);
-  out.bases[number] = made.scale().base;
-  out.scales[number] = made.scale().scale;
-  for (int64_t p = 0; p < count; p++) out.biases[first + p] = made.bias(p);
-  const int64_t at = table_per_list(index) ? first : number;
+  made.finish();
+  given.bases[q] = made.scale().base;
+  given.scales[q] = made.scale().scale;
+  for (int64_t p = 0; p < count; p++) given.biases[first + p] = made.bias(p);
+  const int64_t at = table_per_list(index) ? first : q;
   std::vector<float> work;
   std::vector<uint16_t> columns;
   if (count == 0 && !table_per_list(index)) {
@@ -130,17 +109,11 @@ void fill_query(const Index& index, const Contract& contract, const float* query
 void tables(const Index& index, const py::object& queries, const py::object& lists,
             const py::object& starts, int table_bits, int sum_bits, const py::object& out_tables,
             const py::object& out_biases, const py::object& out_bases,
-            const py::object& out_scales, int width) {
-  const Contract contract = contract_of(table_bits, sum_bits);
+            const py::object& out_scales, int width, bool integers) {
+  const Contract contract = contract_of(table_bits, sum_bits, integers);
   check_contract_index(index);
-  const View<float> asked = view<float>(queries, "queries", 2);
-  const View<int64_t> flat = view<int64_t>(lists, "lists", 1);
-  const View<int64_t> borders = view<int64_t>(starts, "starts", 1);
-  const int64_t n = asked.dim(0);
-  if (asked.dim(1) != index.dim) throw py::value_error("queries: their dim is not the index's");
-  if (borders.size() != n + 1) throw py::value_error("starts: one more than queries is needed");
-  check_flat_lists(index, flat, borders);
-  const int64_t num_tables = table_per_list(index) ? flat.size() : n;
+  const FlatQueries given(index, queries, lists, starts, out_biases, out_bases, out_scales);
+  const int64_t num_tables = table_per_list(index) ? given.lists.size() : given.n();
   TableOutputs out;
   out.shape = {static_cast<int>(index.m), width, table_bits / 8};
   if (width == 0) {
@@ -149,15 +122,9 @@ void tables(const Index& index, const py::object& queries, const py::object& lis
     if (width < index.m) throw py::value_error("width: it is less than m");
     out.rows = output<uint8_t>(out_tables, "tables", num_tables * out.shape.bytes(), 1);
   }
-  out.biases = output<int64_t>(out_biases, "biases", flat.size(), 1);
-  out.bases = output<double>(out_bases, "bases", n, 1);
-  out.scales = output<float>(out_scales, "scales", n, 1);
   py::gil_scoped_release released;
   QueryTables made;
-  for (int64_t q = 0; q < n; q++) {
-    fill_query(index, contract, asked.data + q * index.dim, q, flat.data, borders.data[q],
-               borders.data[q + 1] - borders.data[q], made, out);
-  }
+  for (int64_t q = 0; q < given.n(); q++) fill_query(index, contract, given, q, made, out);
 }
 
 int64_t device_scan(const py::object& jobs, const py::object& starts, const py::object& codes,
@@ -252,18 +219,42 @@ bool distinct(const py::object& lists, int64_t nlist) {
 
 }  // namespace
 
+Contract contract_of(int table_bits, int sum_bits, bool integers) {
+  Contract contract;
+  contract.table_bits = table_bits;
+  contract.sum_bits = sum_bits;
+  contract.integers = integers;
+  contract.check();
+  return contract;
+}
+
+FlatQueries::FlatQueries(const Index& index, const py::object& queries_, const py::object& lists_,
+                         const py::object& starts_, const py::object& biases_,
+                         const py::object& bases_, const py::object& scales_)
+    : queries(view<float>(queries_, "queries", 2)), lists(view<int64_t>(lists_, "lists", 1)),
+      starts(view<int64_t>(starts_, "starts", 1)) {
+  if (queries.dim(1) != index.dim) throw py::value_error("queries: their dim is not the index's");
+  if (starts.size() != n() + 1) throw py::value_error("starts: one more than queries is needed");
+  check_flat_lists(index, lists, starts);
+  biases = output<int64_t>(biases_, "biases", lists.size(), 1);
+  bases = output<double>(bases_, "bases", n(), 1);
+  scales = output<float>(scales_, "scales", n(), 1);
+}
+
 void bind_contract(py::module_& m) {
   m.def("ordinary", &ordinary, py::arg("queries"));
   m.def("distinct_lists", &distinct, py::arg("lists"), py::arg("nlist"));
   m.def("contract_search", &search, py::arg("index"), py::arg("segments"), py::arg("queries"),
         py::arg("lists"), py::arg("k"), py::arg("pool"), py::kw_only(),
-        py::arg("table_bits") = 16, py::arg("sum_bits") = 24, py::arg("refine_k") = 0,
+        py::arg("table_bits") = 16, py::arg("sum_bits") = 24,
+        py::arg("integers") = false, py::arg("refine_k") = 0,
         py::arg("refine_queries") = py::none(), py::arg("live") = py::none(),
         py::arg("filters") = py::none(), py::arg("filter_of") = py::none(),
         py::arg("cancel") = py::none());
   m.def("contract_tables", &tables, py::arg("index"), py::arg("queries"), py::arg("lists"),
         py::arg("starts"), py::arg("table_bits"), py::arg("sum_bits"), py::arg("tables"),
-        py::arg("biases"), py::arg("bases"), py::arg("scales"), py::arg("width") = 0);
+        py::arg("biases"), py::arg("bases"), py::arg("scales"), py::arg("width") = 0,
+        py::arg("integers") = false);
   m.def("contract_scan", &device_scan, py::arg("jobs"), py::arg("starts"), py::arg("codes"),
         py::arg("ids"), py::arg("row_start"), py::arg("alive"), py::arg("tables"), py::arg("m"),
         py::arg("sum_max"), py::arg("sums"), py::arg("rows"), py::arg("counts"),

@@ -12,7 +12,7 @@ namespace {
 const double kScaleLimit = std::ldexp(1.0, 120);
 const double kReachLimit = std::ldexp(1.0, 22);
 
-float scale_of(double largest, double span, double reach, int m, const Contract& contract) {
+double scale_of(double largest, double span, double reach, int m, const Contract& contract) {
   double best = std::numeric_limits<double>::infinity();
   if (largest > 0.0) best = std::min(best, contract.table_max() / largest);
   if (span > 0.0) best = std::min(best, contract.span_limit(m) / span);
@@ -20,9 +20,9 @@ float scale_of(double largest, double span, double reach, int m, const Contract&
   if (std::isinf(best)) {
     // Either nothing limits it, or what does is too small to divide by.
     const bool limited = largest > 0.0 || span > 0.0 || reach > 0.0;
-    return limited ? static_cast<float>(kScaleLimit) : 1.0f;
+    return limited ? kScaleLimit : 1.0;
   }
-  return static_cast<float>(std::min(best, kScaleLimit));
+  return std::min(best, kScaleLimit);
 }
 
 }  // namespace
@@ -42,24 +42,37 @@ float Scale::distance(uint32_t sum) const {
   return static_cast<float>(base + static_cast<double>(sum) / static_cast<double>(scale));
 }
 
+ScaleChoice::ScaleChoice(const ListRange* lists, int64_t count) : lists_(lists), count_(count) {
+  base_ = lists[0].floor;
+  for (int64_t p = 1; p < count; p++) base_ = std::min(base_, lists[p].floor);
+  span_ = 0.0;
+  for (int64_t p = 0; p < count; p++) {
+    span_ = std::max(span_, lists[p].floor - base_ + lists[p].spread);
+  }
+}
+
+double ScaleChoice::scale(double largest, int m, const Contract& contract) const {
+  const double reach = std::max(std::abs(base_), std::abs(base_ + span_));
+  return scale_of(largest, span_, reach, m, contract);
+}
+
+void ScaleChoice::biases(const Scale& scale, const Contract& contract, uint32_t* out) const {
+  const double limit = contract.sum_max();
+  for (int64_t p = 0; p < count_; p++) {
+    const double scaled =
+        std::floor((lists_[p].floor - base_) * static_cast<double>(scale.scale) + 0.5);
+    out[p] = static_cast<uint32_t>(std::min(scaled, limit));
+  }
+}
+
 Scale choose_scale(const ListRange* lists, int64_t count, float largest, int m,
                    const Contract& contract, uint32_t* biases) {
   Scale result;
   if (count == 0) return result;
-  result.base = lists[0].floor;
-  for (int64_t p = 1; p < count; p++) result.base = std::min(result.base, lists[p].floor);
-  double span = 0.0;
-  for (int64_t p = 0; p < count; p++) {
-    span = std::max(span, lists[p].floor - result.base + lists[p].spread);
-  }
-  const double reach = std::max(std::abs(result.base), std::abs(result.base + span));
-  result.scale = scale_of(largest, span, reach, m, contract);
-  const double limit = contract.sum_max();
-  for (int64_t p = 0; p < count; p++) {
-    const double scaled =
-        std::floor((lists[p].floor - result.base) * static_cast<double>(result.scale) + 0.5);
-    biases[p] = static_cast<uint32_t>(std::min(scaled, limit));
-  }
+  const ScaleChoice choice(lists, count);
+  result.base = choice.base();
+  result.scale = static_cast<float>(choice.scale(largest, m, contract));
+  choice.biases(result, contract, biases);
   return result;
 }
 

@@ -9,6 +9,7 @@ namespace ragrig {
 struct Contract {
   int table_bits = 16;
   int sum_bits = 24;
+  bool integers = false;  // tables are made from integers, as a card makes them
 
   uint32_t table_max() const { return (1u << table_bits) - 1; }
   uint32_t sum_max() const { return (1u << sum_bits) - 1; }
@@ -29,6 +30,23 @@ struct Scale {
 struct ListRange {
   double floor;   // coarse term and column minima
   double spread;  // sum of the lifted columns' maxima
+};
+
+// The steps of fixedpoint._quantized for one query; lists are at least one.
+class ScaleChoice {
+ public:
+  ScaleChoice(const ListRange* lists, int64_t count);
+
+  double base() const { return base_; }
+  // fixedpoint.choose_scale; `largest` is the largest entry of a table.
+  double scale(double largest, int m, const Contract& contract) const;
+  // The lists' integer biases.
+  void biases(const Scale& scale, const Contract& contract, uint32_t* out) const;
+
+ private:
+  const ListRange* lists_;
+  int64_t count_;
+  double base_, span_;
 };
 
 // fixedpoint._quantized for one query; fills the integer biases.

@@ -46,7 +46,7 @@ class QuerySearch {
     for (int64_t p = 0; p < batch_.nprobe; p++) {
       if (own[p] >= 0) lists_.push_back(own[p]);
     }
-    tables_.reset(index_, batch_.queries + query * batch_.dim, lists_.data(),
+    tables_.reset(index_, contract_, batch_.queries + query * batch_.dim, lists_.data(),
                   static_cast<int64_t>(lists_.size()));
   }
 
@@ -58,7 +58,7 @@ class QuerySearch {
   // Lists by the smallest sum they can hold: the threshold falls early, and once
   // it is below a list's bias all later lists are passed over.
   void order() {
-    tables_.finish(contract_);
+    tables_.finish();
     order_.resize(lists_.size());
     std::iota(order_.begin(), order_.end(), 0);
     std::stable_sort(order_.begin(), order_.end(),

@@ -24,14 +24,16 @@ void check_contract_index(const Index& index) {
   }
 }
 
-void QueryTables::reset(const Index& index, const float* query, const int64_t* lists,
-                        int64_t count) {
+void QueryTables::reset(const Index& index, const Contract& contract, const float* query,
+                        const int64_t* lists, int64_t count) {
   index_ = &index;
+  contract_ = contract;
   ops_ = &contract_ops(index.isa);
   query_ = query;
   lists_ = lists;
   count_ = count;
   tables_ = table_per_list(index) ? count : 1;
+  if (contract.integers) return;
   const int64_t floats = table_floats(index);
   kept_ = std::min(tables_, std::max<int64_t>(1, kKeptBytes / 4 / floats));
   // Slack: the last piece may be cut off anywhere.
@@ -44,7 +46,7 @@ void QueryTables::reset(const Index& index, const float* query, const int64_t* l
 }
 
 int64_t QueryTables::pieces() const {
-  return count_ == 0 ? 0 : (tables_ + kPieceLists - 1) / kPieceLists;
+  return count_ == 0 || contract_.integers ? 0 : (tables_ + kPieceLists - 1) / kPieceLists;
 }
 
 void QueryTables::floats(int64_t first, int64_t count, float* out, float* lows,
@@ -77,8 +79,15 @@ void QueryTables::fill(int64_t piece) {
   floats(first, count, dropped.data(), lows_.data() + first * m, highs_.data() + first * m);
 }
 
-void QueryTables::finish(const Contract& contract) {
-  table_max_ = contract.table_max();
+void QueryTables::finish() {
+  if (contract_.integers) {
+    vectors_.reset(*index_, index_->integer_book(), contract_, query_, lists_, count_);
+  } else {
+    finish_floats();
+  }
+}
+
+void QueryTables::finish_floats() {
   scale_ = Scale();
   if (count_ == 0) return;
   const int64_t m = index_->m;
@@ -102,7 +111,7 @@ void QueryTables::finish(const Contract& contract) {
     ranges_[static_cast<size_t>(p)] = {coarse_[static_cast<size_t>(p)] + range.floor,
                                        range.spread};
   }
-  scale_ = choose_scale(ranges_.data(), count_, largest, static_cast<int>(m), contract,
+  scale_ = choose_scale(ranges_.data(), count_, largest, static_cast<int>(m), contract_,
                         biases_.data());
 }
 
@@ -116,13 +125,27 @@ const float* QueryTables::kept(int64_t table, std::vector<float>& work) const {
 }
 
 bool QueryTables::split(int64_t table, std::vector<float>& work, uint8_t* split) const {
+  if (contract_.integers) {
+    return table_maker(index_->isa)(index_->integer_book(), vectors_.order(table), split);
+  }
   return ops_->quantize_split(kept(table, work), lows_.data() + table * index_->m, scale_.scale,
-                              table_max_, static_cast<int>(index_->m), split);
+                              contract_.table_max(), static_cast<int>(index_->m), split);
 }
 
 void QueryTables::words(int64_t table, std::vector<float>& work, uint16_t* out) const {
-  ops_->quantize(kept(table, work), lows_.data() + table * index_->m, scale_.scale, table_max_,
-                 static_cast<int>(index_->m), out);
+  if (!contract_.integers) {
+    ops_->quantize(kept(table, work), lows_.data() + table * index_->m, scale_.scale,
+                   contract_.table_max(), static_cast<int>(index_->m), out);
+    return;
+  }
+  std::vector<uint8_t> bytes(static_cast<size_t>(index_->m * kSplitColumn));
+  split(table, work, bytes.data());
+  for (int64_t j = 0; j < index_->m; j++) {
+    const uint8_t* low = bytes.data() + j * kSplitColumn;
+    for (int c = 0; c < kCodes; c++) {
+      out[j * kCodes + c] = static_cast<uint16_t>(low[c] | low[kCodes + c] << 8);
+    }
+  }
 }
 
 }  // namespace ragrig

@@ -7,6 +7,7 @@
 #include "aligned.hpp"
 #include "contract_kernels.hpp"
 #include "contract_numbers.hpp"
+#include "contract_vectors.hpp"
 #include "index.hpp"
 
 namespace ragrig {
@@ -23,20 +24,24 @@ inline bool table_per_list(const Index& index) {
 }
 
 // One query's tables. Steps: reset, fill every piece (in any order and thread),
-// finish, then quantise table by table.
+// finish, then quantise table by table. Tables from integers have no pieces: their
+// scale is known before they are made.
 class QueryTables {
  public:
   // Lists in the order of the caller; the pointers are kept.
-  void reset(const Index& index, const float* query, const int64_t* lists, int64_t count);
+  void reset(const Index& index, const Contract& contract, const float* query,
+             const int64_t* lists, int64_t count);
 
   // Pieces of work of the first pass; those of a query are independent.
   int64_t pieces() const;
   void fill(int64_t piece);
   // Base, scale and biases, from all pieces.
-  void finish(const Contract& contract);
+  void finish();
 
-  const Scale& scale() const { return scale_; }
-  uint32_t bias(int64_t list) const { return biases_[static_cast<size_t>(list)]; }
+  const Scale& scale() const { return contract_.integers ? vectors_.scale() : scale_; }
+  uint32_t bias(int64_t list) const {
+    return contract_.integers ? vectors_.bias(list) : biases_[static_cast<size_t>(list)];
+  }
   int64_t tables() const { return tables_; }
   int64_t table_of(int64_t list) const { return tables_ == 1 ? 0 : list; }
 
@@ -48,6 +53,7 @@ class QueryTables {
  private:
   void floats(int64_t first, int64_t count, float* out, float* lows, float* highs) const;
   const float* kept(int64_t table, std::vector<float>& work) const;
+  void finish_floats();
 
   const Index* index_ = nullptr;
   const ContractOps* ops_ = nullptr;
@@ -56,7 +62,8 @@ class QueryTables {
   int64_t count_ = 0;   // lists
   int64_t tables_ = 0;
   int64_t kept_ = 0;    // float tables held until they are quantised
-  uint32_t table_max_ = 0;
+  Contract contract_;
+  QueryVectors vectors_;  // where tables are made from integers
   Scale scale_;
   Aligned<float> floats_;  // not zeroed: it is large and written before it is read
   std::vector<float> lows_, highs_;

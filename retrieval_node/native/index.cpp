@@ -64,6 +64,11 @@ const Nearness& Index::nearness() const {
   return *nearness_;
 }
 
+const IntegerBook& Index::integer_book() const {
+  std::call_once(integers_once_, [this] { integers_ = IntegerBook::of(codebooks, m, sub); });
+  return *integers_;
+}
+
 std::shared_ptr<void> Index::take_spare() const {
   std::lock_guard<std::mutex> lock(spare_mutex_);
   if (spare_.empty()) return {};

@@ -10,6 +10,7 @@
 #include "aligned.hpp"
 #include "isa.hpp"
 #include "layout.hpp"
+#include "maker.hpp"
 #include "nearness.hpp"
 
 namespace ragrig {
@@ -52,6 +53,8 @@ class Index {
 
   // Made at the first coarse search.
   const Nearness& nearness() const;
+  // Made at the first search with tables from integers.
+  const IntegerBook& integer_book() const;
 
   // Working memory of ended searches, for the next ones: fresh pages cost more
   // than a small search. Empty: none is spare.
@@ -63,8 +66,9 @@ class Index {
 
   Aligned<float> turned_;
   std::vector<double> longest_;
-  mutable std::once_flag nearness_once_;
+  mutable std::once_flag nearness_once_, integers_once_;
   mutable std::unique_ptr<Nearness> nearness_;
+  mutable std::shared_ptr<const IntegerBook> integers_;
   mutable std::mutex spare_mutex_;
   mutable std::vector<std::shared_ptr<void>> spare_;
   std::shared_ptr<void> owner_;

@@ -20,7 +20,7 @@ from retrieval_node.backends.base import (
 )
 from retrieval_node.backends.fpga import upload
 from retrieval_node.backends.fpga.counters import CardTotals
-from retrieval_node.backends.fpga.device import Device
+from retrieval_node.backends.fpga.device import CardBuild, Device
 from retrieval_node.backends.fpga.driver import CardDriver, DriverConfig
 from retrieval_node.backends.fpga.gate import Gate
 from retrieval_node.backends.fpga.masks import is_filtered, live_masks
@@ -28,9 +28,15 @@ from retrieval_node.backends.fpga.records import Answer
 from retrieval_node.backends.fpga.registers import Flags
 from retrieval_node.backends.fpga.tables import TableMaker, flatten
 from retrieval_node.backends.fpga.ties import Settled, host_scan, settle
-from retrieval_node.backends.fpga.unit import Prepared, Run, ScanUnit, Target
+from retrieval_node.backends.fpga.unit import Run, ScanUnit, Target
 from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment
-from retrieval_node.fixedpoint import Contract, TableMode
+from retrieval_node.backends.fpga.vectors import (
+    PlacedBook,
+    round_book,
+    upload_book,
+    vector_layout,
+)
+from retrieval_node.fixedpoint import Contract, TableMode, TablesBy
 from retrieval_node.refine import refine
 from retrieval_node.segment import SegmentRows
 from retrieval_node.shard import LoadedShard, ShardSet
@@ -45,13 +51,14 @@ class FpgaBackend:
     """Implements ``base.Backend`` over any device.
 
     Args:
-        contract: word widths; None: those of the card's build.
+        contract: word widths, and who makes tables; None: the widths of the card's
+            build, and tables made by the host.
         mode: of l2 with residual codes; the others have one mode.
 
     Raises:
         Unavailable: the compiled extension, which makes the tables, is not there.
         VersionMismatch: the card's bitstream has other registers.
-        InvalidInput: the card's build has other word widths.
+        InvalidInput: the card's build has other word widths, or makes no tables.
     """
 
     name = "fpga"
@@ -66,17 +73,13 @@ class FpgaBackend:
     ) -> None:
         self.driver = CardDriver(device, config)
         build = self.driver.build
-        widths = Contract(build.table_bits, build.sum_bits)
-        if contract is not None and contract != widths:
-            raise InvalidInput(
-                f"{contract} is not what the card's build has, {widths}", field="contract"
-            )
-        self._tables = TableMaker(widths, mode)
+        self._tables = TableMaker(_contract_for(build, contract), mode)
         self._lock = threading.Lock()
         self._gate = Gate()
         self._placed: weakref.WeakKeyDictionary[SegmentRows, PlacedSegment] = (
             weakref.WeakKeyDictionary()
         )
+        self._books: weakref.WeakKeyDictionary[IvfIndex, PlacedBook] = weakref.WeakKeyDictionary()
         self._alive: weakref.WeakKeyDictionary[LoadedShard, dict[SegmentRows, PlacedMasks]] = (
             weakref.WeakKeyDictionary()
         )
@@ -113,7 +116,14 @@ class FpgaBackend:
                 for segment in segments
                 if segment not in self._placed
             }
-            upload.check_room(self.driver, new.items())
+            book = None
+            if self._tables.by_card and index not in self._books:
+                book = round_book(self.driver.build, index)
+            upload.check_room(self.driver, new.items(), 0 if book is None else len(book.image))
+            if book is not None:
+                upload_book(self.driver, book)
+                self._books[index] = book
+                weakref.finalize(index, upload.release, self.driver, book).atexit = False
             for segment, placed in new.items():
                 upload.upload_segment(self.driver, segment, placed)
                 self._placed[segment] = placed
@@ -135,6 +145,12 @@ class FpgaBackend:
                 field="mode",
                 hint="use mode A",
             )
+        if self._tables.by_card:
+            vector_layout(build, index)
+            if self._tables.encoder(index) is not None:
+                raise IncompatibleRequest(
+                    "a card makes no tables of l2 in mode B", field="tables", hint="use mode A"
+                )
 
     def _place_alive(self, shard_set: ShardSet, shard: LoadedShard) -> None:
         if shard in self._alive:
@@ -194,6 +210,8 @@ class FpgaBackend:
             if not self.driver.broken:
                 return
             self.driver.reset()
+            for book in list(self._books.values()):
+                upload_book(self.driver, book)
             for segment, placed in list(self._placed.items()):
                 upload.upload_segment(self.driver, segment, placed)
             if Flags.MASKS in self.driver.build.features:
@@ -224,7 +242,7 @@ class FpgaBackend:
         assert index is not None, "an exact collection has no PQ scan"
         targets = list(self._targets(shard_set, request))
         asked = min(k + self.driver.config.tie_slack, self.driver.build.k_max)
-        code_bytes = self.driver.build.code_bytes(index.m)
+        code_bytes, book = self.driver.build.code_bytes(index.m), self._books.get(index)
         waiting: Run | None = None
         found: list[Candidates] = []
         for first, last in self._pieces(shard_set, request):
@@ -233,7 +251,7 @@ class FpgaBackend:
             if not targets:
                 yield no_candidates(last - first, k)
                 continue
-            prepared = unit.prepare(piece, self._tables, index, code_bytes)
+            prepared = unit.prepare(piece, self._tables, index, code_bytes, book)
             for target in targets:
                 run = unit.fill(prepared, target, asked)
                 if waiting is not None:
@@ -258,7 +276,11 @@ class FpgaBackend:
         index = shard_set.index
         assert index is not None, "an exact collection has no PQ scan"
         n = len(request.queries)
-        cost = self._tables.bytes_per_query(index, (request.lists >= 0).sum(axis=1))
+        book, code_bytes = self._books.get(index), self.driver.build.code_bytes(index.m)
+        cost = self._tables.bytes_per_query(
+            index, (request.lists >= 0).sum(axis=1), code_bytes,
+            None if book is None else book.layout,
+        )  # fmt: skip
         if request.filter_of is not None:
             segments = (s for shard in shard_set.shards.values() for s in _coded(shard))
             largest = max((len(segment.ids) // 8 for segment in segments), default=0)
@@ -278,8 +300,8 @@ class FpgaBackend:
         by_host = settled.open_queries.tolist()
         if self._needs_host(run):
             by_host = list(range(len(settled.counts)))
-        for query in by_host:
-            self._scan_by_host(index, run, settled, query, k)
+        if by_host:
+            self._scan_by_host(index, run, settled, by_host, k)
         self.driver.counters.add(host_queries=len(by_host))
         return _to_floats(settled, run, answer)
 
@@ -289,19 +311,39 @@ class FpgaBackend:
         return masked and Flags.MASKS not in self.driver.build.features
 
     def _scan_by_host(
-        self, index: IvfIndex, run: Run, settled: Settled, query: int, k: int
+        self, index: IvfIndex, run: Run, settled: Settled, queries: list[int], k: int
     ) -> None:
-        prepared: Prepared = run.prepared
-        sums, rows = host_scan(
-            run.target.segment, prepared.piece, prepared.quantized, query, k,
-            self._tables.contract, self._tables.encoder(index), index.m,
-        )  # fmt: skip
-        settled.counts[query] = len(sums)
-        settled.sums[query, : len(sums)] = sums
-        settled.rows[query, : len(rows)] = rows
+        piece, quantized = run.prepared.piece, run.prepared.quantized
+        if quantized.tables is None:
+            code_bytes = self.driver.build.code_bytes(index.m)
+            quantized = self._tables.remake(index, piece, code_bytes)
+        for query in queries:
+            sums, rows = host_scan(
+                run.target.segment, piece, quantized, query, k,
+                self._tables.contract, self._tables.encoder(index), index.m,
+            )  # fmt: skip
+            settled.counts[query] = len(sums)
+            settled.sums[query, : len(sums)] = sums
+            settled.rows[query, : len(rows)] = rows
 
     def close(self) -> None:
         self.driver.device.close()
+
+
+def _contract_for(build: CardBuild, asked: Contract | None) -> Contract:
+    """Raises InvalidInput where the build cannot do what is asked."""
+    by = TablesBy.HOST if asked is None else asked.tables
+    contract = Contract(build.table_bits, build.sum_bits, by)
+    if asked is not None and asked != contract:
+        raise InvalidInput(
+            f"{asked} is not what the card's build has, {contract}", field="contract"
+        )
+    if by is TablesBy.CARD and not build.makes_tables:
+        raise InvalidInput(
+            "the card's build makes no tables", field="tables",
+            hint="have them made by the host, or load a bitstream that makes them",
+        )  # fmt: skip
+    return contract
 
 
 def _coded(shard: LoadedShard) -> Iterable[SegmentRows]:

@@ -77,7 +77,9 @@ class CardBuild:
         channels: that codes are read from.
         table_bits, sum_bits: LW and SW.
         k_max: results per query at most.
-        features: lane masks, biases of codes.
+        features: lane masks, biases of codes, tables made on the card.
+        macs, steps: components per column and cycle, and words of them per code, where
+            the card makes tables; else 0.
     """
 
     m: int
@@ -86,6 +88,12 @@ class CardBuild:
     sum_bits: int
     k_max: int
     features: Flags
+    macs: int = 0
+    steps: int = 0
+
+    @property
+    def makes_tables(self) -> bool:
+        return Flags.VECTORS in self.features
 
     def code_bytes(self, m: int) -> int:
         """Bytes from one code of m bytes to the next: the next power of two, or the build's."""
@@ -129,6 +137,8 @@ def read_build(device: Device, unit: int = 0) -> CardBuild:
         sum_bits=read_value(device, unit, "build_sw"),
         k_max=read_value(device, unit, "build_kmax"),
         features=Flags(read_value(device, unit, "build_features")),
+        macs=read_value(device, unit, "build_macs"),
+        steps=read_value(device, unit, "build_steps"),
     )
 
 

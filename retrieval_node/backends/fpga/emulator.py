@@ -22,6 +22,7 @@ from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Fla
 
 #: After a start, for its host to look; then the card's own thread goes on.
 _HEAD_START_S = 100e-6
+_ALL = Flags.MASKS | Flags.BIASES | Flags.VECTORS | Flags.CODEBOOK
 _NAMES = {register.offset: name for name, register in REGISTERS.items()}
 
 
@@ -44,7 +45,7 @@ class EmulatorConfig:
     banks: int = 4
     bank_bytes: int = 16 << 30
     build: CardBuild = field(
-        default_factory=lambda: CardBuild(0, 4, 16, 24, 1 << 16, Flags.MASKS | Flags.BIASES)
+        default_factory=lambda: CardBuild(0, 4, 16, 24, 1 << 16, _ALL, macs=8, steps=64)
     )
     version: int = VERSION
     clock_hz: float = 300e6
@@ -134,7 +135,8 @@ class EmulatedDevice:
         values = {
             "version": self.config.version, "build_m": build.m, "build_channels": build.channels,
             "build_lw": build.table_bits, "build_sw": build.sum_bits, "build_kmax": build.k_max,
-            "build_features": int(build.features),
+            "build_features": int(build.features), "build_macs": build.macs,
+            "build_steps": build.steps,
         }  # fmt: skip
         fixed = {REGISTERS[name].offset: value for name, value in values.items()}
         self._units = [_Unit(dict(fixed)) for _ in range(self.compute_units)]
@@ -154,19 +156,19 @@ class EmulatedDevice:
         if offset == REGISTERS["ctrl"].offset:
             with self._lock:
                 if value & Ctrl.START and state.running is None and not state.hung:
-                    self._start(state)
+                    self._start(unit, state)
             return
         name = _NAMES.get(offset) or _NAMES.get(offset - 4)
         if name is None or REGISTERS[name].writable or REGISTERS[name].per_channel:
             state.registers[offset] = value & 0xFFFFFFFF
 
-    def _start(self, state: _Unit) -> None:
+    def _start(self, unit: int, state: _Unit) -> None:
         state.done = False
         fault = self.faults.next()
         if fault is Fault.HANG:
             state.hung = True
             return
-        state.running = _Job(partial(self._scan.run, dict(state.registers), fault))
+        state.running = _Job(partial(self._scan.run, unit, dict(state.registers), fault))
         self._threads.submit(state.running.in_thread)
 
     def read_register(self, unit: int, offset: int) -> int:

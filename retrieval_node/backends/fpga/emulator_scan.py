@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragschema.types import U8
+from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator_memory import EmulatedMemory, NoSuchMemory
 from retrieval_node.backends.fpga.faults import Fault
 from retrieval_node.backends.fpga.image import GroupedImage, ImageShape
@@ -24,11 +25,13 @@ from retrieval_node.backends.fpga.registers import (
     Mode,
     ResultWord,
 )
+from retrieval_node.backends.fpga.vectors import VectorLayout
 from retrieval_node.fixedpoint import CODES
 from retrieval_node.native.loader import require_native
 
 if TYPE_CHECKING:
     from retrieval_node.backends.fpga.emulator import EmulatorConfig
+    from retrieval_node.native._scan import CardBook
 
 #: Images of this many segments are kept; one is as large as the segment's codes.
 _MAX_IMAGES = 64
@@ -70,13 +73,16 @@ class UnitScan:
         self._memory, self._config = memory, config
         self._lock = threading.Lock()
         self._images: dict[tuple[Any, ...], GroupedImage] = {}
+        #: What units hold of the codebooks that they have read.
+        self._books: dict[int, CardBook] = {}
 
     def forget(self) -> None:
         with self._lock:
             self._images.clear()
+            self._books.clear()
 
-    def run(self, registers: dict[int, int], fault: Fault | None) -> Outcome:
-        """One start; never raises what the card can tell by an error code."""
+    def run(self, unit: int, registers: dict[int, int], fault: Fault | None) -> Outcome:
+        """One start of a unit; never raises what the card can tell by an error code."""
         given, done = _Arguments(registers), np.zeros(1, dtype=np.int64)
         status = dict.fromkeys(
             ("error", "error_query", "queries_done", "cycles", "codes_scanned", "bytes_read"), 0
@@ -84,7 +90,7 @@ class UnitScan:
         try:
             if fault is not None and fault.error is not None:
                 raise _Refused(fault.error)
-            status |= self._scan(given, done, fault)
+            status |= self._scan(unit, given, done, fault)
         except _Refused as refused:
             status["error"] = int(refused.code)
         except NoSuchMemory:
@@ -92,19 +98,16 @@ class UnitScan:
         status["queries_done"] = int(done[0])
         if status["error"]:
             status["error_query"] = int(done[0])
+            self._books.pop(unit, None)
         return Outcome(dict(_words(status)))
 
     def _scan(
-        self, given: _Arguments, done: NDArray[np.int64], fault: Fault | None
+        self, unit: int, given: _Arguments, done: NDArray[np.int64], fault: Fault | None
     ) -> dict[str, int]:
         n, nprobe, k = given.get("num_queries"), given.get("nprobe"), given.get("k")
         m, width, build = given.get("m"), given.get("code_bytes"), self._config.build
-        fits = width == build.m if build.m else width >= 1 and width & (width - 1) == 0
-        if not (n and nprobe and 1 <= k <= build.k_max and 1 <= m <= width and fits):
-            raise _Refused(Error.BAD_ARGUMENT)
         flags = Flags(given.get("flags"))
-        per_query = given.get("mode") == Mode.TABLE_PER_QUERY
-        if int(flags) & ~int(build.features) or (Flags.BIASES in flags and not per_query):
+        if not _can(build, given, flags):
             raise _Refused(Error.BAD_ARGUMENT)
         if self._config.watchful:
             self._watch(given, flags)
@@ -118,6 +121,7 @@ class UnitScan:
         if Flags.BIASES in flags:
             pairs = self._read(given.get("bias_table"), np.uint16, (n, CODES, 2))
             words = np.ascontiguousarray(pairs.transpose(0, 2, 1)).reshape(-1)
+        book = self._book(unit, given, flags) if Flags.VECTORS in flags else None
         masks = self._rest(given.get("masks")) if Flags.MASKS in flags else None
         ids = self._rest(given.get("ids"))
         try:
@@ -125,6 +129,7 @@ class UnitScan:
                 lists, nprobe, self._rest(given.get("tables")), m, width, build.table_bits,
                 words, image.grouped, image.shape.lanes, ids[: len(ids) // 4 * 4].view(np.uint32),
                 masks, (1 << build.sum_bits) - 1, k, self._config.version, results, done,
+                book=book, vector_stride=1 << given.get("vector_shift") if book is not None else 0,
             )  # fmt: skip
         except ValueError as error:
             raise _Refused(Error.BAD_ARGUMENT) from error
@@ -139,6 +144,24 @@ class UnitScan:
             * image.shape.beat_bytes
             * build.channels,
         }
+
+    def _book(self, unit: int, given: _Arguments, flags: Flags) -> CardBook:
+        """The codebook that a unit holds, read anew where it is told to.
+
+        A card that was never told to has whatever its memory came up with; here it
+        is a codebook of zeros, which no test takes for the right one.
+        """
+        m, layout = given.get("m"), _layout(self._config.build, given)
+        if Flags.CODEBOOK in flags:
+            image = self._read(given.get("codebook"), np.uint8, (layout.book_bytes,))
+        elif unit not in self._books:
+            image = np.zeros(layout.book_bytes, dtype=np.uint8)
+        else:
+            return self._books[unit]
+        self._books[unit] = self._native.read_card_book(
+            image, m, layout.width, layout.macs, layout.steps
+        )
+        return self._books[unit]
 
     def _read(self, address: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
         return self._memory.read(address, dtype, shape, strict=True)
@@ -197,10 +220,35 @@ class UnitScan:
         read += [given.get("codes", channel) for channel in range(self._config.build.channels)]
         read += [given.get("bias_table")] if Flags.BIASES in flags else []
         read += [given.get("masks")] if Flags.MASKS in flags else []
+        read += [given.get("codebook")] if Flags.CODEBOOK in flags else []
         for address in read:
             if self._memory.find(address)[0].stale:
                 raise NoSuchMemory(f"address {address:#x} was written and not synced")
         self._memory.find(given.get("results"))[0].poison_host()
+
+
+def _layout(build: CardBuild, given: _Arguments) -> VectorLayout:
+    return VectorLayout(given.get("code_bytes"), build.macs, given.get("steps"))
+
+
+def _can(build: CardBuild, given: _Arguments, flags: Flags) -> bool:
+    """Whether a build can do what a start asks of it."""
+    m, width, k = given.get("m"), given.get("code_bytes"), given.get("k")
+    fits = width == build.m if build.m else width >= 1 and width & (width - 1) == 0
+    some = given.get("num_queries") and given.get("nprobe")
+    if not (some and 1 <= k <= build.k_max and 1 <= m <= width and fits):
+        return False
+    per_query = given.get("mode") == Mode.TABLE_PER_QUERY
+    if int(flags) & ~int(build.features) or (Flags.BIASES in flags and not per_query):
+        return False
+    if Flags.VECTORS not in flags:
+        return Flags.CODEBOOK not in flags
+    return (
+        Flags.BIASES not in flags
+        and 1 <= given.get("steps") <= build.steps
+        and given.get("vector_beats") == _layout(build, given).vector_beats
+        and 6 <= given.get("vector_shift") <= 31
+    )
 
 
 def spoil(fault: Fault | None, results: U8) -> None:

@@ -1,4 +1,4 @@
-"""The host's half of a scan: integer tables and biases of a piece of a batch."""
+"""The host's half of a scan: integer tables, or what a card makes them of, and biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from ragschema.types import F32, I64, U8
 from retrieval_node.backends.base import ScanRequest
-from retrieval_node.fixedpoint import CODES, F64, U16, Contract, TableMode, usual_mode
+from retrieval_node.backends.fpga.vectors import VectorLayout
+from retrieval_node.fixedpoint import (
+    CODES,
+    F64,
+    U16,
+    Contract,
+    TableMode,
+    TablesBy,
+    usual_mode,
+)
 from retrieval_node.fixedpoint_rows import CodeBiases, has_code_biases, scan_tables_l2_rows
 from retrieval_node.native.loader import require_native
 from retrieval_node.shard_files import IvfIndex
@@ -53,7 +62,7 @@ class Quantized:
     Attributes:
         mode: which of the tables belongs to which list.
         tables: uint8 or uint16 [t, 256, code_bytes], as the card reads them; memory
-            of the caller, who may fill it anew.
+            of the caller, who may fill it anew. None: the card makes them.
         biases: int64 [lists].
         bases, scales: float64 [n], float32 [n].
         table_of: int64 [lists].
@@ -61,7 +70,7 @@ class Quantized:
     """
 
     mode: TableMode
-    tables: NDArray[np.unsignedinteger[Any]]
+    tables: NDArray[np.unsignedinteger[Any]] | None
     biases: I64
     bases: F64
     scales: F32
@@ -106,17 +115,55 @@ class TableMaker:
                 )
             return self._encoders[index]
 
-    def bytes_per_query(self, index: IvfIndex, lists: I64) -> I64:
-        """Bytes of 16-bit tables for queries with so many lists: int64 [n]."""
+    @property
+    def by_card(self) -> bool:
+        return self.contract.tables is TablesBy.CARD
+
+    def bytes_per_query(
+        self, index: IvfIndex, lists: I64, code_bytes: int, layout: VectorLayout | None
+    ) -> I64:
+        """Bytes of tables, or of vectors, for queries with so many lists: int64 [n]."""
         per_list = self.mode(index) is TableMode.PER_LIST
         count = lists if per_list else np.ones_like(lists)
-        return count * index.m * CODES * 2
-
-    def table_bytes(self, index: IvfIndex, piece: Piece, code_bytes: int) -> int:
-        """Bytes of a piece's tables on the card."""
-        per_list = self.mode(index) is TableMode.PER_LIST
-        count = len(piece.lists) if per_list else len(piece.request.queries)
+        if layout is not None:
+            return count * layout.stride_bytes
         return count * CODES * code_bytes * self.contract.table_bits // 8
+
+    def table_bytes(
+        self, index: IvfIndex, piece: Piece, code_bytes: int, layout: VectorLayout | None
+    ) -> int:
+        """Bytes of a piece's tables, or vectors, on the card."""
+        lists = np.diff(piece.starts)
+        return int(self.bytes_per_query(index, lists, code_bytes, layout).sum())
+
+    def vectors(self, index: IvfIndex, piece: Piece, rows: U8, layout: VectorLayout) -> Quantized:
+        """Vectors of a piece, of which the card makes tables.
+
+        Args:
+            rows: out, uint8 [table_bytes].
+        """
+        given = self._blank(index, piece, None)
+        self._native.card_vectors(
+            index.handle, piece.request.queries, piece.lists, piece.starts,
+            self.contract.table_bits, self.contract.sum_bits, layout.width, layout.macs,
+            layout.steps, layout.stride_bytes, rows, given.biases, given.bases, given.scales,
+        )  # fmt: skip
+        return given
+
+    def remake(self, index: IvfIndex, piece: Piece, code_bytes: int) -> Quantized:
+        """The tables that a card makes of a piece, made by the host."""
+        rows = np.empty(self.table_bytes(index, piece, code_bytes, None), dtype=np.uint8)
+        return self.make(index, piece, rows, code_bytes)
+
+    def _blank(
+        self, index: IvfIndex, piece: Piece, tables: NDArray[np.unsignedinteger[Any]] | None
+    ) -> Quantized:
+        """Numbers to be filled in."""
+        n, per_list = len(piece.request.queries), self.mode(index) is TableMode.PER_LIST
+        return Quantized(
+            self.mode(index), tables, np.empty(len(piece.lists), np.int64), np.empty(n),
+            np.empty(n, np.float32), np.arange(len(piece.lists)) if per_list else piece.of_query,
+        )  # fmt: skip
 
     def make(self, index: IvfIndex, piece: Piece, rows: U8, code_bytes: int) -> Quantized:
         """Tables of a piece.
@@ -131,16 +178,13 @@ class TableMaker:
         encoder = self.encoder(index)
         if encoder is not None:
             return self._make_rows(encoder, piece, tables, rows)
-        n, per_list = len(piece.request.queries), self.mode(index) is TableMode.PER_LIST
-        biases, bases = np.empty(len(piece.lists), np.int64), np.empty(n)
-        scales = np.empty(n, np.float32)
+        given = self._blank(index, piece, tables)
         self._native.contract_tables(
             index.handle, piece.request.queries, piece.lists, piece.starts,
-            self.contract.table_bits, self.contract.sum_bits, rows, biases, bases, scales,
-            width=code_bytes,
+            self.contract.table_bits, self.contract.sum_bits, rows, given.biases, given.bases,
+            given.scales, width=code_bytes, integers=self.by_card,
         )  # fmt: skip
-        table_of = np.arange(len(piece.lists)) if per_list else piece.of_query
-        return Quantized(self.mode(index), tables, biases, bases, scales, table_of)
+        return given
 
     def _make_rows(
         self,

@@ -98,6 +98,7 @@ def _list_sums(
 ) -> I64:  # fmt: skip
     """Sums of one list before saturation; entries are not negative, so once is enough."""
     assert segment.codes is not None, "a coded segment"
+    assert quantized.tables is not None, "made by the host"
     table = quantized.tables[quantized.table_of[at]].astype(np.int64)
     rows = int(segment.list_offsets[number + 1] - segment.list_offsets[number])
     lanes = lane_offsets(segment.list_offsets)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragschema.errors import DeviceFault
+from ragschema.errors import DeviceFault, RagrigError
 from ragschema.types import I64, U8
 from retrieval_node.backends.fpga.driver import CardDriver, Started, WorkArea
 from retrieval_node.backends.fpga.masks import is_filtered, live_words, no_words, piece_masks
@@ -31,6 +31,7 @@ from retrieval_node.backends.fpga.upload import (
     PlacedSegment,
     addresses,
 )
+from retrieval_node.backends.fpga.vectors import PlacedBook
 from retrieval_node.fixedpoint import CODES, TableMode
 from retrieval_node.segment import SegmentRows
 from retrieval_node.shard_files import IvfIndex
@@ -38,12 +39,17 @@ from retrieval_node.shard_files import IvfIndex
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Tables of a piece, on the card."""
+    """Tables of a piece, on the card, or the vectors that it makes them of.
+
+    Attributes:
+        book: what the card makes tables with; None: the host made them.
+    """
 
     piece: Piece
     quantized: Quantized
     tables: int
     code_words: int
+    book: PlacedBook | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +96,26 @@ class ScanUnit:
         self._slots = (_Slot(driver), _Slot(driver))
         self._pieces = self._runs = 0
         self._started: Started | None = None
+        #: Address and generation of the codebook that the unit has read.
+        self._book: tuple[int, int] | None = None
 
     def prepare(
-        self, piece: Piece, maker: TableMaker, index: IvfIndex, code_bytes: int
-    ) -> Prepared:
-        """Makes and sends a piece's tables; those of the piece before stay as they are."""
+        self, piece: Piece, maker: TableMaker, index: IvfIndex, code_bytes: int,
+        book: PlacedBook | None,
+    ) -> Prepared:  # fmt: skip
+        """Makes and sends a piece's tables, or vectors; the piece before stays as it is.
+
+        Args:
+            book: what the card makes tables with; None: the host makes them.
+        """
         self._pieces += 1
-        slot, size = self._slots[self._pieces % 2], maker.table_bytes(index, piece, code_bytes)
+        slot, layout = self._slots[self._pieces % 2], None if book is None else book.layout
+        size = maker.table_bytes(index, piece, code_bytes, layout)
         rows = slot.tables.view(np.uint8, (size,))
-        quantized = maker.make(index, piece, rows, code_bytes)
+        if layout is None:
+            quantized = maker.make(index, piece, rows, code_bytes)
+        else:
+            quantized = maker.vectors(index, piece, rows, layout)
         slot.tables.send(max(1, size))
         words = 0
         if quantized.code_words is not None:
@@ -107,7 +124,7 @@ class ScanUnit:
             pairs[:] = given.transpose(0, 2, 1)  # both bytes' words side by side
             slot.words.send(pairs.nbytes)
             words = slot.words.address
-        return Prepared(piece, quantized, slot.tables.address, words)
+        return Prepared(piece, quantized, slot.tables.address, words, book)
 
     def fill(self, prepared: Prepared, target: Target, k: int) -> Run:
         """Sends descriptors and masks of one segment for a prepared piece."""
@@ -138,6 +155,8 @@ class ScanUnit:
             "tables": prepared.tables, "results": slot.results.address,
             "ids": target.placed.ids.address, "masks": masks, "bias_table": prepared.code_words,
         }  # fmt: skip
+        if prepared.book is not None:
+            arguments |= _vector_arguments(prepared.book, flags)
         return Run(prepared, target, k, codes, slot.results, arguments)
 
     def _send_masks(self, slot: _Slot, masks: U8) -> int:
@@ -150,11 +169,16 @@ class ScanUnit:
     def start(self, run: Run) -> None:
         """Returns at once; ``finish`` before the next."""
         assert self._started is None, "a start is under way"
-        placed = run.target.placed
+        placed, arguments = run.target.placed, run.arguments
+        if run.prepared.book is not None:
+            held = (arguments["codebook"], self._driver.generation)
+            if held != self._book:
+                arguments = arguments | {"flags": arguments["flags"] | Flags.CODEBOOK}
+            self._book = held
         channels: dict[str, Sequence[int]] = {"codes": addresses(placed.codes)}
         if placed.biases:
             channels["biases"] = addresses(placed.biases)
-        self._started = self._driver.start(self._number, run.arguments, channels, run.codes)
+        self._started = self._driver.start(self._number, arguments, channels, run.codes)
 
     def finish(self, run: Run) -> Answer:
         """Waits for the start and reads its results.
@@ -182,13 +206,27 @@ class ScanUnit:
             DeviceFault: the start hung or failed.
         """
         started, self._started = self._started, None
-        if started is not None:
+        if started is None:
+            return
+        try:
             self._driver.wait(self._number, started)
+        except RagrigError:
+            self._book = None  # a start that failed may have read half of it
+            raise
 
     def abandon(self) -> None:
         """As ``settle``, where an error is on its way already: faults are noted, not raised."""
         with contextlib.suppress(DeviceFault):
             self.settle()
+
+
+def _vector_arguments(book: PlacedBook, flags: Flags) -> dict[str, int]:
+    assert book.buffer is not None, "a placed codebook"
+    return {
+        "flags": int(flags | Flags.VECTORS), "codebook": book.buffer.address,
+        "steps": book.layout.steps, "vector_beats": book.layout.vector_beats,
+        "vector_shift": book.layout.vector_shift,
+    }  # fmt: skip
 
 
 def _mode_of(mode: TableMode) -> int:

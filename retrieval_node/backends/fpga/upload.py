@@ -12,6 +12,7 @@ from ragschema.types import U8
 from retrieval_node.backends.fpga.device import PAGE_BYTES, Buffer
 from retrieval_node.backends.fpga.driver import CardDriver
 from retrieval_node.backends.fpga.image import ImagePlan, ImageShape, fill_channels, plan_image
+from retrieval_node.backends.fpga.vectors import PlacedBook
 from retrieval_node.fixedpoint_rows import CodeBiases
 from retrieval_node.native.loader import require_native
 from retrieval_node.segment import SegmentRows
@@ -64,14 +65,20 @@ def plan_segment(
     return PlacedSegment(plan_image(segment.list_offsets, shape), encoder)
 
 
-def check_room(driver: CardDriver, planned: Iterable[tuple[SegmentRows, PlacedSegment]]) -> None:
+def check_room(
+    driver: CardDriver, planned: Iterable[tuple[SegmentRows, PlacedSegment]], book_bytes: int = 0
+) -> None:
     """Refuses what does not fit the banks, before anything is uploaded.
+
+    Args:
+        book_bytes: of a codebook that goes first.
 
     Raises:
         Unavailable: naming the bank and the bytes.
     """
     device = driver.device
     room = [device.free_bytes(bank) for bank in range(device.banks)]
+    room[int(np.argmax(room))] -= _pages(book_bytes) if book_bytes else 0
     for segment, placed in planned:
         for channel in range(placed.plan.shape.channels):
             need = _pages(placed.plan.code_bytes)
@@ -151,7 +158,7 @@ def damaged(placed: PlacedSegment) -> int | None:
     return None
 
 
-def release(driver: CardDriver, placed: PlacedSegment | PlacedMasks) -> None:
+def release(driver: CardDriver, placed: PlacedSegment | PlacedMasks | PlacedBook) -> None:
     """Gives the buffers back."""
     for buffer in placed.buffers:
         driver.device.free(buffer.address)

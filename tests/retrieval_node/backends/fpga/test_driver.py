@@ -179,7 +179,7 @@ def test_a_fault_between_two_starts_of_one_search_leaves_nothing_running(
 
 
 def test_a_bitstream_of_another_version_is_refused_and_both_are_named(kind: str) -> None:
-    with pytest.raises(VersionMismatch, match=r"version 3\.7, this driver is written for 1\.0"):
+    with pytest.raises(VersionMismatch, match=r"version 3\.7, this driver is written for 1\.1"):
         FpgaBackend(open_card(kind, EmulatorConfig(version=0x0003_0007)).device)
 
 
