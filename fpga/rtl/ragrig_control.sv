@@ -10,8 +10,8 @@
 module ragrig_control #(
     parameter int CHANNELS = 1,
     parameter bit BIASES = 1'b0,
-    localparam int ARGS = 20,
-    localparam int STATUS = 26
+    localparam int ARGS = 25,
+    localparam int STATUS = 28
 ) (
     input  logic                   clk,
     input  logic                   rst,

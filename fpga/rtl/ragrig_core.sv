@@ -6,7 +6,9 @@
 // CODE_DEPTH and CODE_BURST (beats that a channel buffers and reads at once). The channels'
 // signals lie side by side, channel 0 lowest; ragrig_scan names them for a Vitis kernel.
 //
-// FEATURES: what flags may ask for, lane masks (1) and biases of codes (2).
+// FEATURES: what flags may ask for, lane masks (1), biases of codes (2), tables made of vectors
+// (4) with a codebook (8); for these MACS components per column and cycle, a power of two with at
+// least 32 over all columns, and room for STEPS words per code.
 //
 // Throughput: P codes per cycle from memory that keeps up. Biases of codes are read over their
 // channel's port too: a beat of them for M / 2 beats of codes.
@@ -18,7 +20,9 @@ module ragrig_core #(
     parameter int KMAX = 128,
     parameter int CODE_DEPTH = 256,
     parameter int CODE_BURST = 32,
-    parameter int FEATURES = 3
+    parameter int FEATURES = 15,
+    parameter int MACS = 8,
+    parameter int STEPS = 4
 ) (
     input  logic                    ap_clk,
     input  logic                    ap_rst_n,
@@ -85,23 +89,24 @@ module ragrig_core #(
   localparam int TW = 32;
   localparam int CW = $clog2(KMAX + 1);
   localparam int ROW = M * LW;
-  localparam int TABLE_BEATS = 256 * ROW / 512;
-  localparam int TABLE_SHIFT = $clog2(TABLE_BEATS * 64);
   localparam int LANE_LATENCY = 3 + $clog2(M);
   // From a look at ready to a lane's FIFO: the lane, its filter, and ready's own register.
   localparam int MARGIN = LANE_LATENCY + 4;
   localparam int IDS_DEPTH = 1 << $clog2(KMAX);
   localparam bit MASKS = ((FEATURES >> ragrig_regs_pkg::FLAGS_MASKS_BIT) & 1) != 0;
   localparam bit BIASES = ((FEATURES >> ragrig_regs_pkg::FLAGS_BIASES_BIT) & 1) != 0;
+  localparam bit VECTORS = ((FEATURES >> ragrig_regs_pkg::FLAGS_VECTORS_BIT) & 1) != 0;
 
   // Control.
   logic                   rst, clear, start, finish, idle, load, stop, run;
-  logic [20*32-1:0]       args;
+  logic [25*32-1:0]       args;
   logic [CHANNELS*64-1:0] code_bases, bias_bases;
-  logic [26*32-1:0]       status;
-  logic [31:0]            num_queries, nprobe, k, m, mode, flags, code_bytes;
+  logic [28*32-1:0]       status;
+  logic [31:0]            num_queries, nprobe, steps, vector_beats, vector_shift;
+  logic [CW-1:0]          k;
   logic [63:0]            lists_base, tables_base, results_base, ids_base, masks_base, words_base;
-  logic                   masked, biased;
+  logic [63:0]            codebook_base;
+  logic                   per_query, masked, biased, vectors, codebook, booking;
   logic                   bad_args, read_bad, write_bad, quiet, fetch_lists;
   logic [31:0]            list_beats, error, error_query, written;
 
@@ -116,32 +121,20 @@ module ragrig_core #(
       .s_axi_arready(s_axi_control_arready), .s_axi_rdata(s_axi_control_rdata),
       .s_axi_rresp(s_axi_control_rresp), .s_axi_rvalid(s_axi_control_rvalid),
       .s_axi_rready(s_axi_control_rready), .interrupt, .args, .codes(code_bases), .biases(bias_bases),
-      .start, .finish,
-      .idle, .status
+      .start, .finish, .idle, .status
   );
-  assign num_queries  = args[(32'(ragrig_regs_pkg::REG_NUM_QUERIES)-16)*8+:32];
-  assign nprobe       = args[(32'(ragrig_regs_pkg::REG_NPROBE)-16)*8+:32];
-  assign k            = args[(32'(ragrig_regs_pkg::REG_K)-16)*8+:32];
-  assign m            = args[(32'(ragrig_regs_pkg::REG_M)-16)*8+:32];
-  assign mode         = args[(32'(ragrig_regs_pkg::REG_MODE)-16)*8+:32];
-  assign flags        = args[(32'(ragrig_regs_pkg::REG_FLAGS)-16)*8+:32];
-  assign code_bytes   = args[(32'(ragrig_regs_pkg::REG_CODE_BYTES)-16)*8+:32];
-  assign lists_base   = args[(32'(ragrig_regs_pkg::REG_LISTS)-16)*8+:64];
-  assign tables_base  = args[(32'(ragrig_regs_pkg::REG_TABLES)-16)*8+:64];
-  assign results_base = args[(32'(ragrig_regs_pkg::REG_RESULTS)-16)*8+:64];
-  assign ids_base     = args[(32'(ragrig_regs_pkg::REG_IDS)-16)*8+:64];
-  assign masks_base   = args[(32'(ragrig_regs_pkg::REG_MASKS)-16)*8+:64];
-  assign words_base   = args[(32'(ragrig_regs_pkg::REG_BIAS_TABLE)-16)*8+:64];
-  assign masked = flags[ragrig_regs_pkg::FLAGS_MASKS_BIT];
-  assign biased = flags[ragrig_regs_pkg::FLAGS_BIASES_BIT];
-  assign bad_args = (num_queries == 0) || (nprobe == 0) || (k == 0) || (k > 32'(KMAX)) || (m == 0)
-                    || (m > 32'(M)) || (code_bytes != 32'(M)) || (mode > 32'd1)
-                    || ((flags & ~32'(FEATURES)) != 0) || (biased && !mode[0]);
+  ragrig_arguments #(
+      .M(M), .KMAX(KMAX), .FEATURES(FEATURES), .MACS(MACS), .STEPS(STEPS)
+  ) i_arguments (
+      .args, .bad(bad_args), .num_queries, .nprobe, .k, .per_query, .masked, .biased, .vectors,
+      .codebook, .lists_base, .tables_base, .results_base, .ids_base, .masks_base, .words_base,
+      .codebook_base, .steps, .vector_beats, .vector_shift
+  );
 
   ragrig_sequencer i_sequencer (
       .clk(ap_clk), .rst(!ap_rst_n), .start, .finish, .idle, .bad_args, .num_queries, .nprobe,
-      .written, .read_bad, .write_bad, .quiet, .clear, .load, .fetch_lists, .list_beats, .stop,
-      .run, .error, .error_query
+      .written, .booking, .read_bad, .write_bad, .quiet, .clear, .load, .fetch_lists, .list_beats,
+      .stop, .run, .error, .error_query
   );
   assign rst    = !ap_rst_n || clear;
   assign idle_o = idle && !start;
@@ -193,7 +186,7 @@ module ragrig_core #(
   logic [SCAN-1:0] cmd;
   logic [5:0]      cmd_count;
   ragrig_walker #(.P(P), .SW(SW), .TW(TW)) i_walker (
-      .clk(ap_clk), .rst, .stop, .num_queries, .nprobe, .per_query(mode[0]), .biased, .masked,
+      .clk(ap_clk), .rst, .stop, .num_queries, .nprobe, .per_query, .biased, .masked,
       .desc_valid, .desc_data, .desc_pop, .fetch_valid,
       .fetch_ready((&fetch_ready) && mask_cmd_ready), .fetch_beat,
       .fetch_beats, .mask_valid(mask_cmd), .mask_beat, .mask_beats, .table_valid(table_cmd),
@@ -209,28 +202,19 @@ module ragrig_core #(
   );
   assign scan_ready = cmd_count < 6'd32;
 
-  // Tables.
-  logic           beat_valid, beat_pop, table_loaded, table_take, table_release;
-  logic           table_we, table_bank, words_we;
+  logic           table_loaded, table_take, table_release, table_we, table_bank, words_we;
   logic [31:0]    words;
-  logic [63:0]    table_addr;
-  logic [511:0]   beat;
   logic [7:0]     table_code;
   logic [ROW-1:0] table_row;
-  assign table_addr = table_words ? words_base + {22'd0, table_number, 10'd0}
-                                  : tables_base + (64'(table_number) << TABLE_SHIFT);
-  ragrig_reader #(.DEPTH(64), .BURST(16)) i_tables (
-      .clk(ap_clk), .rst, .stop, .cmd_valid(table_cmd), .cmd_ready(table_cmd_ready),
-      .cmd_addr(table_addr), .cmd_beats(table_words ? 32'd16 : 32'(TABLE_BEATS)),
-      .valid(beat_valid), .data(beat), .pop(beat_pop), .quiet(unit_quiet[2]), .bad(unit_bad[2]),
-      .arvalid(ar_valid[2]), .arready(ar_ready[2]), .araddr(ar_addr[191:128]),
-      .arlen(ar_len[23:16]), .rvalid(r_valid[2]), .rdata(m_axi_host_rdata),
-      .rbad(m_axi_host_rresp[1])
-  );
-  ragrig_table_loader #(.M(M), .LW(LW)) i_loader (
-      .clk(ap_clk), .rst, .biased, .valid(beat_valid), .data(beat), .pop(beat_pop),
-      .release_i(table_release), .take(table_take), .loaded(table_loaded), .we(table_we),
-      .bank(table_bank), .code(table_code), .row(table_row), .words_we, .words
+  ragrig_tables #(.M(M), .LW(LW), .VECTORS(VECTORS), .MACS(MACS), .STEPS(STEPS)) i_tables (
+      .clk(ap_clk), .rst, .stop, .vectors, .codebook, .biased, .steps, .vector_beats,
+      .vector_shift, .tables_base, .words_base, .codebook_base, .begin_i(fetch_lists),
+      .busy(booking), .cmd_valid(table_cmd), .cmd_ready(table_cmd_ready), .cmd_words(table_words),
+      .cmd_number(table_number), .release_i(table_release), .take(table_take),
+      .loaded(table_loaded), .table_we, .table_bank, .table_code, .table_row, .words_we, .words,
+      .quiet(unit_quiet[2]), .bad(unit_bad[2]), .arvalid(ar_valid[2]), .arready(ar_ready[2]),
+      .araddr(ar_addr[191:128]), .arlen(ar_len[23:16]), .rvalid(r_valid[2]),
+      .rdata(m_axi_host_rdata), .rbad(m_axi_host_rresp[1])
   );
 
   // Codes, and biases of codes beside them.
@@ -315,7 +299,7 @@ module ragrig_core #(
       .out_sum(sums), .out_tag(first_tag)
   );
   ragrig_topk #(.P(P), .KMAX(KMAX), .SW(SW), .TW(TW), .MARGIN(MARGIN)) i_topk (
-      .clk(ap_clk), .rst, .load, .k(k[CW-1:0]), .in_valid(sum_valid), .in_sum(sums),
+      .clk(ap_clk), .rst, .load, .k, .in_valid(sum_valid), .in_sum(sums),
       .in_tag(first_tag), .ready(topk_ready), .idle(topk_idle), .drain, .out_valid(top_valid),
       .out_ready(1'b1), .out_found(top_found), .out_sum(top_sum), .out_tag(top_tag),
       .out_rank(top_rank), .out_last(top_last)
@@ -324,7 +308,7 @@ module ragrig_core #(
   // Results.
   logic        id_valid;
   logic [31:0] id;
-  logic [63:0] query_cycles_q;
+  logic [63:0] query_cycles;
   ragrig_ids #(.TW(TW), .DEPTH(IDS_DEPTH)) i_ids (
       .clk(ap_clk), .rst, .stop, .push(top_valid && top_found), .tag(top_tag), .base(ids_base),
       .id_valid, .id, .quiet(unit_quiet[1]), .bad(unit_bad[1]), .arvalid(ar_valid[1]),
@@ -333,9 +317,9 @@ module ragrig_core #(
   );
   assign ar_len[15:8] = 8'd0;
   ragrig_writer #(.KMAX(KMAX), .SW(SW)) i_writer (
-      .clk(ap_clk), .rst, .stop, .k(k[CW-1:0]), .address(results_base), .free(writer_free),
+      .clk(ap_clk), .rst, .stop, .k, .address(results_base), .free(writer_free),
       .in_valid(top_valid), .in_found(top_found), .in_sum(top_sum), .in_rank(top_rank),
-      .in_last(top_last), .id_valid, .id, .query_cycles(query_cycles_q), .query_codes, .written,
+      .in_last(top_last), .id_valid, .id, .query_cycles, .query_codes, .written,
       .quiet(writer_quiet), .bad(write_bad), .awvalid(m_axi_host_awvalid),
       .awready(m_axi_host_awready), .awaddr(m_axi_host_awaddr), .wvalid(m_axi_host_wvalid),
       .wready(m_axi_host_wready), .wdata(m_axi_host_wdata), .bvalid(m_axi_host_bvalid),
@@ -352,53 +336,18 @@ module ragrig_core #(
   assign read_bad = (unit_bad != 0) || (codes_bad != 0);
   assign quiet = (&unit_quiet) && (&codes_quiet) && arbiter_quiet && writer_quiet;
 
-  // Counters; they hold their values until the next start.
-  logic [63:0] cycles_q, codes_q, bytes_q;
-  logic [63:0] stall_memory_q, stall_table_q, stall_topk_q, stall_result_q;
-  logic [31:0] done_q;
-  always_ff @(posedge ap_clk) begin
-    if (!ap_rst_n || (idle && start)) begin
-      {cycles_q, codes_q, bytes_q} <= '0;
-      {stall_memory_q, stall_table_q, stall_topk_q, stall_result_q} <= '0;
-      query_cycles_q <= '0;
-      done_q <= '0;
-    end else if (run) begin
-      cycles_q <= cycles_q + 64'd1;
-      query_cycles_q <= query_end ? 64'd0 : query_cycles_q + 64'd1;
-      if (query_end) codes_q <= codes_q + query_codes;
-      if (issue) bytes_q <= bytes_q + 64'(64 * CHANNELS);
-      stall_memory_q <= stall_memory_q + 64'(stall_memory);
-      stall_table_q <= stall_table_q + 64'(stall_table);
-      stall_topk_q <= stall_topk_q + 64'(stall_topk);
-      stall_result_q <= stall_result_q + 64'(stall_result);
-      if (!clear) done_q <= written;
-    end
-  end
+  ragrig_status #(
+      .CHANNELS(CHANNELS), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .FEATURES(FEATURES), .MACS(MACS),
+      .STEPS(STEPS)
+  ) i_status (
+      .clk(ap_clk), .rst(!ap_rst_n), .begin_i(idle && start), .run, .issue, .query_end,
+      .query_codes, .query_cycles, .done(!clear), .written, .stall_memory, .stall_table,
+      .stall_topk, .stall_result, .error, .error_query, .status
+  );
 
-  // Status registers from REG_VERSION on.
-  localparam int BASE = 32'(ragrig_regs_pkg::REG_VERSION);
-  assign status[(32'(ragrig_regs_pkg::REG_VERSION)-BASE)*8+:32] = ragrig_regs_pkg::VERSION;
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_M)-BASE)*8+:32] = 32'(M);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_CHANNELS)-BASE)*8+:32] = 32'(CHANNELS);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_LW)-BASE)*8+:32] = 32'(LW);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_SW)-BASE)*8+:32] = 32'(SW);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_KMAX)-BASE)*8+:32] = 32'(KMAX);
-  assign status[(32'(ragrig_regs_pkg::REG_BUILD_FEATURES)-BASE)*8+:32] = 32'(FEATURES);
-  assign status[(32'(ragrig_regs_pkg::REG_ERROR)-BASE)*8+:32] = error;
-  assign status[(32'(ragrig_regs_pkg::REG_ERROR_QUERY)-BASE)*8+:32] = error_query;
-  assign status[(32'(ragrig_regs_pkg::REG_QUERIES_DONE)-BASE)*8+:32] = done_q;
-  assign status[(32'(ragrig_regs_pkg::REG_CYCLES)-BASE)*8+:64] = cycles_q;
-  assign status[(32'(ragrig_regs_pkg::REG_CODES_SCANNED)-BASE)*8+:64] = codes_q;
-  assign status[(32'(ragrig_regs_pkg::REG_BYTES_READ)-BASE)*8+:64] = bytes_q;
-  assign status[(32'(ragrig_regs_pkg::REG_STALL_MEMORY)-BASE)*8+:64] = stall_memory_q;
-  assign status[(32'(ragrig_regs_pkg::REG_STALL_TABLE)-BASE)*8+:64] = stall_table_q;
-  assign status[(32'(ragrig_regs_pkg::REG_STALL_TOPK)-BASE)*8+:64] = stall_topk_q;
-  assign status[(32'(ragrig_regs_pkg::REG_STALL_RESULT)-BASE)*8+:64] = stall_result_q;
-  assign status[7*32+:32] = '0;  // offsets that the map leaves out
-  assign status[11*32+:32] = '0;
   /* verilator lint_off UNUSEDSIGNAL */
   logic unused;  // what this build does not look at
-  assign unused = ^{args, m_axi_host_rlast, m_axi_host_rresp, m_axi_host_bid, m_axi_host_bresp,
+  assign unused = ^{m_axi_host_rlast, m_axi_host_rresp, m_axi_host_bid, m_axi_host_bresp,
                     m_axi_codes_rresp, lists_ready, cmd, ar_ready, r_valid, mask_cmd, mask_beat,
                     mask_beats, mask_bits, mask_valid, mask_pop, masks_base, masked,
                     list_start};

@@ -7,7 +7,9 @@ module ragrig_scan #(
     parameter int KMAX = 128,
     parameter int CODE_DEPTH = 256,
     parameter int CODE_BURST = 32,
-    parameter int FEATURES = 3
+    parameter int FEATURES = 15,
+    parameter int MACS = 8,
+    parameter int STEPS = 4
 ) (
     input  logic         ap_clk,
     input  logic         ap_rst_n,
@@ -114,7 +116,7 @@ module ragrig_scan #(
   /* verilator lint_off UNUSEDSIGNAL */
   logic idle;  // for co-simulation alone
   /* verilator lint_on UNUSEDSIGNAL */
-  ragrig_core #(.CHANNELS(4), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES)) i_core (
+  ragrig_core #(.CHANNELS(4), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES), .MACS(MACS), .STEPS(STEPS)) i_core (
       .idle_o(idle),
       .ap_clk,
       .ap_rst_n,

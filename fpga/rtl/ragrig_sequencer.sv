@@ -4,6 +4,7 @@
 //   start, finish, idle   see ragrig_control
 //   bad_args       the build cannot do the arguments
 //   num_queries, nprobe, written   arguments, and the queries that are done
+//   booking        a codebook is not complete yet: it is even where there is nothing to scan
 //   read_bad, write_bad   an answer of the memory was an error
 //   quiet          nothing is under way on any bus
 //   clear          resets the units before and after a start; load: sets k in the top-K unit
@@ -20,6 +21,7 @@ module ragrig_sequencer (
     input  logic [31:0] num_queries,
     input  logic [31:0] nprobe,
     input  logic [31:0] written,
+    input  logic        booking,
     input  logic        read_bad,
     input  logic        write_bad,
     input  logic        quiet,
@@ -81,7 +83,7 @@ module ragrig_sequencer (
                                     : ragrig_regs_pkg::ERROR_AXI_WRITE;
             error_query <= written;
             state_q     <= S_STOP;
-          end else if (written == num_queries) state_q <= S_STOP;
+          end else if ((written == num_queries) && !booking) state_q <= S_STOP;
         end
         S_STOP: if (quiet) state_q <= S_END;
         default: state_q <= S_IDLE;

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from made import Book, Maker, vector_of
 from numpy.typing import NDArray
 
 from retrieval_node.backends.fpga.records import LIST_WORDS, NO_MASK, result_bytes
-from retrieval_node.backends.fpga.registers import VERSION, ListWord, ResultWord
+from retrieval_node.backends.fpga.registers import VERSION, Flags, ListWord, ResultWord
 
 PAGE, BEAT, POISON = 4096, 64, 0xEE
 Words = NDArray[np.uint32]
@@ -26,6 +27,7 @@ class Shape:
         distinct: values that codes take; few make ties.
         top: largest table entry; large ones saturate sums.
         masked: some lists have masks; biased: codes have biases.
+        maker: the card makes the tables.
     """
 
     channels: int
@@ -41,6 +43,7 @@ class Shape:
     top: int | None = None
     masked: bool = False
     biased: bool = False
+    maker: Maker | None = None
 
     @property
     def align(self) -> int:
@@ -60,10 +63,12 @@ class Start:
         codes, biases: addresses per channel.
         wanted: per query, (sum, tag) nearest first.
         sizes: uint32 [queries, nprobe], codes of each descriptor.
+        book: of which the card makes its tables.
     """
 
     shape: Shape
     memory: NDArray[np.uint8]
+    book: Book | None = None
     arguments: dict[str, int] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
     biases: list[int] = field(default_factory=list)
@@ -98,23 +103,26 @@ class Start:
         assert (before == after).all(), "bytes outside the results changed"
 
 
-def make_start(shape: Shape, rng: np.random.Generator, memory_bytes: int = 1 << 20) -> Start:
-    """A random start; some lists of a query are skipped, one of them its last."""
+def make_start(
+    shape: Shape, rng: np.random.Generator, memory_bytes: int = 1 << 20, book: Book | None = None
+) -> Start:
+    """A random start; some lists of a query are skipped, one of them its last.
+
+    Args:
+        book: what the card holds already; where it makes the tables and has none, it reads one.
+    """
     start = Start(shape, np.full(memory_bytes, POISON, np.uint8))
     total = sum(shape.sizes)
     codes = rng.integers(0, shape.distinct, (total, shape.m)).astype(np.uint8)
     start.ids = rng.permutation(total).astype(np.uint32)
-    tables_count = shape.queries * (1 if shape.per_query else shape.nprobe)
-    top = shape.top if shape.top is not None else (1 << shape.lw) - 1
-    entries = rng.integers(0, top, (tables_count, 256, shape.m), endpoint=True)
+    entries, tables = _tables(shape, rng, start, book)
     lists = _describe(shape, rng, start)
     extra = _Extra.of(shape, rng, lists)
     image = _image(shape, codes)
-    dtype = np.uint16 if shape.lw == 16 else np.uint8
     places = {
         "lists": lists.view(np.uint8).ravel(),
-        "tables": entries.astype(dtype).view(np.uint8).ravel(),
-        "ids": start.ids.view(np.uint8), **{f"codes {c}": part for c, part in enumerate(image)},
+        **tables, "ids": start.ids.view(np.uint8),
+        **{f"codes {c}": part for c, part in enumerate(image)},
         **extra.places(shape),
         "results": np.full(shape.queries * result_bytes(shape.k), POISON, np.uint8),
     }  # fmt: skip
@@ -132,12 +140,48 @@ def make_start(shape: Shape, rng: np.random.Generator, memory_bytes: int = 1 << 
     start.arguments |= {
         "num_queries": shape.queries, "nprobe": shape.nprobe, "k": shape.k, "m": shape.m,
         "mode": int(shape.per_query), "metric": 0,
-        "flags": int(shape.masked) | int(shape.biased) << 1, "code_bytes": shape.m,
+        "flags": _flags(shape, "codebook" in tables), "code_bytes": shape.m,
     }  # fmt: skip
     start.wanted = [
         _nearest(shape, lists[q], q, codes, entries, extra) for q in range(shape.queries)
     ]
     return start
+
+
+def _flags(shape: Shape, reads_book: bool) -> Flags:
+    flags = Flags.MASKS if shape.masked else Flags(0)
+    flags |= Flags.BIASES if shape.biased else flags
+    flags |= Flags.VECTORS if shape.maker else flags
+    return flags | (Flags.CODEBOOK if reads_book else flags)
+
+
+def _tables(
+    shape: Shape, rng: np.random.Generator, start: Start, book: Book | None
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.uint8]]]:
+    """Entries [tables, 256, m], and what memory holds of them: tables, or vectors."""
+    count = shape.queries * (1 if shape.per_query else shape.nprobe)
+    maker = shape.maker
+    if maker is None:
+        top = shape.top if shape.top is not None else (1 << shape.lw) - 1
+        entries = rng.integers(0, top, (count, 256, shape.m), endpoint=True)
+        dtype = np.uint16 if shape.lw == 16 else np.uint8
+        return entries, {"tables": entries.astype(dtype).view(np.uint8).ravel()}
+    start.book = book or Book.of(maker, rng)
+    vectors = [
+        vector_of(start.book, rng, int(rng.integers(0, 40)), int(rng.integers(30_000, 65_536)))
+        for _ in range(count)
+    ]
+    shift = (maker.vector_beats * BEAT - 1).bit_length() + int(rng.integers(0, 2))
+    records = np.full((count, 1 << shift), POISON, np.uint8)
+    for row, one in zip(records, vectors, strict=True):
+        row[: maker.vector_beats * BEAT] = one.record(maker, rng)
+    start.arguments |= {
+        "steps": maker.steps, "vector_beats": maker.vector_beats, "vector_shift": shift,
+    }  # fmt: skip
+    places = {"tables": records.ravel()}
+    if book is None:
+        places["codebook"] = start.book.record()
+    return np.stack([one.table(start.book) for one in vectors]), places
 
 
 def _first_beats(shape: Shape) -> list[int]:

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.rtl
 @pytest.mark.parametrize(
     ("m", "lw", "sw", "features"),
     [
-        (16, 16, 24, 3),
+        (16, 16, 24, 15),
         pytest.param(64, 8, 14, 0, marks=pytest.mark.slow),
-        pytest.param(8, 8, 18, 3, marks=pytest.mark.slow),
+        pytest.param(8, 8, 18, 15, marks=pytest.mark.slow),
     ],
 )
 def test_random_starts_are_bit_exact(m: int, lw: int, sw: int, features: int) -> None:
@@ -22,6 +22,7 @@ def test_random_starts_are_bit_exact(m: int, lw: int, sw: int, features: int) ->
     pytest.importorskip("cocotbext.axi", reason="pip install cocotbext-axi==0.1.28")
     simulate(
         "ragrig_core_tb", "verilator",
-        {"M": m, "LW": lw, "SW": sw, "KMAX": 16, "FEATURES": features},
+        {"M": m, "LW": lw, "SW": sw, "KMAX": 16, "FEATURES": features,
+         "MACS": 4, "STEPS": 2},
         extra=(TB / "ragrig_core" / "ragrig_core_tb.sv",), folder="ragrig_core",
     )  # fmt: skip

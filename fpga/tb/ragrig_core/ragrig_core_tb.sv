@@ -6,7 +6,9 @@ module ragrig_core_tb #(
     parameter int KMAX = 16,
     parameter int CODE_DEPTH = 32,
     parameter int CODE_BURST = 8,
-    parameter int FEATURES = 3
+    parameter int FEATURES = 15,
+    parameter int MACS = 4,
+    parameter int STEPS = 2
 ) (
     input  logic         ap_clk,
     input  logic         ap_rst_n,
@@ -87,7 +89,7 @@ module ragrig_core_tb #(
   /* verilator lint_off UNUSEDSIGNAL */
   logic idle;  // for co-simulation alone
   /* verilator lint_on UNUSEDSIGNAL */
-  ragrig_core #(.CHANNELS(2), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES)) i_core (
+  ragrig_core #(.CHANNELS(2), .M(M), .LW(LW), .SW(SW), .KMAX(KMAX), .CODE_DEPTH(CODE_DEPTH), .CODE_BURST(CODE_BURST), .FEATURES(FEATURES), .MACS(MACS), .STEPS(STEPS)) i_core (
       .idle_o(idle),
       .ap_clk,
       .ap_rst_n,

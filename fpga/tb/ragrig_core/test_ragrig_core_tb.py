@@ -20,11 +20,13 @@ from cocotbext.axi import (
     AxiSlaveRead,
     MemoryRegion,
 )  # fmt: skip
+from made import Maker
 from starts import Shape, Start, make_start
 
-from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Error
+from retrieval_node.backends.fpga.registers import REGISTERS, VERSION, Ctrl, Error, Flags
 
 CHANNELS, M, LW, SW, KMAX = 2, PARAMETERS["M"], PARAMETERS["LW"], PARAMETERS["SW"], 16
+FEATURES, MACS, STEPS = Flags(PARAMETERS["FEATURES"]), PARAMETERS["MACS"], PARAMETERS["STEPS"]
 P = CHANNELS * 64 // M
 MEMORY_BYTES = 1 << 20
 #: Empty, one code, around P, and more than one burst.
@@ -147,7 +149,9 @@ async def the_build_is_told(dut: Any) -> None:
     bench = await ready(dut)
     told = {
         "version": VERSION, "build_m": M, "build_channels": CHANNELS, "build_lw": LW,
-        "build_sw": SW, "build_kmax": KMAX, "build_features": PARAMETERS["FEATURES"],
+        "build_sw": SW, "build_kmax": KMAX, "build_features": FEATURES,
+        "build_macs": MACS if Flags.VECTORS in FEATURES else 0,
+        "build_steps": STEPS if Flags.VECTORS in FEATURES else 0,
     }  # fmt: skip
     for name, value in told.items():
         assert await bench.read(name) == value, name
@@ -169,7 +173,7 @@ async def random_starts(dut: Any) -> None:
         await bench.run(start)
 
 
-@cocotb.test(skip=PARAMETERS["FEATURES"] == 0)
+@cocotb.test(skip=Flags.BIASES not in FEATURES)
 async def masks_and_biases_of_codes(dut: Any) -> None:
     bench = await ready(dut)
     both = {"masked": True, "biased": True, "per_query": True}
@@ -192,6 +196,77 @@ async def masks_and_biases_of_codes(dut: Any) -> None:
         await bench.end()
         assert await bench.read("error") == Error.AXI_READ, name
         await bench.run(good)
+
+
+def maker_of(steps: int) -> Maker:
+    return Maker(M, LW, MACS, steps)
+
+
+def held(start: Start, **changes: Any) -> Start:
+    """A start that makes its tables of the codebook that another one has read."""
+    assert start.book is not None
+    rng = np.random.default_rng((31, len(changes)))
+    return make_start(shape(maker=start.book.maker, **changes), rng, MEMORY_BYTES, start.book)
+
+
+@cocotb.test(skip=Flags.VECTORS not in FEATURES)
+async def tables_made_of_vectors(dut: Any) -> None:
+    """Both modes, with a codebook and with the one of before, beside tables of the host."""
+    bench = await ready(dut)
+    shapes = [
+        shape(maker=maker_of(STEPS)), shape(maker=maker_of(1), per_query=True, k=KMAX, nprobe=9),
+        shape(maker=maker_of(STEPS), masked=True, queries=6, nprobe=2),
+    ]  # fmt: skip
+    for number, start in enumerate(starts(37, shapes)):
+        bench.pause(0.3 * (number % 2))
+        await bench.run(start)
+        await bench.run(held(start, per_query=number == 0))
+        await bench.run(next(starts(41 + number, [shape(per_query=number == 1)])))
+        await bench.run(held(start, per_query=True, queries=4))
+    assert await bench.read("stall_table") > 0
+
+
+@cocotb.test(skip=Flags.VECTORS not in FEATURES)
+async def a_codebook_of_a_start_that_scans_nothing(dut: Any) -> None:
+    bench = await ready(dut)
+    nothing = shape(maker=maker_of(STEPS), queries=1, sizes=(0, 0), nprobe=1)
+    start = next(starts(43, [nothing]))
+    await bench.run(start)
+    assert await bench.read("cycles") > maker_of(STEPS).book_beats
+    await bench.run(held(start))
+
+
+@cocotb.test(skip=Flags.VECTORS not in FEATURES)
+async def errors_in_vectors_and_codebooks(dut: Any) -> None:
+    bench = await ready(dut)
+    for name, beats in (("codebook", 200), ("tables", 2)):
+        bad, good = (next(starts(47, [shape(maker=maker_of(STEPS))])) for _ in range(2))
+        bad.arguments[name] = MEMORY_BYTES - 64 * beats  # fails in the middle
+        await bench.begin(bad)
+        await bench.end()
+        assert await bench.read("error") == Error.AXI_READ, name
+        await bench.run(good)
+
+
+@cocotb.test(skip=Flags.VECTORS not in FEATURES)
+async def vectors_that_the_build_cannot_do(dut: Any) -> None:
+    bench = await ready(dut)
+    both = Flags.VECTORS | Flags.CODEBOOK
+    beats = maker_of(STEPS).vector_beats
+    for changes in (
+        {"steps": 0}, {"steps": STEPS + 1}, {"steps": STEPS + (1 << 20)}, {"steps": 1},
+        {"vector_beats": beats - 1}, {"vector_beats": beats + 1}, {"vector_beats": 0},
+        {"vector_shift": 5}, {"vector_shift": 32}, {"vector_shift": 0},
+        {"flags": both | Flags.BIASES, "mode": 1}, {"flags": Flags.CODEBOOK},
+        {"flags": Flags.CODEBOOK | Flags.MASKS},
+    ):  # fmt: skip
+        bad = next(starts(53, [shape(maker=maker_of(STEPS))]))
+        bad.arguments |= {name: int(value) for name, value in changes.items()}
+        await bench.begin(bad)
+        await bench.end()
+        assert await bench.read("error") == Error.BAD_ARGUMENT, changes
+        assert await bench.read("queries_done") == 0
+    await bench.run(next(starts(53, [shape(maker=maker_of(STEPS))])))
 
 
 @cocotb.test()
@@ -234,8 +309,9 @@ async def arguments_that_the_build_cannot_do(dut: Any) -> None:
     good = next(starts(13, [shape()]))
     for name, value in [
         ("num_queries", 0), ("nprobe", 0), ("k", 0), ("k", KMAX + 1), ("m", 0), ("m", M + 1),
-        ("code_bytes", 2 * M), ("mode", 2), ("flags", 4),
-        ("flags", PARAMETERS["FEATURES"] ^ 3 or 2),
+        ("code_bytes", 2 * M), ("mode", 2), ("flags", 16), ("flags", 1 << 31),
+        ("flags", int(Flags.BIASES)),  # mode A has none
+        *(("flags", int(one)) for one in Flags if one not in FEATURES),
     ]:  # fmt: skip
         bad = next(starts(13, [shape()]))
         bad.arguments[name] = value

@@ -11,7 +11,7 @@ NONE, BAD_ARGUMENT, AXI_READ, AXI_WRITE = range(4)
 
 
 async def begin(dut: Any, queries: int, nprobe: int, bad: int = 0) -> None:
-    for name in ("written", "read_bad", "write_bad", "quiet"):
+    for name in ("written", "booking", "read_bad", "write_bad", "quiet"):
         getattr(dut, name).value = 0
     dut.num_queries.value, dut.nprobe.value, dut.bad_args.value = queries, nprobe, bad
     dut.start.value = 1
@@ -55,6 +55,24 @@ async def descriptors_are_counted(dut: Any) -> None:
         dut.quiet.value = 1
         await finish(dut)
         assert dut.error.value == NONE
+
+
+@cocotb.test()
+async def a_start_waits_for_its_codebook(dut: Any) -> None:
+    dut.start.value = 0
+    await begin(dut, 1, 1)
+    dut.start.value = 0
+    await reset(dut)
+    for bad in (0, 1):
+        await begin(dut, 3, 2)
+        dut.booking.value, dut.quiet.value = 1, 1
+        await until(dut, "fetch_lists")
+        dut.written.value = 3
+        await tick(dut, 20)
+        assert (dut.stop.value, dut.finish.value) == (0, 0)
+        dut.booking.value, dut.read_bad.value = bad, bad
+        await finish(dut)
+        assert dut.error.value == (AXI_READ if bad else NONE)
 
 
 @cocotb.test()

@@ -37,7 +37,9 @@ class RtlBuild:
         channels, m: memory channels and table columns, powers of two with at least
             two lanes, 64 * channels / m.
         table_bits, sum_bits, k_max: LW, SW and KMAX.
-        features: lane masks, biases of codes.
+        features: lane masks, biases of codes, tables made of vectors with a codebook.
+        macs, steps: of the table maker, components per column and cycle, and words per code
+            that it has room for; macs * m is at least 32.
     """
 
     channels: int = 4
@@ -45,15 +47,21 @@ class RtlBuild:
     table_bits: int = 16
     sum_bits: int = 24
     k_max: int = 128
-    features: Flags = Flags.MASKS | Flags.BIASES
+    features: Flags = Flags.MASKS | Flags.BIASES | Flags.VECTORS | Flags.CODEBOOK
+    macs: int = 8
+    steps: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("channels", "m"):
+        for name in ("channels", "m", "macs"):
             value = getattr(self, name)
             if value < 1 or value & (value - 1):
                 raise InvalidInput(f"{value} is not a power of two", field=name)
         if 64 * self.channels < 2 * self.m:
             raise InvalidInput(f"{self.m} columns leave less than two lanes", field="m")
+        if self.macs * self.m < 32:
+            raise InvalidInput(f"{self.macs} are less than a beat of all columns", field="macs")
+        if self.steps < 1:
+            raise InvalidInput(f"{self.steps} is less than 1", field="steps")
 
     @property
     def lanes(self) -> int:
@@ -62,8 +70,10 @@ class RtlBuild:
 
     @property
     def _parameters(self) -> list[str]:
-        names = {"channels": "CHANNELS", "m": "M", "table_bits": "LW", "sum_bits": "SW",
-                 "k_max": "KMAX", "features": "FEATURES"}  # fmt: skip
+        names = {
+            "channels": "CHANNELS", "m": "M", "table_bits": "LW", "sum_bits": "SW", "k_max": "KMAX",
+            "features": "FEATURES", "macs": "MACS", "steps": "STEPS",
+        }  # fmt: skip
         return [f"-G{names[name]}={int(value)}" for name, value in asdict(self).items()]
 
 

@@ -21,8 +21,12 @@ CTRL = REGISTERS["ctrl"].offset
 
 
 @pytest.mark.parametrize(
-    ("change", "field"), [({"channels": 3}, "channels"), ({"m": 0}, "m"), ({"m": 256}, "m")]
-)
+    ("change", "field"),
+    [
+        ({"channels": 3}, "channels"), ({"m": 0}, "m"), ({"m": 256}, "m"), ({"macs": 6}, "macs"),
+        ({"macs": 1}, "macs"), ({"steps": 0}, "steps"),
+    ],
+)  # fmt: skip
 def test_builds_that_cannot_be(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         RtlBuild(**change)
@@ -60,7 +64,8 @@ def device() -> VerilatorDevice:
 def test_its_registers_tell_the_build(device: VerilatorDevice) -> None:
     build = read_build(device)
     assert (build.m, build.channels, build.k_max) == (8, 4, 16)
-    assert (build.table_bits, build.sum_bits, int(build.features)) == (16, 24, 3)
+    assert (build.table_bits, build.sum_bits, int(build.features)) == (16, 24, 15)
+    assert (build.macs, build.steps) == (8, 4)
     device.close()
 
 
