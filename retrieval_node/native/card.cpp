@@ -192,13 +192,15 @@ class Run {
   }
 
   void scan(const Probed& list) {
+    const uint8_t* codes = given_.image + list.first_beat * given_.slots_per_beat * columns_;
+    ask_for_head(codes, blocks_of(list.codes) * kLanes * columns_);
     if (list.table != split_of_) {
       high_ = given_.book != nullptr ? make(list.table) : load(list.table);
       split_of_ = list.table;
     }
     while (tags_.size() < list.codes) tags_.push_back(static_cast<uint32_t>(tags_.size()));
     SumScan job;
-    job.codes = given_.image + list.first_beat * given_.slots_per_beat * columns_;
+    job.codes = codes;
     job.rows = list.codes;
     job.ids = tags_.data();
     job.row_start = list.first_tag;

@@ -37,6 +37,14 @@ struct BlockSums {
   uint16_t low[kLanes];
 };
 
+// The kernels ask for codes well ahead of themselves, but not for a list's first ones:
+// they come while its table is made.
+inline void ask_for_head(const uint8_t* codes, int64_t bytes) {
+  constexpr int64_t kHeadBytes = 4096;
+  const int64_t head = bytes < kHeadBytes ? bytes : kHeadBytes;
+  for (int64_t at = 0; at < head; at += 64) __builtin_prefetch(codes + at);
+}
+
 struct ContractOps {
   // Tables of several lists at once: values [lists, m * sub] are residuals (l2)
   // or queries (ip), book is [m, sub, 256]; out [lists, m * 256], lows and highs

@@ -19,9 +19,6 @@ constexpr int64_t place(int64_t segment, int64_t position) {
   return segment << kPositionBits | position;
 }
 
-// Codes at the start of a list that are fetched before its scan.
-constexpr int64_t kHeadBytes = 4096;
-
 // What one thread needs for itself.
 struct Scratch {
   TopSums top;
@@ -86,7 +83,8 @@ class QuerySearch {
       if (tables_.bias(p) > scratch.top.worst_sum()) continue;
       const int64_t bad = segment.ensure_list(list);
       if (bad >= 0) return progress_.corrupt(static_cast<int>(s), bad);
-      ask_for(segment.list(list));
+      const ListView view = segment.list(list);
+      ask_for_head(view.codes, view.blocks * kLanes * index_.m);
       prepare(p, scratch);
       scan_segment(p, static_cast<int64_t>(s), scratch);
     }
@@ -119,13 +117,6 @@ class QuerySearch {
     if (why == Stop::none) return false;
     progress_.halt(why);
     return true;
-  }
-
-  // The kernel asks for codes well ahead of itself, but not for its first ones: they
-  // come while the table is made.
-  void ask_for(const ListView& view) const {
-    const int64_t bytes = std::min(kHeadBytes, view.blocks * kLanes * index_.m);
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(view.codes + at);
   }
 
   void prepare(int64_t p, Scratch& scratch) const {

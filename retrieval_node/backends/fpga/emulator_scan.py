@@ -114,9 +114,9 @@ class UnitScan:
         lists = self._read(given.get("lists"), np.uint32, (n * nprobe, LIST_WORDS))
         results = self._written(given.get("results"), n * result_bytes(k))
         image = self._image(given, ImageShape(build.channels, m, width, Flags.BIASES in flags))
-        codes = lists[:, ListWord.CODES]
-        scanned_lists = lists[codes > 0]
-        image.need(scanned_lists[:, ListWord.FIRST_BEAT], scanned_lists[:, ListWord.CODES])
+        codes = np.ascontiguousarray(lists[:, ListWord.CODES])
+        probed = codes > 0
+        image.need(lists[:, ListWord.FIRST_BEAT][probed], codes[probed])
         words = None
         if Flags.BIASES in flags:
             pairs = self._read(given.get("bias_table"), np.uint16, (n, CODES, 2))
