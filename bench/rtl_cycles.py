@@ -7,8 +7,10 @@ bytes per code, list lengths, lists per query, results, and mode.
 
 * ``median_abs_error_pct``, ``max_abs_error_pct``: model against RTL, cycles of a batch.
 * ``codes_per_cycle_fraction_4096``, ``.._512``: codes per cycle of the lanes, over the lists of
-  a query, of shapes with that many codes or more per list (512: mode B); between a query with
-  all lists and one with half of them, so that neither start nor end count.
+  a query, of shapes with that many codes or more per list (512: mode B) and tables of the host;
+  between a query with all lists and one with half of them, so that neither start nor end count.
+* ``made_median_abs_error_pct``: of the shapes whose tables the card makes, the reading of the
+  codebook in the first search among their cycles.
 * ``codes_per_cycle_fraction_biased``: the least with biases of codes (l2 in mode B), which share
   the channels' ports: M / (M + 2) at best.
 * ``wrong_results``: queries whose results differ.
@@ -36,13 +38,12 @@ from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
 from retrieval_node.backends.fpga.verilator_build import RtlBuild
 from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
-from retrieval_node.fixedpoint import TableMode
+from retrieval_node.fixedpoint import Contract, TableMode, TablesBy
 from retrieval_node.layout import group_codes
 from retrieval_node.segment import SegmentRows, SoundMemory
 from retrieval_node.shard import LoadedShard, ShardSet
 from retrieval_node.shard_files import make_index
 
-SUB = 2
 BUILDS = (RtlBuild(4, 16), RtlBuild(4, 32), RtlBuild(2, 16), RtlBuild(2, 64, k_max=64))
 
 
@@ -54,6 +55,8 @@ class Shape:
         codes: per list; spread: lists are up to this share shorter or longer.
         metric: l2 makes a table per list (mode A), ip one per query (mode B).
         biased: l2 with one table per query and biases of codes (mode B).
+        sub: components per column; made: the card makes the tables, of one word of components
+            for each ``build.macs`` of them.
     """
 
     build: RtlBuild
@@ -64,12 +67,19 @@ class Shape:
     queries: int = 3
     spread: float = 0.0
     biased: bool = False
+    sub: int = 2
+    made: bool = False
 
     @property
     def mode(self) -> str:
         if self.biased:
             return "B with biases"
-        return "A" if self.metric is Metric.L2 else "B"
+        mode = "A" if self.metric is Metric.L2 else "B"
+        return f"{mode}, tables made" if self.made else mode
+
+    @property
+    def dim(self) -> int:
+        return self.build.m * self.sub
 
 
 def shapes() -> Iterator[Shape]:
@@ -87,6 +97,11 @@ def shapes() -> Iterator[Shape]:
     for build in BUILDS[:2]:
         for codes, nprobe in ((4096, 8), (512, 16), (2000, 1)):
             yield Shape(build, codes, nprobe, 10, Metric.L2, spread=0.3, biased=True)
+    for metric in (Metric.L2, Metric.IP):
+        for build, sub in ((wide, 2), (wide, 16), (BUILDS[1], 8)):
+            yield Shape(build, 8192, 8, 10, metric, sub=sub, made=True)
+            yield Shape(build, 512, 16, 100, metric, spread=0.5, sub=sub, made=True)
+            yield Shape(build, 2000, 1, 1, metric, queries=6, sub=sub, made=True)
 
 
 def make_index_of(shape: Shape, seed: int) -> ShardSet:
@@ -98,15 +113,16 @@ def make_index_of(shape: Shape, seed: int) -> ShardSet:
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     total = int(offsets[-1])
     codes = rng.integers(0, 256, (total, m)).astype(np.uint8)
-    centroids = (0.02 * rng.normal(size=(nlist, m * SUB))).astype(np.float32)
-    index = make_index(shape.metric, centroids, rng.normal(size=(m, 256, SUB)).astype(np.float32))
+    centroids = (0.02 * rng.normal(size=(nlist, shape.dim))).astype(np.float32)
+    words = rng.normal(size=(m, 256, shape.sub)).astype(np.float32)
+    index = make_index(shape.metric, centroids, words)
     ids = rng.permutation(total).astype(np.uint32)
     segment = SegmentRows(
         Path("made"), 0, total, ids, offsets, group_codes(codes, offsets), None, None, None,
         SoundMemory(), None,
     )  # fmt: skip
     return ShardSet(
-        SnapshotId("made", 1), shape.metric, m * SUB, 1, total, index, False, None,
+        SnapshotId("made", 1), shape.metric, shape.dim, 1, total, index, False, None,
         {0: LoadedShard((segment,), total)},
     )  # fmt: skip
 
@@ -114,20 +130,29 @@ def make_index_of(shape: Shape, seed: int) -> ShardSet:
 def ask(shape: Shape, seed: int, nprobe: int) -> ScanRequest:
     rng = np.random.default_rng(seed)
     n, nlist = shape.queries, 2 * shape.nprobe
-    queries = rng.normal(size=(n, shape.build.m * SUB)).astype(np.float32)
+    queries = rng.normal(size=(n, shape.dim)).astype(np.float32)
     lists = np.stack([rng.permutation(nlist)[:nprobe] for _ in range(n)]).astype(np.int32)
     return ScanRequest((0,), queries, queries, lists, shape.k)
 
 
-def open_both(build: RtlBuild, biased: bool = False) -> tuple[FpgaBackend, FpgaBackend]:
-    """The RTL, and the emulated card with the same build."""
+def card_of(build: RtlBuild) -> CardBuild:
+    """What its registers say."""
+    return CardBuild(
+        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, build.features,
+        build.macs, build.steps,
+    )  # fmt: skip
+
+
+def open_both(
+    build: RtlBuild, biased: bool = False, made: bool = False
+) -> tuple[FpgaBackend, FpgaBackend]:
+    """The RTL, and the emulated card with the same build; made: they make the tables."""
     mode = TableMode.PER_QUERY if biased else None
-    card = CardBuild(
-        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, build.features
-    )
+    by = TablesBy.CARD if made else TablesBy.HOST
+    contract = Contract(build.table_bits, build.sum_bits, by)
     rtl = VerilatorDevice(VerilatorConfig(build))
-    emulated = EmulatedDevice(EmulatorConfig(build=card))
-    return FpgaBackend(rtl, mode=mode), FpgaBackend(emulated, mode=mode)
+    emulated = EmulatedDevice(EmulatorConfig(build=card_of(build)))
+    return FpgaBackend(rtl, contract, mode), FpgaBackend(emulated, contract, mode)
 
 
 def counted(backend: FpgaBackend, held: ShardSet, request: ScanRequest) -> tuple[int, Candidates]:
@@ -154,7 +179,7 @@ def measure_shape(shape: Shape, seed: int, rtl: FpgaBackend, model: FpgaBackend)
     row = {
         "channels": shape.build.channels, "m": shape.build.m, "lanes": shape.build.lanes,
         "codes": shape.codes, "spread": shape.spread, "nprobe": shape.nprobe, "k": shape.k,
-        "queries": shape.queries, "mode": shape.mode,
+        "queries": shape.queries, "sub": shape.sub, "mode": shape.mode,
         "rtl_cycles": cycles, "model_cycles": modelled,
         "error_pct": round(100 * (modelled / cycles - 1), 2),
         "wrong_results": differing(found, wanted),
@@ -165,8 +190,11 @@ def measure_shape(shape: Shape, seed: int, rtl: FpgaBackend, model: FpgaBackend)
 
 
 def fraction(shape: Shape, seed: int, held: ShardSet, rtl: FpgaBackend) -> float | None:
-    """Codes per cycle, of the lanes' number, between half of the lists and all; one list: None."""
-    if shape.nprobe < 2:
+    """Codes per cycle, of the lanes' number, between half of the lists and all.
+
+    None: there is one list, or the card makes tables, which take as long as they take.
+    """
+    if shape.nprobe < 2 or shape.made:
         return None
     one = replace(shape, queries=1)
     full = ask(one, seed + 2, shape.nprobe)
@@ -180,10 +208,10 @@ def fraction(shape: Shape, seed: int, held: ShardSet, rtl: FpgaBackend) -> float
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All shapes, and the figures over them."""
-    opened: dict[tuple[RtlBuild, bool], tuple[FpgaBackend, FpgaBackend]] = {}
+    opened: dict[tuple[RtlBuild, bool, bool], tuple[FpgaBackend, FpgaBackend]] = {}
     rows = []
     for number, shape in enumerate(shapes()):
-        key = (shape.build, shape.biased)
+        key = (shape.build, shape.biased, shape.made)
         if key not in opened:
             note(f"opening {shape.build}")
             opened[key] = open_both(*key)
@@ -196,12 +224,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     errors = [abs(row["error_pct"]) for row in rows]
+    made = [abs(row["error_pct"]) for row in rows if row["mode"].endswith("made")]
     reached = [row for row in rows if row["codes_per_cycle_fraction"] is not None]
     biased = [row["codes_per_cycle_fraction"] for row in reached if row["mode"] == "B with biases"]
     long = [
         row["codes_per_cycle_fraction"]
         for row in reached
-        if row["codes"] >= 4096 and row["mode"] != "B with biases"
+        if row["codes"] >= 4096 and row["mode"] in ("A", "B")
     ]
     short = [
         row["codes_per_cycle_fraction"]
@@ -212,6 +241,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "shapes_measured": len(rows),
         "median_abs_error_pct": round(statistics.median(errors), 2),
         "max_abs_error_pct": max(errors),
+        "made_median_abs_error_pct": round(statistics.median(made), 2),
         "codes_per_cycle_fraction_4096": min(long),
         "codes_per_cycle_fraction_512": min(short),
         "codes_per_cycle_fraction_biased": min(biased),

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 from bench.numerics import make_collection
-from bench.rtl_cycles import BUILDS, Shape, ask, differing, make_index_of, open_both
+from bench.rtl_cycles import BUILDS, Shape, ask, card_of, differing, make_index_of, open_both
 from coordinator.ingest.stdlib_corpus import write_corpus
 from ragschema.types import F32, EmbedPurpose, Metric
-from retrieval_node.backends.base import Backend
 from retrieval_node.backends.fpga.backend import FpgaBackend
-from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator import EmulatedDevice, EmulatorConfig
 from retrieval_node.backends.fpga.verilator_build import MemoryTiming, RtlBuild
 from retrieval_node.backends.fpga.verilator_device import VerilatorConfig, VerilatorDevice
+from retrieval_node.fixedpoint import Contract, TablesBy
 from retrieval_node.local import LocalSearcher
 
 pytestmark = [
@@ -54,31 +53,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[F32, F32]:
     return stored, embed_now(minilm, asked, EmbedPurpose.QUERY).vectors
 
 
-def emulated(build: RtlBuild) -> Backend:
-    card = CardBuild(
-        build.m, build.channels, build.table_bits, build.sum_bits, build.k_max, build.features
-    )
-    return FpgaBackend(EmulatedDevice(EmulatorConfig(build=card)))
-
-
+@pytest.mark.parametrize("tables", list(TablesBy))
 @pytest.mark.parametrize("metric", [Metric.L2, Metric.IP])
 @pytest.mark.parametrize(
     "build", [WIDE, pytest.param(NARROW, marks=pytest.mark.slow)], ids=["16-lanes", "8-bit"]
 )
 def test_a_real_index_gives_the_emulators_bits(
-    build: RtlBuild, metric: Metric, corpus: tuple[F32, F32], tmp_path: Path
+    build: RtlBuild, metric: Metric, tables: TablesBy, corpus: tuple[F32, F32], tmp_path: Path
 ) -> None:
     stored, queries = corpus
     directory = tmp_path / "demo"
     given = argparse.Namespace(nlist=16, m=build.m, seed=1, metric=metric)
     make_collection(directory, stored, given)
     timing = MemoryTiming(latency_cycles=90, beats_per_cycle=0.85, pause_share=0.1, seed=5)
+    contract = Contract(build.table_bits, build.sum_bits, tables)
     found = []
-    for backend in (
-        FpgaBackend(VerilatorDevice(VerilatorConfig(build, timing=timing))),
-        emulated(build),
+    for device in (
+        VerilatorDevice(VerilatorConfig(build, timing=timing)),
+        EmulatedDevice(EmulatorConfig(build=card_of(build))),
     ):
-        searcher = LocalSearcher(directory, backend)
+        searcher = LocalSearcher(directory, FpgaBackend(device, contract))
         found.append(searcher.search(searcher.batch(queries, 20, 5)))
         searcher.close()
     rtl, emulator = found

@@ -14,7 +14,7 @@ from retrieval_node.backends.fpga.device import CardBuild
 from retrieval_node.backends.fpga.emulator_memory import EmulatedMemory, NoSuchMemory
 from retrieval_node.backends.fpga.faults import Fault
 from retrieval_node.backends.fpga.image import GroupedImage, ImageShape
-from retrieval_node.backends.fpga.model import TableMode, batch_cycles
+from retrieval_node.backends.fpga.model import MadeTables, TableMode, batch_cycles
 from retrieval_node.backends.fpga.records import LIST_WORDS, result_bytes
 from retrieval_node.backends.fpga.registers import (
     REGISTERS,
@@ -207,12 +207,23 @@ class UnitScan:
         per_list = given.get("mode") == Mode.TABLE_PER_LIST
         mode = TableMode.PER_LIST if per_list else TableMode.PER_QUERY
         build = self._config.modelled(given.get("code_bytes"))
-        biased = Flags.BIASES in Flags(given.get("flags"))
-        cycles = batch_cycles(build, codes, given.get("k"), mode, biased)
+        flags = Flags(given.get("flags"))
+        cycles = batch_cycles(
+            build, codes, given.get("k"), mode, Flags.BIASES in flags, self._made(given, flags)
+        )
         heads = results.reshape(len(codes), -1)[:, :RESULT_BYTES].view(np.uint32)
         heads[:, ResultWord.CYCLES_LOW] = cycles & 0xFFFFFFFF
         heads[:, ResultWord.CYCLES_HIGH] = cycles >> 32
         return int(cycles.sum())
+
+    def _made(self, given: _Arguments, flags: Flags) -> MadeTables | None:
+        """Tables made on the card, where a start asks for them."""
+        if Flags.VECTORS not in flags:
+            return None
+        return MadeTables(
+            self._config.build.macs, given.get("steps"), given.get("vector_beats"),
+            Flags.CODEBOOK in flags,
+        )  # fmt: skip
 
     def _watch(self, given: _Arguments, flags: Flags) -> None:
         """Finds a sync that the driver forgot; see ``EmulatorConfig.watchful``."""

@@ -15,6 +15,10 @@ With biases of codes (l2 in mode B) T is 256 cycles longer, and a channel's port
 beat of biases for M / 2 beats of codes too. These cost only what is left of them after the
 port's idle cycles: gaps, a query's end, and up to 256 beats that it has read ahead.
 
+Where the card makes the tables (``MadeTables``), T is as many cycles as there are words of
+components in a table, 256 per step, if that is more; the first table of a start also waits
+for its vector and the maker's pipeline, and before it for the codebook where one is read.
+
 S is what a start costs by itself, and ``Q = K + 0.75 K ln P + 9 K / 8``: handing
 out the results, stalls of their queue, writing them. In a further query of the
 start, S is shorter, results are written and the first table is loaded beside the
@@ -41,6 +45,7 @@ from numpy.typing import NDArray
 
 from ragschema.errors import InvalidInput
 from retrieval_node.backends.fpga.boards import Board
+from retrieval_node.fixedpoint import CODES
 from retrieval_node.fixedpoint import TableMode as TableMode
 
 PROVENANCE: Final = "modelled"
@@ -55,6 +60,8 @@ _ENTRY_BYTES: Final = 2
 _QUEUE_SHARE: Final = 0.75
 #: Of a query's record behind the scan of the next one: ids, memory's answers, entries.
 _WRITE_CYCLES: Final = 85
+#: Of the table maker, from a vector's last beat to its first row, but for the adders' levels.
+_MAKER_STAGES: Final = 13
 
 
 @dataclass(frozen=True)
@@ -115,9 +122,10 @@ class Build:
         """T, to load a table: a row, or a beat of a longer row, per cycle."""
         return TABLE_CYCLES * max(1, self.m * _ENTRY_BYTES // BEAT_BYTES)
 
-    def load_cycles(self, biased: bool) -> int:
-        """T, with the words of biases of codes where there are some."""
-        return self.table_cycles + (TABLE_CYCLES if biased else 0)
+    def load_cycles(self, biased: bool, made: MadeTables | None = None) -> int:
+        """T, with the words of biases of codes where there are some, or of tables made here."""
+        loaded = self.table_cycles + (TABLE_CYCLES if biased else 0)
+        return loaded if made is None else max(loaded, CODES * made.steps)
 
     def bias_cycles(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Cycles of a channel's port for the biases of lists of so many codes: int64, as codes."""
@@ -128,6 +136,34 @@ class Build:
     def queue_cycles(self, k: int) -> int:
         """Stalls of the top-K queue: keys come faster than one per cycle at first."""
         return round(_QUEUE_SHARE * k * math.log(self.lanes))
+
+
+@dataclass(frozen=True)
+class MadeTables:
+    """Tables that the card makes of vectors; the names are those of docs/fpga-registers.md.
+
+    Attributes:
+        macs: components per column and cycle, a power of two.
+        steps: words per code and vector.
+        vector_beats: of a vector's record.
+        codebook: one is read first.
+    """
+
+    macs: int
+    steps: int
+    vector_beats: int
+    codebook: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("macs", "steps", "vector_beats"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{getattr(self, name)} is less than 1", field=name)
+
+    def first_cycles(self, build: Build) -> int:
+        """Before the maker gives the first row of a start."""
+        book = CODES * (self.vector_beats - 1) if self.codebook else 0
+        beats = math.ceil((book + self.vector_beats) / build.beats_per_cycle)
+        return beats + _MAKER_STAGES + self.macs.bit_length() - 1
 
 
 @dataclass(frozen=True)
@@ -193,6 +229,7 @@ def query_cycles(
     mode: TableMode,
     first: bool = True,
     biased: bool = False,
+    made: MadeTables | None = None,
 ) -> Cycles:
     """Cycles of one query.
 
@@ -200,6 +237,7 @@ def query_cycles(
         list_codes: codes of each probed list; empty lists cost their gap.
         first: the first query of a start, whose table nothing hides.
         biased: codes have biases, in mode B; of a further query nothing is read ahead.
+        made: the card makes the tables; None: the host.
 
     Raises:
         InvalidInput: k is less than 1, or a list's length is negative.
@@ -208,7 +246,8 @@ def query_cycles(
         raise InvalidInput(f"{k} is less than 1", field="k")
     if any(codes < 0 for codes in list_codes):
         raise InvalidInput(f"{min(list_codes)} is negative", field="list_codes")
-    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.load_cycles(biased)
+    pipeline, gap = build.pipeline, build.pipeline.gap_cycles
+    table = build.load_cycles(biased, made)
     beats = [math.ceil(-(-codes // build.lanes) / build.beats_per_cycle) for codes in list_codes]
     floor = table - gap if mode is TableMode.PER_LIST else 0
     scan = sum(max(cycles, floor) for cycles in beats[:-1]) + sum(beats[-1:])
@@ -219,6 +258,7 @@ def query_cycles(
     written = -(-k * 9 // 8)
     if first:
         settle = pipeline.settle_cycles + build.queue_cycles(k)
+        table += made.first_cycles(build) if made else 0
         return Cycles(table, scan, gaps, settle, k + written)
     settle = pipeline.between_cycles + build.queue_cycles(k)
     end = settle + k
@@ -229,7 +269,12 @@ def query_cycles(
 
 
 def batch_cycles(
-    build: Build, codes: NDArray[np.integer[Any]], k: int, mode: TableMode, biased: bool = False
+    build: Build,
+    codes: NDArray[np.integer[Any]],
+    k: int,
+    mode: TableMode,
+    biased: bool = False,
+    made: MadeTables | None = None,
 ) -> NDArray[np.int64]:
     """``query_cycles(...).total`` of every query of a batch: int64 [n].
 
@@ -237,8 +282,10 @@ def batch_cycles(
         codes: codes of each probed list, [n, nprobe]; a list without codes is
             passed over and costs nothing, as the card does with padding.
         biased: codes have biases, in mode B.
+        made: the card makes the tables; None: the host.
     """
-    pipeline, gap, table = build.pipeline, build.pipeline.gap_cycles, build.load_cycles(biased)
+    pipeline, gap = build.pipeline, build.pipeline.gap_cycles
+    table = build.load_cycles(biased, made)
     probed = codes > 0
     beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle) + gap
     beats = np.where(probed, beats.astype(np.int64), 0)
@@ -258,6 +305,7 @@ def batch_cycles(
     total = scan + end + np.where(some, np.maximum(0, table - own - end), 0)
     total = np.maximum(total, written + _WRITE_CYCLES + k)
     start = pipeline.settle_cycles - pipeline.between_cycles
+    start += made.first_cycles(build) if made else 0
     total[:1] = (scan + end)[:1] + table + start + written
     found: NDArray[np.int64] = total.astype(np.int64)
     return found

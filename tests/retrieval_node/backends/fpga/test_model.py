@@ -13,6 +13,7 @@ from ragschema.errors import InvalidInput
 from retrieval_node.backends.fpga.boards import board_names, load_board, parse_board
 from retrieval_node.backends.fpga.model import (
     Build,
+    MadeTables,
     Pipeline,
     TableMode,
     batch_cycles,
@@ -191,4 +192,48 @@ def test_a_search_that_cannot_be_names_the_field(change: dict[str, int], field: 
     given = {"m": 16, "vectors": 1000, "nlist": 16, "nprobe": 4, "k": 1} | change
     with pytest.raises(InvalidInput) as caught:
         estimate_search(load_board("u55c"), **given, mode=TableMode.PER_QUERY)
+    assert caught.value.field == field
+
+
+def test_tables_that_the_card_makes_by_hand() -> None:
+    """Two words per code: 512 cycles a table. A vector of 10 beats, and log2 8 = 3 levels."""
+    made = MadeTables(macs=8, steps=2, vector_beats=10)
+    found = query_cycles(BUILD, [17, 8192], 10, TableMode.PER_QUERY, made=made)
+    plain = query_cycles(BUILD, [17, 8192], 10, TableMode.PER_QUERY)
+    assert found.table == 512 + 10 + 13 + 3
+    assert found.total - plain.total == found.table - 256
+    per_list = query_cycles(BUILD, [17, 8192], 10, TableMode.PER_LIST, made=made)
+    assert per_list.scan + per_list.gaps == 512 + 512 + 4  # the second list waits for its table
+    booked = query_cycles(
+        BUILD, [17, 8192], 10, TableMode.PER_QUERY, made=replace(made, codebook=True)
+    )
+    assert booked.table - found.table == 256 * 9  # a vector without its head, per code
+    half = replace(BUILD, beats_per_cycle=0.5)
+    slow = query_cycles(half, [17, 8192], 10, TableMode.PER_QUERY, made=made)
+    assert slow.table == 512 + 20 + 16
+
+
+def test_a_table_is_made_no_faster_than_it_is_loaded() -> None:
+    wide = replace(BUILD, m=64)
+    made = MadeTables(macs=8, steps=1, vector_beats=21)
+    assert BUILD.load_cycles(False, made) == 256
+    assert wide.load_cycles(False, made) == 512
+    assert wide.load_cycles(False, replace(made, steps=4)) == 1024
+
+
+@pytest.mark.parametrize("mode", list(TableMode))
+def test_a_batch_of_made_tables_gives_the_cycles_of_its_queries(mode: TableMode) -> None:
+    made = MadeTables(macs=8, steps=3, vector_beats=14, codebook=True)
+    codes = np.array([[8192, 17, 1], [160, 0, 4096], [900, 20, 20]], dtype=np.uint32)
+    want = [
+        query_cycles(BUILD, [n for n in lists if n], 10, mode, first=at == 0, made=made).total
+        for at, lists in enumerate(codes.tolist())
+    ]
+    assert batch_cycles(BUILD, codes, 10, mode, made=made).tolist() == want
+
+
+@pytest.mark.parametrize("field", ["macs", "steps", "vector_beats"])
+def test_made_tables_that_cannot_be(field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        MadeTables(**{"macs": 8, "steps": 1, "vector_beats": 6, field: 0})
     assert caught.value.field == field
