@@ -160,6 +160,8 @@ class RetrievalNodeConfig:
             ``pynq:FILE``, a card with that bitstream. The others have one of their own.
         mode: of the simd backend; None: fast, float IVF-PQ exactly. contract16
             gives the bits of the FPGA.
+        tables: who makes the tables of the fpga backend, or how those of contract16 are
+            made: ``host`` (None) of floats, ``card`` of integers as a card does.
         cpus: processors for the simd backend's threads, in turn; empty: any.
         numa_node: keep the process and its memory there; None: anywhere.
         memory: map the files, or copy them into huge pages.
@@ -170,6 +172,7 @@ class RetrievalNodeConfig:
     backend: Literal["fpga", "simd", "faiss", "faiss-gpu"] = "fpga"
     device: DeviceName = "emulator"
     mode: Literal["fast", "contract16"] | None = None
+    tables: Literal["host", "card"] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     cpus: Annotated[tuple[Annotated[int, Field(ge=0, le=65535)], ...], Field(max_length=1024)] = ()
     numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
@@ -304,6 +307,13 @@ def _check_whole(rig: RigConfig, source: str) -> None:
 
 
 def _check_retrieval_node(node: RetrievalNodeConfig, path: str, source: str) -> None:
+    if node.tables is not None and node.backend != "fpga" and node.mode != "contract16":
+        raise InvalidInput(
+            f"{source}: nobody makes integer tables for the {node.backend} backend"
+            + (" in mode fast" if node.backend == "simd" else ""),
+            field=f"{path}.tables",
+            hint="leave it out, or use backend fpga, or simd with mode contract16",
+        )
     if node.mode is not None and node.backend != "simd":
         raise InvalidInput(
             f"{source}: the {node.backend} backend has no mode {node.mode!r}",

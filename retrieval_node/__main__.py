@@ -56,6 +56,13 @@ class ModeName(enum.StrEnum):
     CONTRACT16 = "contract16"
 
 
+class TablesName(enum.StrEnum):
+    """Choices of --tables."""
+
+    HOST = "host"
+    CARD = "card"
+
+
 class MemoryName(enum.StrEnum):
     """Choices of --memory."""
 
@@ -80,6 +87,16 @@ Device = Annotated[
 ]
 
 
+Mode = Annotated[
+    ModeName | None,
+    typer.Option(help="Of the simd backend: fast (its default), or the FPGA's bits."),
+]
+Tables = Annotated[
+    TablesName | None,
+    typer.Option(help="Who makes the card's tables, or how contract16 does: host or card."),
+]
+
+
 @app.command()
 def serve(
     data: Annotated[Path, typer.Option(help="Data directory; collections lie inside it.")],
@@ -88,10 +105,8 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     backend: Annotated[BackendName, typer.Option(help="Who scans.")] = BackendName.FPGA,
     device: Device = "emulator",
-    mode: Annotated[
-        ModeName | None,
-        typer.Option(help="Of the simd backend: fast (its default), or the FPGA's bits."),
-    ] = None,
+    mode: Mode = None,
+    tables: Tables = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of a scan.")] = 1,
     cpus: Annotated[
         str | None, typer.Option(help="Pin the scan's threads to these, such as 0-3,6.")
@@ -132,6 +147,7 @@ def serve(
         backend=backend.value,
         device=device,
         mode=None if mode is None else mode.value,
+        tables=None if tables is None else tables.value,
         threads=threads,
         cpus=() if cpus is None else parse_cpus(cpus),
         numa_node=numa_node,
@@ -166,6 +182,7 @@ class ScanOptions:
     backend: str
     device: str
     mode: str | None
+    tables: str | None
     threads: int
     cpus: tuple[int, ...]
     numa_node: int | None
@@ -177,6 +194,13 @@ class ScanOptions:
                 f"the {self.backend} backend has no mode {self.mode!r}",
                 field="--mode",
                 hint="leave it out, or use --backend simd",
+            )
+        contract = self.backend == BackendName.FPGA or self.mode == ModeName.CONTRACT16
+        if self.tables is not None and not contract:
+            raise InvalidInput(
+                f"the {self.backend} backend has no integer tables in this mode",
+                field="--tables",
+                hint="leave it out, or use --backend fpga, or simd with --mode contract16",
             )
         if self.cpus and self.backend != BackendName.SIMD:
             raise InvalidInput(
@@ -234,6 +258,8 @@ def _open(scan: ScanOptions) -> Backend:
     from retrieval_node.backends.registry import open_backend
 
     given = {} if scan.mode is None else {"mode": scan.mode}
+    if scan.tables is not None:
+        given["tables"] = scan.tables
     return open_backend(
         scan.backend, device=scan.device, threads=scan.threads, cpus=scan.cpus, **given
     )

@@ -44,6 +44,8 @@ I32 = NDArray[np.int32]
 NO_NORMS = 32
 _MAX_SUM_SHIFT = 31
 _FACTOR_BITS = 16
+#: Offsets stay within 32 bits. More is asked for where all entries are next to nothing.
+_MOST_ROUNDING = float((1 << 30) - 8)
 
 
 def component_limit(sub: int) -> int:
@@ -157,7 +159,8 @@ def _factor(width: int, per_unit: float) -> tuple[int, int]:
 
 def _rounding(shift: int, factor: int) -> int:
     """What offsets are lowered by, so that the two cut divisions are right on average."""
-    return int(2.0**shift * (0.5 + 32_768.0 / factor)) if factor > 0 else 0
+    wanted = 2.0**shift * (0.5 + 32_768.0 / factor) if factor > 0 else 0.0
+    return int(min(wanted, _MOST_ROUNDING))
 
 
 def query_vectors(

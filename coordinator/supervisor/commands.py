@@ -80,6 +80,7 @@ def retrieval_command(
         *("--name", node.name, "--host", node.host, "--port", str(port)),
         *("--data", data_dir, "--backend", node.backend, "--device", node.device),
         *(() if node.mode is None else ("--mode", node.mode)),
+        *(() if node.tables is None else ("--tables", node.tables)),
         *("--threads", str(node.threads), "--max-waiting", str(node.max_waiting)),
         *(("--cpus", ",".join(map(str, node.cpus))) if node.cpus else ()),
         *(() if node.numa_node is None else ("--numa-node", str(node.numa_node))),

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kMaxSumShift = 31;
 constexpr int kFactorBits = 16;
+constexpr double kMostRounding = (1 << 30) - 8;
 
 float largest_of(const std::vector<float>& values) {
   float largest = 0.0f;
@@ -150,9 +151,8 @@ void QueryVectors::choose_numbers() {
   if (factor_ > 0) {
     scale_.scale = static_cast<float>(factor_ * std::ldexp(1.0, -(kFactorBits + sum_shift_)) /
                                       step / finer);
-    const int rounding =
-        static_cast<int>(std::ldexp(1.0, sum_shift_) * (0.5 + 32768.0 / factor_));
-    for (int32_t& low : lows_) low -= rounding;
+    const double rounding = std::ldexp(1.0, sum_shift_) * (0.5 + 32768.0 / factor_);
+    for (int32_t& low : lows_) low -= static_cast<int32_t>(std::min(rounding, kMostRounding));
   }
   choice.biases(scale_, contract_, biases_.data());
 }

@@ -22,12 +22,15 @@ from retrieval_node.backends.base import Candidates, merge_candidates
 from retrieval_node.backends.registry import open_backend
 from retrieval_node.fixedpoint import (
     Contract,
+    ScanTables,
+    TablesBy,
     exact_distances,
     saturating_sums,
     scan_tables,
     smallest,
     to_distance,
 )
+from retrieval_node.fixedpoint_card import IntegerBook, scan_tables_card
 from retrieval_node.local import LocalSearcher
 from retrieval_node.shard import ShardSet
 from tests.retrieval_node.making import Made, Plan, clustered, make
@@ -47,6 +50,8 @@ PLANS = {
 CONTESTANTS: dict[str, tuple[dict[str, Any], bool]] = {
     "fpga": ({"name": "fpga"}, True),
     "contract16": ({"name": "simd", "mode": "contract16", "threads": 3}, True),
+    "fpga-card": ({"name": "fpga", "tables": "card"}, True),
+    "contract16-card": ({"name": "simd", "mode": "contract16", "tables": "card"}, True),
     "fast": ({"name": "simd", "mode": "fast", "threads": 2}, False),
     "faiss": ({"name": "faiss"}, False),
 }
@@ -194,17 +199,26 @@ def _valid(shard_set: ShardSet, batch: SearchBatch, q: int) -> U8:
     return bits
 
 
-def _reference_scan(shard_set: ShardSet, batch: SearchBatch, q: int, k: int) -> tuple[F32, I64]:
+def _reference_tables(shard_set: ShardSet, query: F32, lists: I64, by: TablesBy) -> ScanTables:
+    index = shard_set.index
+    assert index is not None
+    centroids, metric, contract = index.centroids[lists], shard_set.metric, Contract(tables=by)
+    if by is TablesBy.HOST:
+        return scan_tables(query, centroids, index.codebooks, metric, contract, index.residual)
+    book = IntegerBook.of(index.codebooks)
+    return scan_tables_card(query, centroids, book, metric, contract, index.residual)
+
+
+def _reference_scan(
+    shard_set: ShardSet, batch: SearchBatch, q: int, k: int, by: TablesBy
+) -> tuple[F32, I64]:
     """The PQ scan of one query with ``fixedpoint`` alone, over all coded segments."""
     index = shard_set.index
     assert index is not None
     assert batch.list_ids is not None
     lists = batch.list_ids[q][batch.list_ids[q] >= 0]
     contract = Contract()
-    found = scan_tables(
-        index.rotate(batch.queries[q : q + 1])[0], index.centroids[lists], index.codebooks,
-        shard_set.metric, contract, index.residual,
-    )  # fmt: skip
+    found = _reference_tables(shard_set, index.rotate(batch.queries[q : q + 1])[0], lists, by)
     valid = _valid(shard_set, batch, q).astype(bool)
     sums, ids = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     coded = [s for shard in shard_set.shards.values() for s in shard.segments if not s.exact]
@@ -244,11 +258,11 @@ def _reference_fresh(shard_set: ShardSet, batch: SearchBatch, q: int) -> tuple[F
     return exact_distances(batch.queries[q], _stored(shard_set, rows), shard_set.metric), rows
 
 
-def _reference(shard_set: ShardSet, batch: SearchBatch, q: int) -> tuple[F32, I64]:
+def _reference(shard_set: ShardSet, batch: SearchBatch, q: int, by: TablesBy) -> tuple[F32, I64]:
     if batch.refine_k is None:
-        distances, rows = _reference_scan(shard_set, batch, q, batch.k)
+        distances, rows = _reference_scan(shard_set, batch, q, batch.k, by)
     else:
-        _, rows = _reference_scan(shard_set, batch, q, batch.refine_k)
+        _, rows = _reference_scan(shard_set, batch, q, batch.refine_k, by)
         stored = _stored(shard_set, rows)
         distances = exact_distances(batch.queries[q], stored, shard_set.metric)
     compared, fresh = _reference_fresh(shard_set, batch, q)
@@ -261,10 +275,11 @@ def _reference(shard_set: ShardSet, batch: SearchBatch, q: int) -> tuple[F32, I6
 @pytest.mark.parametrize("contestant", EXACT_BITS)
 def test_equals_the_contract_bit_for_bit(case: Case, contestant: str) -> None:
     searcher = _open(case.made[1], contestant)
+    by = TablesBy(CONTESTANTS[contestant][0].get("tables", "host"))
     for batch in _batches(searcher, _queries(case)):
         result = searcher.search(batch)
         for q in range(len(batch.queries)):
-            distances, rows = _reference(searcher.shard_set, batch, q)
+            distances, rows = _reference(searcher.shard_set, batch, q, by)
             assert result.counts[q] == len(rows)
             assert result.row_ids[q, : len(rows)].tolist() == rows.tolist()
             assert result.distances[q, : len(rows)].tobytes() == distances.tobytes()

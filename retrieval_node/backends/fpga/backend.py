@@ -51,8 +51,8 @@ class FpgaBackend:
     """Implements ``base.Backend`` over any device.
 
     Args:
-        contract: word widths, and who makes tables; None: the widths of the card's
-            build, and tables made by the host.
+        contract: word widths, and who makes tables; None: the card's, and ``tables``.
+        tables: who makes them, where no contract says so.
         mode: of l2 with residual codes; the others have one mode.
 
     Raises:
@@ -70,10 +70,11 @@ class FpgaBackend:
         contract: Contract | None = None,
         mode: TableMode | None = None,
         config: DriverConfig | None = None,
+        tables: TablesBy = TablesBy.HOST,
     ) -> None:
         self.driver = CardDriver(device, config)
         build = self.driver.build
-        self._tables = TableMaker(_contract_for(build, contract), mode)
+        self._tables = TableMaker(_contract_for(build, contract, tables), mode)
         self._lock = threading.Lock()
         self._gate = Gate()
         self._placed: weakref.WeakKeyDictionary[SegmentRows, PlacedSegment] = (
@@ -330,9 +331,9 @@ class FpgaBackend:
         self.driver.device.close()
 
 
-def _contract_for(build: CardBuild, asked: Contract | None) -> Contract:
+def _contract_for(build: CardBuild, asked: Contract | None, tables: TablesBy) -> Contract:
     """Raises InvalidInput where the build cannot do what is asked."""
-    by = TablesBy.HOST if asked is None else asked.tables
+    by = tables if asked is None else asked.tables
     contract = Contract(build.table_bits, build.sum_bits, by)
     if asked is not None and asked != contract:
         raise InvalidInput(

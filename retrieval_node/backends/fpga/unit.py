@@ -36,7 +36,6 @@ from retrieval_node.fixedpoint import CODES, TableMode
 from retrieval_node.segment import SegmentRows
 from retrieval_node.shard_files import IvfIndex
 
-
 #: Bits of a bias, at most; what lies above them sorts by query.
 _BIAS_BITS = 24
 

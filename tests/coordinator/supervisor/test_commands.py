@@ -98,7 +98,7 @@ def test_a_simd_node_s_command_carries_its_placement_and_limits(tmp_path: Path) 
         """
 retrieval_nodes:
 - {name: full, backend: simd, mode: contract16, threads: 2, cpus: [0, 3], numa_node: 0,
-   memory: huge, coalesce: {max_batch: 64, max_wait_us: 50}}
+   memory: huge, tables: card, coalesce: {max_batch: 64, max_wait_us: 50}}
 - {name: bare, backend: simd}
 """,
         "test",
@@ -109,6 +109,7 @@ retrieval_nodes:
     full, bare = specs["full"].command(0), specs["bare"].command(0)
     wanted = {
         "--mode": "contract16",
+        "--tables": "card",
         "--cpus": "0,3",
         "--numa-node": "0",
         "--memory": "huge",
@@ -116,7 +117,7 @@ retrieval_nodes:
         "--coalesce-max-wait-us": "50",
     }
     assert {name: option(full, name) for name in wanted} == wanted
-    assert not {"--mode", "--cpus", "--numa-node"} & set(bare)
+    assert not {"--mode", "--tables", "--cpus", "--numa-node"} & set(bare)
     assert option(bare, "--memory") == "map"
     assert option(bare, "--coalesce-max-batch") == "256"
 

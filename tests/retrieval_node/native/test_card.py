@@ -80,6 +80,7 @@ def reference(case: dict[str, Any], q: int) -> list[tuple[int, int]]:
 
 
 def scan(case: dict[str, Any], isa: str) -> int:
+    """Runs a case; ``codes`` and ``words`` are for its reference."""
     own = {name: value for name, value in case.items() if name not in ("codes", "words")}
     return int(require_native().card_scan(**own, isa=isa))
 

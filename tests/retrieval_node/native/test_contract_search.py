@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragschema.types import F32, I32, U8, Metric
-from retrieval_node.fixedpoint import Contract
+from retrieval_node.fixedpoint import Contract, TablesBy
 from retrieval_node.native.loader import native
 from tests.retrieval_node.native.contract_reference import Made, Shape, make, reference, refined
 
@@ -59,11 +59,12 @@ def test_the_paths_of_this_machine_are_tested(record_property: Any) -> None:
     k=st.sampled_from([1, 3, 10, 300]),
     threads=st.sampled_from([1, 3]),
     kept=st.sampled_from([None, 0.0, 0.05, 0.6]),
+    tables=st.sampled_from(TablesBy),
 )
 def test_equals_the_reference_bit_for_bit(
     seed: int, metric: Metric, residual: bool, m: int, sub: int,
     sizes: list[tuple[int, ...]], distinct: int, exponent: int, bits: tuple[int, int], k: int,
-    threads: int, kept: float | None,
+    threads: int, kept: float | None, tables: TablesBy,
 ) -> None:  # fmt: skip
     made = make(Shape(metric, residual, m, sub, tuple(sizes), distinct, exponent), seed)
     rng = np.random.default_rng(seed + 1)
@@ -80,11 +81,11 @@ def test_equals_the_reference_bit_for_bit(
             "filter_of": np.array([0, -1, 0], dtype=np.int32),
         }
         valid = [live & wanted, live, live & wanted]
-    contract = Contract(*bits)
+    contract = Contract(*bits, tables)
     for isa in ISAS:
         found = _search(
-            made, isa, queries, lists, k, threads=threads,
-            table_bits=bits[0], sum_bits=bits[1], **options,
+            made, isa, queries, lists, k, threads=threads, table_bits=bits[0],
+            sum_bits=bits[1], integers=tables is TablesBy.CARD, **options,
         )  # fmt: skip
         assert found.stopped == ""
         for q in range(3):
