@@ -287,12 +287,14 @@ def batch_cycles(
     pipeline, gap = build.pipeline, build.pipeline.gap_cycles
     table = build.load_cycles(biased, made)
     probed = codes > 0
-    beats = np.ceil(-(-codes.astype(np.int64) // build.lanes) / build.beats_per_cycle) + gap
-    beats = np.where(probed, beats.astype(np.int64), 0)
+    beats = (codes.astype(np.int64) + (build.lanes - 1)) // build.lanes
+    if build.beats_per_cycle < 1.0:
+        beats = np.ceil(beats / build.beats_per_cycle).astype(np.int64)
+    beats = (beats + gap) * probed
     some = probed.any(axis=1)
-    last = codes.shape[1] - 1 - np.argmax(probed[:, ::-1], axis=1)
-    own = np.where(some, beats[np.arange(len(codes)), last], 0)
     if mode is TableMode.PER_LIST:
+        last = codes.shape[1] - 1 - np.argmax(probed[:, ::-1], axis=1)
+        own = np.where(some, beats[np.arange(len(codes)), last], 0)
         scan = np.where(probed, np.maximum(beats, table), 0).sum(axis=1)
         scan += np.where(some, own - np.maximum(own, table), 0)
     else:
