@@ -12,6 +12,7 @@ within the round.
 * ``emulator_throughput_ratio_l2``: squared distances in mode A, where each query
   brings a table per list: 256 KiB with the defaults, which the card's format makes
   the host transpose and sync, and the emulated card turn back.
+* ``.._card``: the card makes the tables, of integers, and so does the kernel.
 * ``.._wall``: the same by the wall clock.
 """
 
@@ -34,6 +35,7 @@ from retrieval_node.backends.base import Backend, ScanRequest
 from retrieval_node.backends.fpga.backend import FpgaBackend
 from retrieval_node.backends.fpga.emulator import EmulatedDevice
 from retrieval_node.backends.simd import SimdBackend
+from retrieval_node.fixedpoint import Contract, TablesBy
 from retrieval_node.segment import segment_in_memory
 from retrieval_node.shard import LoadedShard, ShardSet
 from retrieval_node.shard_files import make_index
@@ -70,10 +72,13 @@ def took(call: Callable[[], Any]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def compare(made: CodeSet, metric: Metric, given: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    made: CodeSet, metric: Metric, tables: TablesBy, given: argparse.Namespace
+) -> dict[str, Any]:
     """Both backends on the same batches, in turns."""
-    held = shard_set(made, metric)
-    card, kernel = FpgaBackend(EmulatedDevice()), SimdBackend("contract16")
+    held, contract = shard_set(made, metric), Contract(tables=tables)
+    card = FpgaBackend(EmulatedDevice(), contract)
+    kernel = SimdBackend("contract16", contract=contract)
     for backend in (card, kernel):
         backend.load(held)
     _same_results(card, kernel, held, made, given)
@@ -85,7 +90,7 @@ def compare(made: CodeSet, metric: Metric, given: argparse.Namespace) -> dict[st
             times[name].append(best)
     card.close()
     pairs = list(zip(times["kernel"], times["card"], strict=True))
-    suffix = "" if metric is Metric.IP else "_l2"
+    suffix = ("" if metric is Metric.IP else "_l2") + ("_card" if tables is TablesBy.CARD else "")
     return {
         f"emulator_throughput_ratio{suffix}": round(
             statistics.median(a[0] / b[0] for a, b in pairs), 3
@@ -118,8 +123,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     note(f"making {given.rows} codes of {given.m} bytes, seed {given.seed}")
     made = make_codes(given.rows, given.nlist, given.dim, given.m, given.seed)
     found: dict[str, Any] = {}
-    for metric in (Metric.IP, Metric.L2):
-        found |= compare(made, metric, given)
+    for tables in TablesBy:
+        for metric in (Metric.IP, Metric.L2):
+            found |= compare(made, metric, tables, given)
     return found
 
 

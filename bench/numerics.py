@@ -2,7 +2,8 @@
 
 The same PQ codes and lists are scanned with 8-bit tables, 16-bit tables and, by
 faiss, with float tables; no refinement. Squared distances are also scanned with one
-table per query (mode B, ``.._one_table``) instead of one per list.
+table per query (mode B, ``.._one_table``) instead of one per list. Tables are made by
+the host of floats, and as a card makes them, of integers (``.._card``).
 Run ``python -m bench.numerics``.
 """
 
@@ -109,7 +110,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     from retrieval_node.backends.faiss_backend import FaissBackend
     from retrieval_node.backends.fpga.backend import FpgaBackend
     from retrieval_node.backends.fpga.devices import open_device
-    from retrieval_node.fixedpoint import TableMode
+    from retrieval_node.fixedpoint import TableMode, TablesBy
     from retrieval_node.local import LocalSearcher
 
     stored, queries = _split(given)
@@ -121,6 +122,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         backends: dict[str, Backend] = {"float": FaissBackend()}
         for bits in (16, 8):
             backends[f"{bits}bit"] = FpgaBackend(open_device("emulator", 1, bits))
+            backends[f"{bits}bit_card"] = FpgaBackend(
+                open_device("emulator", 1, bits), tables=TablesBy.CARD
+            )
             if given.metric is Metric.L2:
                 backends[f"{bits}bit_one_table"] = FpgaBackend(
                     open_device("emulator", 1, bits), mode=TableMode.PER_QUERY
