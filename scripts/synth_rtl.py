@@ -73,15 +73,18 @@ UNITS = (
     Unit("bias split 4 channels", "ragrig_bias_split", (("CHANNELS", 4),)),
     Unit("masks P=16", "ragrig_masks", (("P", 16),)),
     Unit("masks P=128", "ragrig_masks", (("P", 128),)),
-    Unit("table reader", "ragrig_reader", (("DEPTH", 64), ("BURST", 16))),
+    Unit("tables of the host", "ragrig_tables", (("VECTORS", 0),)),
+    Unit("tables of the host or the card", "ragrig_tables"),
+    Unit("maker column", "ragrig_maker_column"),
     Unit("list reader", "ragrig_reader", (("DEPTH", 16), ("BURST", 8), ("BLOCK", 0))),
-    Unit("table loader", "ragrig_table_loader"),
     Unit("walker", "ragrig_walker"),
     Unit("scan control", "ragrig_scan_control"),
     Unit("ids", "ragrig_ids"),
     Unit("writer", "ragrig_writer", (("KMAX", 100),)),
     Unit("arbiter", "ragrig_arbiter", (("N", 4),)),
     Unit("sequencer", "ragrig_sequencer"),
+    Unit("arguments", "ragrig_arguments", (("KMAX", 100),)),
+    Unit("status", "ragrig_status"),
     Unit("control 4 channels", "ragrig_control", (("CHANNELS", 4), ("BIASES", 1))),
     Unit("control 32 channels", "ragrig_control", (("CHANNELS", 32), ("BIASES", 1))),
 )
@@ -147,7 +150,7 @@ def topk_of(units: Mapping[str, Used], lanes: int) -> Used:
 
 
 def compose(units: Mapping[str, Used], channels: int) -> Used:
-    """A whole build with M=16, K=100, masks and biases of codes, as the sum of its units.
+    """A whole build with M=16, K=100 and all features, as the sum of its units.
 
     Masks are read by a second reader of the kind that reads lists.
     """
@@ -158,8 +161,8 @@ def compose(units: Mapping[str, Used], channels: int) -> Used:
     total += units["bias split 4 channels"].times(channels // 4)
     total += units[f"masks P={lanes}"]
     for name in (
-        "table reader", "list reader", "list reader", "table loader", "walker", "scan control",
-        "ids", "writer", "arbiter", "sequencer",
+        "tables of the host or the card", "list reader", "list reader", "walker", "scan control",
+        "ids", "writer", "arbiter", "sequencer", "arguments", "status",
     ):  # fmt: skip
         total += units[name]
     return total

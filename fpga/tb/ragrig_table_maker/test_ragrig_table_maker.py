@@ -104,7 +104,7 @@ async def ready(dut: Any) -> Bench:
     return Bench(dut)
 
 
-def maker_of(steps: int = STEPS) -> Maker:
+def maker_of(steps: int = min(STEPS, 2)) -> Maker:
     return Maker(M, LW, U, steps)
 
 

@@ -11,7 +11,7 @@ from clocked import PARAMETERS, reset, seeded, tick
 
 KMAX, SW = PARAMETERS["KMAX"], PARAMETERS["SW"]
 ADDRESS, EMPTY = 0x12_3456_7000, 0xFFFFFFFF
-VERSION = 0x0001_0000
+VERSION = 0x0001_0001
 
 
 class Memory:
