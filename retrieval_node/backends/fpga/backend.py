@@ -1,12 +1,10 @@
-"""The fpga backend: tables on the host, the scan on the card, floats on the host."""
+"""The fpga backend: tables on the host or on the card, the scan on the card, floats on the host."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
-import threading
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,28 +16,20 @@ from retrieval_node.backends.base import (
     merge_candidates,
     no_candidates,
 )
-from retrieval_node.backends.fpga import upload
 from retrieval_node.backends.fpga.counters import CardTotals
 from retrieval_node.backends.fpga.device import CardBuild, Device
 from retrieval_node.backends.fpga.driver import CardDriver, DriverConfig
 from retrieval_node.backends.fpga.gate import Gate
-from retrieval_node.backends.fpga.masks import is_filtered, live_masks
+from retrieval_node.backends.fpga.masks import is_filtered
 from retrieval_node.backends.fpga.records import Answer
 from retrieval_node.backends.fpga.registers import Flags
+from retrieval_node.backends.fpga.residents import Residents, coded
 from retrieval_node.backends.fpga.tables import TableMaker, flatten
 from retrieval_node.backends.fpga.ties import Settled, host_scan, settle
-from retrieval_node.backends.fpga.unit import Run, ScanUnit, Target
-from retrieval_node.backends.fpga.upload import PlacedMasks, PlacedSegment
-from retrieval_node.backends.fpga.vectors import (
-    PlacedBook,
-    round_book,
-    upload_book,
-    vector_layout,
-)
+from retrieval_node.backends.fpga.unit import Run, ScanUnit
 from retrieval_node.fixedpoint import Contract, TableMode, TablesBy
 from retrieval_node.refine import refine
-from retrieval_node.segment import SegmentRows
-from retrieval_node.shard import LoadedShard, ShardSet
+from retrieval_node.shard import ShardSet
 from retrieval_node.shard_files import IvfIndex
 
 #: Tables or masks of the queries that share one start of the card.
@@ -75,15 +65,8 @@ class FpgaBackend:
         self.driver = CardDriver(device, config)
         build = self.driver.build
         self._tables = TableMaker(_contract_for(build, contract, tables), mode)
-        self._lock = threading.Lock()
+        self.residents = Residents(self.driver, self._tables)
         self._gate = Gate()
-        self._placed: weakref.WeakKeyDictionary[SegmentRows, PlacedSegment] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._books: weakref.WeakKeyDictionary[IvfIndex, PlacedBook] = weakref.WeakKeyDictionary()
-        self._alive: weakref.WeakKeyDictionary[LoadedShard, dict[SegmentRows, PlacedMasks]] = (
-            weakref.WeakKeyDictionary()
-        )
         self._units: queue.SimpleQueue[ScanUnit] = queue.SimpleQueue()
         for unit in range(device.compute_units):
             self._units.put(ScanUnit(self.driver, unit))
@@ -105,65 +88,8 @@ class FpgaBackend:
             CorruptData: stored bytes are not what was written.
             Unavailable: the card's memory is too small; nothing was uploaded.
         """
-        index = shard_set.index
-        if index is None:
-            return
-        self._check_index(index)
-        encoder = self._tables.encoder(index)
-        with self._lock:
-            segments = [s for shard in shard_set.shards.values() for s in _coded(shard)]
-            new = {
-                segment: upload.plan_segment(self.driver, segment, index.m, encoder)
-                for segment in segments
-                if segment not in self._placed
-            }
-            book = None
-            if self._tables.by_card and index not in self._books:
-                book = round_book(self.driver.build, index)
-            upload.check_room(self.driver, new.items(), 0 if book is None else len(book.image))
-            if book is not None:
-                upload_book(self.driver, book)
-                self._books[index] = book
-                weakref.finalize(index, upload.release, self.driver, book).atexit = False
-            for segment, placed in new.items():
-                upload.upload_segment(self.driver, segment, placed)
-                self._placed[segment] = placed
-                weakref.finalize(segment, upload.release, self.driver, placed).atexit = False
-            for shard in shard_set.shards.values():
-                self._place_alive(shard_set, shard)
-
-    def _check_index(self, index: IvfIndex) -> None:
-        build = self.driver.build
-        if build.m and index.m > build.m:
-            raise IncompatibleRequest(
-                f"codes of {index.m} bytes are longer than the card's {build.m}",
-                field="m",
-                hint="load a bitstream for longer codes, or train a smaller index",
-            )
-        if self._tables.encoder(index) is not None and Flags.BIASES not in build.features:
-            raise IncompatibleRequest(
-                "the card's build has no biases of codes, which l2 in mode B needs",
-                field="mode",
-                hint="use mode A",
-            )
-        if self._tables.by_card:
-            vector_layout(build, index)
-            if self._tables.encoder(index) is not None:
-                raise IncompatibleRequest(
-                    "a card makes no tables of l2 in mode B", field="tables", hint="use mode A"
-                )
-
-    def _place_alive(self, shard_set: ShardSet, shard: LoadedShard) -> None:
-        if shard in self._alive:
-            return
-        found: dict[SegmentRows, PlacedMasks] = {}
-        for segment in _coded(shard):
-            masks = PlacedMasks(live_masks(segment, shard_set.live))
-            if Flags.MASKS in self.driver.build.features:
-                upload.upload_masks(self.driver, masks)
-            found[segment] = masks
-            weakref.finalize(shard, upload.release, self.driver, masks).atexit = False
-        self._alive[shard] = found
+        if shard_set.index is not None:
+            self.residents.load(shard_set, shard_set.index)
 
     def search(self, shard_set: ShardSet, request: ScanRequest) -> Candidates:
         """See ``base.Backend``.
@@ -205,35 +131,19 @@ class FpgaBackend:
 
     def _recover(self) -> None:
         """Resets a broken card and uploads everything again, once nobody uses it."""
-        if not self.driver.broken:
-            return
-        with self._gate.alone(), self._lock:
-            if not self.driver.broken:
-                return
-            self.driver.reset()
-            for book in list(self._books.values()):
-                upload_book(self.driver, book)
-            for segment, placed in list(self._placed.items()):
-                upload.upload_segment(self.driver, segment, placed)
-            if Flags.MASKS in self.driver.build.features:
-                for found in list(self._alive.values()):
-                    for masks in found.values():
-                        upload.upload_masks(self.driver, masks)
+        if self.driver.broken:
+            with self._gate.alone():
+                self.residents.restore()
 
     def verify(self) -> None:
-        """Reads all segments back from the card and compares checksums.
+        """Reads all segments and codebooks back from the card and compares checksums.
 
         Raises:
-            DeviceFault: naming the segment; the next search uploads everything again.
+            DeviceFault: naming what differs; the next search uploads everything again.
         """
         self._recover()
-        with self._gate.alone(), self._lock:
-            for segment, placed in list(self._placed.items()):
-                number = upload.damaged(placed)
-                if number is not None:
-                    raise self.driver.fault(
-                        f"buffer {number} of {segment.path.name} is not what was uploaded"
-                    )
+        with self._gate.alone():
+            self.residents.verify()
 
     def _scan(
         self, unit: ScanUnit, shard_set: ShardSet, request: ScanRequest
@@ -241,9 +151,9 @@ class FpgaBackend:
         """Piece by piece; the next start is made ready while one runs."""
         index, k = shard_set.index, request.candidates
         assert index is not None, "an exact collection has no PQ scan"
-        targets = list(self._targets(shard_set, request))
+        targets = list(self.residents.targets(shard_set, request.shards))
         asked = min(k + self.driver.config.tie_slack, self.driver.build.k_max)
-        code_bytes, book = self.driver.build.code_bytes(index.m), self._books.get(index)
+        code_bytes, book = self.driver.build.code_bytes(index.m), self.residents.book(index)
         waiting: Run | None = None
         found: list[Candidates] = []
         for first, last in self._pieces(shard_set, request):
@@ -266,24 +176,18 @@ class FpgaBackend:
             found.append(self._collect(unit, index, waiting, k))
             yield merge_candidates(found, k)
 
-    def _targets(self, shard_set: ShardSet, request: ScanRequest) -> Iterator[Target]:
-        for number in request.shards:
-            shard = shard_set.shards[number]
-            for segment in _coded(shard):
-                yield Target(segment, self._placed[segment], self._alive[shard][segment])
-
     def _pieces(self, shard_set: ShardSet, request: ScanRequest) -> list[tuple[int, int]]:
         """Cuts a batch so that tables and masks stay within their work areas."""
         index = shard_set.index
         assert index is not None, "an exact collection has no PQ scan"
         n = len(request.queries)
-        book, code_bytes = self._books.get(index), self.driver.build.code_bytes(index.m)
+        book, code_bytes = self.residents.book(index), self.driver.build.code_bytes(index.m)
         cost = self._tables.bytes_per_query(
             index, (request.lists >= 0).sum(axis=1), code_bytes,
             None if book is None else book.layout,
         )  # fmt: skip
         if request.filter_of is not None:
-            segments = (s for shard in shard_set.shards.values() for s in _coded(shard))
+            segments = (s for shard in shard_set.shards.values() for s in coded(shard))
             largest = max((len(segment.ids) // 8 for segment in segments), default=0)
             cost = cost + (request.filter_of >= 0) * largest
         pieces, first, used = [], 0, 0
@@ -345,10 +249,6 @@ def _contract_for(build: CardBuild, asked: Contract | None, tables: TablesBy) ->
             hint="have them made by the host, or load a bitstream that makes them",
         )  # fmt: skip
     return contract
-
-
-def _coded(shard: LoadedShard) -> Iterable[SegmentRows]:
-    return (segment for segment in shard.segments if not segment.exact)
 
 
 def _to_floats(settled: Settled, run: Run, answer: Answer) -> Candidates:

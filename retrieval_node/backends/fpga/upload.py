@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -158,7 +159,11 @@ def damaged(placed: PlacedSegment) -> int | None:
     return None
 
 
-def release(driver: CardDriver, placed: PlacedSegment | PlacedMasks | PlacedBook) -> None:
+#: What lies on a card, of one owner.
+Placed: TypeAlias = PlacedSegment | PlacedMasks | PlacedBook
+
+
+def release(driver: CardDriver, placed: Placed) -> None:
     """Gives the buffers back."""
     for buffer in placed.buffers:
         driver.device.free(buffer.address)

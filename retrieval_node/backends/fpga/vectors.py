@@ -92,6 +92,12 @@ class PlacedBook:
     def buffers(self) -> list[Buffer]:
         return [] if self.buffer is None else [self.buffer]
 
+    def damaged(self) -> bool:
+        """Reads it back; whether it is not what was uploaded."""
+        assert self.buffer is not None, "a placed codebook"
+        self.buffer.from_device(len(self.image))
+        return not np.array_equal(self.buffer.host[: len(self.image)], self.image)
+
 
 def round_book(build: CardBuild, index: IvfIndex) -> PlacedBook:
     """An index's codebook in integers; nothing is uploaded.

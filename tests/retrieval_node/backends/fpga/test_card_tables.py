@@ -135,10 +135,26 @@ def test_a_codebook_is_freed_with_the_last_index_that_needs_it(device: EmulatedD
     loaded = load(SHAPE, 7)
     backend = opened(device, loaded)
     held = len(device.memory.buffers())
-    assert len(backend._books) == 1
     del loaded
     gc.collect()
     assert held - len(device.memory.buffers()) == 6  # four channels, the ids, the codebook
+    backend.close()
+
+
+def test_turned_bits_of_a_codebook_are_found_and_mended(
+    device: EmulatedDevice, loaded: Loaded
+) -> None:
+    backend = opened(device, loaded)
+    backend.verify()
+    assert loaded.shard_set.index is not None
+    book = backend.residents.book(loaded.shard_set.index)
+    assert book is not None
+    assert book.buffer is not None
+    device.memory.find(book.buffer.address)[0].flip(byte=70, bit=1)
+    with pytest.raises(DeviceFault, match="a codebook is not what was uploaded"):
+        backend.verify()
+    check(backend, loaded)
+    backend.verify()
     backend.close()
 
 

@@ -204,7 +204,7 @@ def test_a_shard_larger_than_the_banks_is_refused_before_any_upload(
 
 def test_codes_lie_in_the_bank_of_their_channel(kind: str, loaded: Loaded) -> None:
     backend, card = opened(kind, loaded)
-    (placed,) = backend._placed.values()
+    (placed,) = backend.residents.segments
     assert [(buffer.address >> 40) - 1 for buffer in placed.codes] == [0, 1, 2, 3]
     assert all(buffer.address % 4096 == 0 for buffer in placed.buffers)
     del card
@@ -228,7 +228,7 @@ def test_memory_is_given_back_with_the_shard_even_after_a_reset(kind: str) -> No
 def test_turned_bits_in_memory_are_found_and_mended(kind: str, loaded: Loaded) -> None:
     backend, card = opened(kind, loaded)
     backend.verify()
-    (placed,) = backend._placed.values()
+    (placed,) = backend.residents.segments
     card.memory.find(placed.codes[2].address)[0].flip(byte=5, bit=3)
     with pytest.raises(DeviceFault, match="buffer 2 of segment-0"):
         backend.verify()
