@@ -75,7 +75,7 @@ class Bench:
 
     async def until(self, beats: int) -> None:
         """Until so many beats have come out since ``begin``."""
-        for _ in range(400_000):
+        for _ in range(60_000):
             if len(self.found) >= beats:
                 return
             await self.step()
