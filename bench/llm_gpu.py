@@ -16,10 +16,15 @@ from llm_node.engine.engine import Engine
 
 _PROMPT, _OUTPUT = 512, 128
 _COPY_BYTES = 1 << 31
+_VARIANTS: dict[str, dict[str, bool]] = {
+    "eager": {},
+    "graphs": {"cuda_graphs": True},
+    "compiled": {"cuda_graphs": True, "compile_steps": True},
+}
 
 
 def measure(seed: int) -> dict[str, Any]:
-    """A model of 1B shape in bfloat16, with and without recorded decode steps."""
+    """A model of 1B shape in bfloat16: decode steps launched, recorded, compiled and recorded."""
     import torch
 
     copy = copy_bytes_per_s()
@@ -31,12 +36,11 @@ def measure(seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
         save_model(directory, ONE_B, seed, "bfloat16")
-        for graphs in (False, True):
-            engine = Engine.load(directory, _config(graphs))
-            name = "graphs" if graphs else "eager"
+        for name, options in _VARIANTS.items():
+            engine = Engine.load(directory, _config(**options))
             result[name] = {str(n): _at(engine, n, seed, copy) for n in (1, 8, 64)}
             engine.check_integrity()
-    best = max(result[name]["1"]["decode_bandwidth_fraction"] for name in ("graphs", "eager"))
+    best = max(result[name]["1"]["decode_bandwidth_fraction"] for name in _VARIANTS)
     return {"decode_bandwidth_fraction": best, **result}
 
 
@@ -55,7 +59,7 @@ def copy_bytes_per_s() -> float:
     return 20 * _COPY_BYTES / (time.perf_counter() - started_s)
 
 
-def _config(graphs: bool) -> EngineConfig:
+def _config(**options: bool) -> EngineConfig:
     return EngineConfig(
         device="cuda",
         dtype="bfloat16",
@@ -63,7 +67,7 @@ def _config(graphs: bool) -> EngineConfig:
         max_tokens_per_request=4096,
         max_running=64,
         step_tokens=2048,
-        cuda_graphs=graphs,
+        **options,
     )
 
 

@@ -27,6 +27,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "prefill_chunk": int,
     "prefix_reuse": _flag,
     "cuda_graphs": _flag,
+    "compile_steps": _flag,
 }
 
 

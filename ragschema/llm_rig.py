@@ -40,6 +40,7 @@ class EngineOptions:
         prefill_chunk: prompt tokens of one pass while answers are being written.
         prefix_reuse: keep the KV of prompts for later ones that begin alike.
         cuda_graphs: replay recorded decode steps on a GPU.
+        compile_steps: fuse the kernels of recorded steps.
     """
 
     __pydantic_config__ = _STRICT
@@ -52,6 +53,7 @@ class EngineOptions:
     prefill_chunk: Positive | None = None
     prefix_reuse: bool | None = None
     cuda_graphs: bool | None = None
+    compile_steps: bool | None = None
 
     def given(self) -> dict[str, str | int | bool]:
         """Those that are set, by name."""

@@ -45,12 +45,11 @@ class Committer:
         sampling = [chunk.sequence for chunk in chunks if chunk.samples]
         if not sampling:
             return
-        # The maximum of a row is finite unless the row holds NaN or infinity, or nothing else.
-        broken = torch.isfinite(output.logits.amax(dim=-1)).logical_not().tolist()
+        best: list[list[int]] = output.best.tolist()
         drawn: list[int] = []
         for row, sequence in enumerate(sampling):
             pause = sequence.request.pause
-            if broken[row]:
+            if not best[row][1]:
                 self.end(sequence, Finish.ERROR, _NAN)
             elif pause is not None and pause.every_token_hidden:
                 sequence.logits = output.logits[row].clone()
@@ -61,7 +60,9 @@ class Committer:
             # Most steps draw for every row, and a copy of all logits is not free.
             whole = len(drawn) == len(sampling)
             logits = output.logits if whole else output.logits[drawn]
-            chosen = self._choose(logits, [sampling[row] for row in drawn])
+            chosen = self._choose(
+                logits, [sampling[row] for row in drawn], [best[row][0] for row in drawn]
+            )
             for row, choice in zip(drawn, chosen, strict=True):
                 self._append(sampling[row], choice, output.hidden[row])
 
@@ -76,8 +77,10 @@ class Committer:
             self._scheduler.resume(sequence)
             self._append(sequence, choice, None)
 
-    def _choose(self, logits: torch.Tensor, sequences: Seq[Sequence]) -> list[Chosen]:
-        return self._sampler.choose(logits, [one.row or _row(one) for one in sequences])
+    def _choose(
+        self, logits: torch.Tensor, sequences: Seq[Sequence], best: Seq[int] | None = None
+    ) -> list[Chosen]:
+        return self._sampler.choose(logits, [one.row or _row(one) for one in sequences], best)
 
     def _append(self, sequence: Sequence, chosen: Chosen, hidden: torch.Tensor | None) -> None:
         request = sequence.request

@@ -29,6 +29,8 @@ class EngineConfig:
             decoding, so that its next token does not wait for long prompts.
         prefix_reuse: keep the KV of finished prompts and use it again.
         cuda_graphs: replay recorded decode steps on a GPU instead of launching every kernel.
+        compile_steps: fuse a recorded decode step's kernels first; each shape of a step
+            takes seconds to compile, once.
         threads: CPU threads of one forward pass; None leaves torch's own setting.
     """
 
@@ -42,6 +44,7 @@ class EngineConfig:
     prefill_chunk: int = 48
     prefix_reuse: bool = True
     cuda_graphs: bool = False
+    compile_steps: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +64,10 @@ class EngineConfig:
         if self.cuda_graphs and self.device == "cpu":
             raise InvalidInput(
                 "there are no CUDA graphs on a CPU", field="cuda_graphs", hint="use device cuda"
+            )
+        if self.compile_steps and not self.cuda_graphs:
+            raise InvalidInput(
+                "only recorded steps are compiled", field="compile_steps", hint="set cuda_graphs"
             )
         if self.step_tokens < self.max_running:
             raise InvalidInput(

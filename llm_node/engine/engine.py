@@ -14,7 +14,7 @@ from llm_node.engine.blocks import BlockPool
 from llm_node.engine.budget import blocks_for
 from llm_node.engine.commit import Committer
 from llm_node.engine.config import EngineConfig
-from llm_node.engine.graphs import record_cuda
+from llm_node.engine.graphs import Record, compiled, record_cuda
 from llm_node.engine.knn import check_mix
 from llm_node.engine.kv import KvCache, KvSnapshot
 from llm_node.engine.load import LoadedModel, load_model
@@ -62,7 +62,7 @@ class Engine:
         self._kv = KvCache(model.layout, blocks, config.block_tokens, model.device)
         self._pool = BlockPool(blocks, config.prefix_reuse)
         self._scheduler = Scheduler(config, self._pool)
-        self._runner = Runner(model, self._kv, record_cuda if config.cuda_graphs else None)
+        self._runner = Runner(model, self._kv, _record(config))
         self._events: list[StepEvent] = []
         self._commit = Committer(self._scheduler, self._events)
         self._live: dict[str, list[Sequence]] = {}
@@ -292,6 +292,13 @@ class Engine:
         if sequence.state is not SequenceState.PAUSED or sequence in self._commit.mixed:
             raise Conflict(f"request {request_id!r} is not paused", field="request_id")
         return sequence
+
+
+def _record(config: EngineConfig) -> Record | None:
+    """How decode steps are recorded; None: they are not."""
+    if not config.cuda_graphs:
+        return None
+    return compiled(record_cuda) if config.compile_steps else record_cuda
 
 
 def _max_tokens(model: LoadedModel, config: EngineConfig) -> int:

@@ -1,29 +1,37 @@
 """Decode steps of fixed shapes, recorded once as CUDA graphs and replayed.
 
 A step in which every sequence has a single token is padded to the next shape of
-a small set. Rows of padding read and write the cache's scratch slot.
+a small set. Rows of padding read and write the cache's scratch slot. All that
+changes from step to step lies in one piece of memory, which one copy fills.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from llm_node.engine.kv import KvCache
-from llm_node.engine.packed import PackedBatch
+from llm_node.engine.packed import HostBatch, PackedBatch
+from ragschema.types import I32, I64
 
-#: (logits [n, vocabulary], hidden [n, hidden]) of a batch.
-Outputs = tuple[torch.Tensor, torch.Tensor]
+_LOG = logging.getLogger(__name__)
+
+#: (logits float32 [n, vocabulary], hidden [n, hidden], best [n, 2]) of a batch.
+Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Forward = Callable[[PackedBatch], Outputs]
 #: Runs something now, and returns what runs it again over the same memory.
 Record = Callable[[Callable[[], Outputs]], Callable[[], Outputs]]
+#: Shapes that one compiled step is made for before the compiler gives up.
+_COMPILED_SHAPES = 256
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    batch: PackedBatch
+    staging: Staging
     replay: Callable[[], Outputs]
 
 
@@ -41,7 +49,7 @@ class DecodeGraphs:
         self._record = record
         self._recorded: dict[tuple[int, int], _Recorded] = {}
 
-    def run(self, batch: PackedBatch) -> Outputs | None:
+    def run(self, batch: HostBatch) -> Outputs | None:
         """The step's outputs, valid until the next; None when the shape is not for graphs."""
         count, width = batch.block_tables.shape
         if batch.decodes != count or len(batch.sample_rows) != count:
@@ -52,19 +60,20 @@ class DecodeGraphs:
             recorded = self._make(batch, *key)
             self._recorded[key] = recorded
         else:
-            _fill(recorded.batch, batch)
-        logits, hidden = recorded.replay()
-        return logits[:count], hidden[:count]
+            recorded.staging.fill(batch)
+        logits, hidden, best = recorded.replay()
+        return logits[:count], hidden[:count], best[:count]
 
-    def _make(self, batch: PackedBatch, count: int, width: int) -> _Recorded:
-        static = _empty(self._kv, count, width)
-        _fill(static, batch)
+    def _make(self, batch: HostBatch, count: int, width: int) -> _Recorded:
+        staging = Staging(self._kv, count, width)
+        staging.fill(batch)
+        static = staging.batch
 
         def forward() -> Outputs:
             static.plans.clear()
             return self._forward(static)
 
-        return _Recorded(static, self._record(forward))
+        return _Recorded(staging, self._record(forward))
 
 
 def power_of_two(number: int) -> int:
@@ -72,37 +81,50 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _empty(kv: KvCache, count: int, width: int) -> PackedBatch:
-    def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        return torch.zeros(shape, dtype=dtype, device=kv.device)
+class Staging:
+    """A padded batch on the device whose changing parts lie side by side, and their host copy.
 
-    return PackedBatch(
-        kv=kv,
-        token_ids=zeros(count),
-        positions=zeros(count),
-        slots=zeros(count),
-        query_starts=torch.arange(count + 1, dtype=torch.int32, device=kv.device),
-        context_lens=zeros(count, dtype=torch.int32),
-        block_tables=zeros(count, width, dtype=torch.int32),
-        sample_rows=torch.arange(count, device=kv.device),
-        decodes=count,
-        query_lens=(1,) * count,
-        contexts=(),
-    )
+    The host copy may be filled again once something of the step before has been read:
+    by then it has been copied.
+    """
 
+    def __init__(self, kv: KvCache, count: int, width: int) -> None:
+        words = count * (3 * 2 + 1 + width)
+        pinned = kv.device.type == "cuda"
+        self._host = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)
+        self._device = torch.zeros(words, dtype=torch.int32, device=kv.device)
+        flat = self._host.numpy()
+        self._ids: I64 = flat[: 6 * count].view(np.int64).reshape(3, count)
+        self._contexts: I32 = flat[6 * count : 7 * count]
+        self._tables: I32 = flat[7 * count :].reshape(count, width)
+        self._scratch_slot, self._block_tokens = kv.scratch_slot, kv.block_tokens
+        ids = self._device[: 6 * count].view(torch.int64).view(3, count)
+        self.batch = PackedBatch(
+            kv=kv,
+            token_ids=ids[0],
+            positions=ids[1],
+            slots=ids[2],
+            query_starts=torch.arange(count + 1, dtype=torch.int32, device=kv.device),
+            context_lens=self._device[6 * count : 7 * count],
+            block_tables=self._device[7 * count :].view(count, width),
+            sample_rows=torch.arange(count, device=kv.device),
+            decodes=count,
+            query_lens=(1,) * count,
+            contexts=(),
+        )
 
-def _fill(static: PackedBatch, batch: PackedBatch) -> None:
-    """Copies a batch into the recorded memory; what is left over is padding."""
-    count, width = batch.block_tables.shape
-    static.token_ids[:count] = batch.token_ids
-    static.positions[:count] = batch.positions
-    static.slots[:count] = batch.slots
-    static.context_lens[:count] = batch.context_lens
-    static.block_tables[:count, :width] = batch.block_tables
-    static.positions[count:] = 0
-    static.slots[count:] = static.kv.scratch_slot
-    static.context_lens[count:] = 1
-    static.block_tables[count:] = static.kv.scratch_slot // static.kv.block_tokens
+    def fill(self, batch: HostBatch) -> None:
+        """Copies a batch to the device; what is left over is padding."""
+        count, width = batch.block_tables.shape
+        for row, values in enumerate((batch.token_ids, batch.positions, batch.slots)):
+            self._ids[row, :count] = values
+        self._contexts[:count] = batch.context_lens
+        self._tables[:count, :width] = batch.block_tables
+        self._ids[1, count:] = 0
+        self._ids[2, count:] = self._scratch_slot
+        self._contexts[count:] = 1
+        self._tables[count:] = self._scratch_slot // self._block_tokens
+        self._device.copy_(self._host, non_blocking=True)
 
 
 def record_cuda(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
@@ -122,3 +144,33 @@ def record_cuda(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
         return outputs
 
     return replay
+
+
+def compiled(record: Record, backend: str = "inductor") -> Record:
+    """Fuses a step's many small kernels before it is recorded.
+
+    A step that the compiler cannot take is recorded as it is, with a warning.
+
+    Args:
+        backend: of torch.compile.
+    """
+
+    def recorded(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        from torch._dynamo import config
+        from torch._dynamo.exc import TorchDynamoException
+
+        fused = torch.compile(forward, fullgraph=True, backend=backend)
+
+        def run() -> Outputs:
+            # Each shape of a step is a version of one function.
+            with config.patch(recompile_limit=_COMPILED_SHAPES):
+                return fused()
+
+        try:
+            run()
+        except TorchDynamoException as error:
+            _LOG.warning("decode steps are not compiled: %s", str(error).split("\n", 1)[0])
+            return record(forward)
+        return record(run)
+
+    return recorded

@@ -6,8 +6,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from llm_node.engine.kv import KvCache
+from ragschema.types import I32, I64
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """A step's tokens on the host; the fields are those of PackedBatch."""
+
+    token_ids: I64
+    positions: I64
+    slots: I64
+    query_starts: I32
+    context_lens: I32
+    block_tables: I32
+    sample_rows: I64
+    decodes: int
+    query_lens: tuple[int, ...]
+    contexts: tuple[int, ...]
+
+    def on(self, kv: KvCache) -> PackedBatch:
+        """The same where the cache lies."""
+
+        def put(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array).to(kv.device, non_blocking=True)
+
+        return PackedBatch(
+            kv=kv,
+            token_ids=put(self.token_ids),
+            positions=put(self.positions),
+            slots=put(self.slots),
+            query_starts=put(self.query_starts),
+            context_lens=put(self.context_lens),
+            block_tables=put(self.block_tables),
+            sample_rows=put(self.sample_rows),
+            decodes=self.decodes,
+            query_lens=self.query_lens,
+            contexts=self.contexts,
+        )
 
 
 @dataclass

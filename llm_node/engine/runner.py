@@ -15,7 +15,7 @@ from llm_node.engine.attention import Backend, PagedAttention, backend_for
 from llm_node.engine.graphs import DecodeGraphs, Outputs, Record
 from llm_node.engine.kv import KvCache
 from llm_node.engine.load import LoadedModel
-from llm_node.engine.packed import PackedBatch
+from llm_node.engine.packed import HostBatch, PackedBatch
 from llm_node.engine.scheduler import Chunk
 
 
@@ -26,10 +26,12 @@ class StepOutput:
     Attributes:
         logits: float32 [n, vocabulary].
         hidden: [n, hidden], as the LM head read it.
+        best: int64 [n, 2]: the likeliest token, and 1 where the logits are sound.
     """
 
     logits: torch.Tensor
     hidden: torch.Tensor
+    best: torch.Tensor
 
 
 class Runner:
@@ -52,12 +54,11 @@ class Runner:
 
     def run(self, chunks: Seq[Chunk]) -> StepOutput:
         """One forward pass, without gradients; single tokens must come first."""
-        batch = pack(chunks, self._kv)
+        batch = gather(chunks, self._kv.block_tokens)
         outputs = None if self._graphs is None else self._graphs.run(batch)
         if outputs is None:
-            outputs = self._forward(batch, self._backend)
-        logits, hidden = outputs
-        return StepOutput(logits.float(), hidden)
+            outputs = self._forward(batch.on(self._kv), self._backend)
+        return StepOutput(*outputs)
 
     def _decode(self, batch: PackedBatch) -> Outputs:
         return self._forward(batch, attention_static.attend)
@@ -72,17 +73,24 @@ class Runner:
         )
         hidden, self._hidden = self._hidden, None
         assert hidden is not None, "the LM head was not called"
-        return output.logits[0], hidden[0]
+        logits = output.logits[0].float()
+        return logits, hidden[0], best_of(logits)
 
 
-def pack(chunks: Seq[Chunk], kv: KvCache) -> PackedBatch:
-    """The step's tensors; see PackedBatch."""
-    size = kv.block_tokens
+def best_of(logits: torch.Tensor) -> torch.Tensor:
+    """See StepOutput; here, so that a recorded step holds it and the host waits once."""
+    # The maximum of a row is finite unless the row holds NaN or infinity, or nothing else.
+    sound = torch.isfinite(logits.amax(dim=-1))
+    return torch.stack((logits.argmax(dim=-1), sound.long()), dim=-1)
+
+
+def gather(chunks: Seq[Chunk], block_tokens: int) -> HostBatch:
+    """The step's tokens; see PackedBatch."""
     counts = [chunk.count for chunk in chunks]
     contexts = [chunk.start + chunk.count for chunk in chunks]
     starts = np.zeros(len(chunks) + 1, dtype=np.int32)
     np.cumsum(counts, out=starts[1:])
-    width = max(-(-context // size) for context in contexts)
+    width = max(-(-context // block_tokens) for context in contexts)
     tables = np.zeros((len(chunks), width), dtype=np.int32)
     ids = np.empty(starts[-1], dtype=np.int64)
     positions, slots = np.empty_like(ids), np.empty_like(ids)
@@ -93,22 +101,17 @@ def pack(chunks: Seq[Chunk], kv: KvCache) -> PackedBatch:
         ids[rows] = chunk.sequence.token_ids[chunk.start : contexts[i]]
         places = np.arange(chunk.start, contexts[i])
         positions[rows] = places
-        slots[rows] = tables[i, places // size] * size + places % size
+        slots[rows] = tables[i, places // block_tokens] * block_tokens + places % block_tokens
     sampled = [starts[i + 1] - 1 for i, chunk in enumerate(chunks) if chunk.samples]
-    return PackedBatch(
-        kv=kv,
-        token_ids=_put(ids, kv),
-        positions=_put(positions, kv),
-        slots=_put(slots, kv),
-        query_starts=_put(starts, kv),
-        context_lens=_put(np.array(contexts, dtype=np.int32), kv),
-        block_tables=_put(tables, kv),
-        sample_rows=_put(np.array(sampled, dtype=np.int64), kv),
+    return HostBatch(
+        token_ids=ids,
+        positions=positions,
+        slots=slots,
+        query_starts=starts,
+        context_lens=np.array(contexts, dtype=np.int32),
+        block_tables=tables,
+        sample_rows=np.array(sampled, dtype=np.int64),
         decodes=sum(1 for _ in takewhile(lambda count: count == 1, counts)),
         query_lens=tuple(counts),
         contexts=tuple(contexts),
     )
-
-
-def _put(array: Any, kv: KvCache) -> torch.Tensor:
-    return torch.from_numpy(array).to(kv.device, non_blocking=True)

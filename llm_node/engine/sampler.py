@@ -66,10 +66,20 @@ class Sampler:
     Log probabilities are those of the model, before penalties and temperature.
     """
 
-    def choose(self, logits: torch.Tensor, rows: Sequence[SamplerRow]) -> list[Chosen]:
-        """One token per row of logits [n, vocabulary], float32, which stay as they are."""
+    def choose(
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[SamplerRow],
+        best: Sequence[int] | None = None,
+    ) -> list[Chosen]:
+        """One token per row of logits [n, vocabulary], float32, which stay as they are.
+
+        Args:
+            best: the likeliest token of each row, where somebody knows it already.
+        """
         if all(row.plain for row in rows):
-            return [Chosen(token_id) for token_id in logits.argmax(dim=-1).tolist()]
+            ids_of = logits.argmax(dim=-1).tolist() if best is None else best
+            return [Chosen(token_id) for token_id in ids_of]
         shaped = _shaped(logits, rows)
         ids: list[int] = shaped.argmax(dim=-1).tolist()
         drawn = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]

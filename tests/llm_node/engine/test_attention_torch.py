@@ -11,7 +11,7 @@ from llm_node.engine.attention import AttentionParams, PagedAttention
 from llm_node.engine.attention_torch import attend, group_by_length
 from llm_node.engine.kv import KvCache, KvLayout, LayerShape
 from llm_node.engine.request import EngineRequest, Sequence
-from llm_node.engine.runner import pack
+from llm_node.engine.runner import gather
 from llm_node.engine.scheduler import Chunk
 
 HEADS, KV_HEADS, DIM, VALUE_DIM, SIZE = 6, 2, 8, 5, 4
@@ -75,7 +75,7 @@ def test_ragged_batches(device: str, window: int | None, softcap: float | None) 
         )
         kv.write(0, kv.slots(chunk.sequence.blocks, chunk.start), k.to(device), v.to(device))
         history.append((k, v))
-    batch = pack(chunks, kv)
+    batch = gather(chunks, kv.block_tokens).on(kv)
     assert batch.decodes == 4
     total = sum(count for _, count in lengths)
     query = torch.randn(total, HEADS, DIM)

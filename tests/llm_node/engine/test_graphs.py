@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llm_node.engine.config import EngineConfig
-from llm_node.engine.graphs import DecodeGraphs, Outputs, power_of_two
+from llm_node.engine.graphs import DecodeGraphs, Outputs, compiled, power_of_two
 from llm_node.engine.load import load_model
 from llm_node.engine.runner import Runner
 from ragschema.errors import InvalidInput
@@ -33,9 +33,9 @@ class _Recorder:
         return replay
 
 
-def _compare(plain: Run, fixed: Run) -> None:
+def _compare(plain: Run, fixed: Run, requests: int = 5) -> None:
     for run in (plain, fixed):
-        for n in range(5):
+        for n in range(requests):
             run.engine.add(greedy(str(n), prompt_of(n, 3 + 8 * n), 5 + 4 * n))
             run.step()
         run.finish()
@@ -59,13 +59,60 @@ def test_fixed_shapes_give_the_same(tmp_path: Path, family: str) -> None:
     assert 2 < recorder.recorded < recorder.replayed / 2
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_compiled_step_gives_the_same(
+    tmp_path: Path,
+    family: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Traced whole, without a break, for every shape; run by torch's own kernels here."""
+    for module in ("load", "attention"):  # a GPU has none of the compiled CPU kernels
+        monkeypatch.setattr(f"llm_node.engine.{module}.native", lambda: None)
+    monkeypatch.setattr("llm_node.engine.kv.native_for", lambda *_: None)
+    model = load_model(save_family(tmp_path, family), EngineConfig())
+    recorder, seen = _Recorder(), []
+
+    def record(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        seen.append(forward)
+        return recorder(forward)
+
+    plain, fixed = Run.of(model), Run.of(model)
+    fixed.engine._runner = Runner(model, fixed.engine._kv, compiled(record, "eager"))
+    fixed._record()
+    _compare(plain, fixed, requests=2)
+    assert len(seen) >= 2
+    assert "not compiled" not in caplog.text
+
+
+def test_a_step_that_cannot_be_compiled_is_recorded_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outputs = (torch.ones(1, 2), torch.ones(1, 3), torch.ones(1, 2, dtype=torch.int64))
+
+    def forward() -> Outputs:
+        torch._dynamo.graph_break()
+        return outputs
+
+    seen = []
+
+    def record(given: Callable[[], Outputs]) -> Callable[[], Outputs]:
+        seen.append(given)
+        return given
+
+    assert compiled(record)(forward)() is outputs
+    assert seen == [forward]
+    assert "decode steps are not compiled" in caplog.text
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize("compile_steps", [False, True])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "qwen3"])
-def test_cuda_graphs_give_the_same(tmp_path: Path, family: str) -> None:
+def test_cuda_graphs_give_the_same(tmp_path: Path, family: str, compile_steps: bool) -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     model = load_model(save_family(tmp_path, family), EngineConfig(device="cuda"))
-    fixed = Run.of(model, device="cuda", cuda_graphs=True)
+    fixed = Run.of(model, device="cuda", cuda_graphs=True, compile_steps=compile_steps)
     _compare(Run.of(model, device="cuda"), fixed)
     graphs = fixed.engine._runner._graphs
     assert isinstance(graphs, DecodeGraphs)
@@ -75,6 +122,11 @@ def test_cuda_graphs_give_the_same(tmp_path: Path, family: str) -> None:
 def test_no_graphs_on_a_cpu() -> None:
     with pytest.raises(InvalidInput, match="no CUDA graphs on a CPU"):
         EngineConfig(cuda_graphs=True)
+
+
+def test_only_recorded_steps_are_compiled() -> None:
+    with pytest.raises(InvalidInput, match="only recorded steps are compiled"):
+        EngineConfig(device="cuda", compile_steps=True)
 
 
 def test_power_of_two() -> None:
