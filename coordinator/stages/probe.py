@@ -95,31 +95,39 @@ class CoarseIndex:
         return wide.astype(np.float32)
 
     def _selected(self, far: F32, width: int) -> I64:
-        """The lists with the ``width`` smallest of each row, ascending, ties by list.
+        """The lists with the ``width`` smallest of each row, ascending, ties by list."""
+        keys = self._few_keys(far, width)
+        if keys is not None:
+            return _lists_of(keys, width)
+        keys = _keys(far, self._lists)
+        if width < self.nlist:
+            keys.partition(width - 1, axis=1)
+        return _lists_of(keys[:, :width], width)
+
+    def _few_keys(self, far: F32, width: int) -> I64 | None:
+        """Keys of at least the ``width`` nearest lists of each row; None where that saves nothing.
 
         Of twice as many columns' minima, the width-th smallest bounds them, so that few are left to
         sort. Selecting among all of them is several times slower on some processors.
         """
         columns = 1 << (2 * width - 1).bit_length()
-        if len(far) >= _MANY and 4 * columns <= self.nlist:
-            whole = self.nlist - self.nlist % columns
-            minima = far[:, :whole].reshape(len(far), -1, columns).min(axis=1)
-            minima.sort(axis=1)
-            near = far <= minima[:, width - 1 : width]
-            counts = np.count_nonzero(near, axis=1)
-            # Fewer only where a number is none.
-            if counts.min() >= width:
-                places = np.flatnonzero(near)
-                # Rows aligned at their left, filled up with what is larger than any key.
-                keys = np.full((len(far), int(counts.max())), np.iinfo(np.int64).max)
-                keys[np.arange(keys.shape[1]) < counts[:, None]] = _keys(
-                    far.reshape(-1)[places], places % self.nlist
-                )
-                return _lists_of(keys, width)
-        keys = _keys(far, self._lists)
-        if width < self.nlist:
-            keys.partition(width - 1, axis=1)
-        return _lists_of(keys[:, :width], width)
+        if len(far) < _MANY or 4 * columns > self.nlist:
+            return None
+        whole = self.nlist - self.nlist % columns
+        minima = far[:, :whole].reshape(len(far), -1, columns).min(axis=1)
+        minima.sort(axis=1)
+        near = far <= minima[:, width - 1 : width]
+        counts = np.count_nonzero(near, axis=1)
+        # Fewer only where a number is none.
+        if counts.min() < width:
+            return None
+        places = np.flatnonzero(near)
+        # Rows aligned at their left, filled up with what is larger than any key.
+        keys = np.full((len(far), int(counts.max())), np.iinfo(np.int64).max)
+        keys[np.arange(keys.shape[1]) < counts[:, None]] = _keys(
+            far.reshape(-1)[places], places % self.nlist
+        )
+        return keys
 
 
 def _lists_of(keys: I64, width: int) -> I64:
