@@ -59,7 +59,7 @@ class Ragrig:
         refine_k = setting.depth or 0
 
         def search(queries: F32) -> I64:
-            lists = coarse(queries, setting.probes, pool)
+            lists = coarse(queries, setting.probes, pool, reach=setting.reach)
             found = native_search(index, segments, queries, lists, k, pool, refine_k=refine_k)
             rows: I64 = found.rows
             return rows
@@ -69,14 +69,21 @@ class Ragrig:
 
 def _coded(parts: FaissParts, index: IvfIndex) -> SegmentRows:
     """The rows of faiss's lists in the layout of our kernels, without vectors."""
-    lists = [parts.list_rows(number) for number in range(parts.nlist)]
+    encoder = BiasEncoder(index)
+    lists = [_placed(encoder, number, *parts.list_rows(number)) for number in range(parts.nlist)]
     rows = np.concatenate([row_ids for row_ids, _ in lists])
     offsets = np.zeros(parts.nlist + 1, dtype=np.int64)
     np.cumsum([len(row_ids) for row_ids, _ in lists], out=offsets[1:])
     codes = group_codes(np.concatenate([codes for _, codes in lists]), offsets)
-    bias, affine = _bias(index, offsets, [codes for _, codes in lists])
+    bias, affine = _bias(encoder, index.nlist, offsets, [codes for _, codes in lists])
     ids = rows.astype(np.uint32)
     return segment_in_memory(index, offsets, ids, codes, bias, affine, None, len(ids))
+
+
+def _placed(encoder: BiasEncoder, number: int, rows: I64, codes: U8) -> tuple[I64, U8]:
+    """A list's rows in the order in which ragrig writes them."""
+    order = encoder.order(number, codes)
+    return rows[order], codes[order]
 
 
 def _with_vectors(
@@ -89,11 +96,10 @@ def _with_vectors(
     )  # fmt: skip
 
 
-def _bias(index: IvfIndex, offsets: I64, lists: list[U8]) -> tuple[U16, F32]:
-    encoder = BiasEncoder(index)
+def _bias(encoder: BiasEncoder, nlist: int, offsets: I64, lists: list[U8]) -> tuple[U16, F32]:
     lanes = lane_offsets(offsets)
     bias = np.zeros(int(lanes[-1]), dtype=np.uint16)
-    affine = np.zeros((index.nlist, 2), dtype=np.float32)
+    affine = np.zeros((nlist, 2), dtype=np.float32)
     for number, codes in enumerate(lists):
         if len(codes):
             low, high = lanes[number : number + 2]

@@ -19,13 +19,17 @@ class Setting:
     Attributes:
         probes: lists or leaves to scan; the width of the beam (ef) of a graph.
         depth: candidates rescored with their vectors, None for none.
+        reach: lists beyond this many times the nearest one's squared distance are not
+            scanned; ragrig's alone, None for no such bound.
     """
 
     probes: int
     depth: int | None = None
+    reach: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.probes}" if self.depth is None else f"{self.probes}/{self.depth}"
+        text = f"{self.probes}" if self.depth is None else f"{self.probes}/{self.depth}"
+        return text if self.reach is None else f"{text} reach {self.reach:g}"
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,25 @@ class Plan:
         if kind == "scann":  # its best leaf count differs, so probes are shares of it
             leaves = int(detail.partition("-")[0])
             probes = sorted({max(1, leaves * p // 1000) for p in probes})
-        return [Setting(p, d) for p, d in product(probes, depths)][:: self.grid_step]
+        settings = [Setting(p, d) for p, d in product(probes, depths)]
+        if kind == "ragrig":
+            settings += [Setting(p, d, r) for p, d, r in product(*_REACHING)]
+        return settings[:: self.grid_step]
 
 
 _Grid = tuple[Sequence[int], Sequence[int | None]]
+_PROBES = (8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40)
+_DEPTHS = (20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 100, 150)
 #: By kind of contestant; wide enough that the best point lies inside.
 _GRIDS: dict[str, _Grid] = {
-    "ragrig": ((8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40), (20, 30, 40, 50, 60, 80, 100, 150)),
+    "ragrig": (_PROBES, _DEPTHS),
     "ivfpq": ((8, 16, 28, 32), (40, 60, 100)),
-    "fastscan": ((8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40), (20, 30, 40, 50, 60, 80, 100, 150)),
+    "fastscan": (_PROBES, _DEPTHS),
     "scann": ((8, 12, 16, 20, 24, 30, 40, 60), (20, 30, 40, 60, 100)),  # per mille of leaves
     "hnswlib": ((20, 30, 40, 50, 60, 80, 120, 200), (None,)),
 }
+#: Probes, depths and reaches that ragrig tries besides.
+_REACHING = ((28, 32, 36, 40, 48), (40, 45, 50, 55, 60, 70, 80), (1.6, 1.65, 1.7, 1.8))
 
 
 def quick() -> Plan:

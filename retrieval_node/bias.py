@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ragschema.types import F32, U8
+from ragschema.types import F32, I64, U8
 from retrieval_node.layout import LANES
 from retrieval_node.shard_files import IvfIndex
 
@@ -54,6 +54,14 @@ class BiasEncoder:
         for j in range(codes.shape[1]):
             total += table[j][codes[:, j]]
         return total
+
+    def order(self, number: int, codes: U8) -> I64:
+        """One list's rows by their terms: int64 [n], from codes uint8 [n, m].
+
+        A scan knows of a block of rows the smallest term, and leaves blocks early whose
+        rows have all large ones. Rows of equal terms keep their order.
+        """
+        return np.argsort(self.terms(number, codes), kind="stable")
 
     def encode(self, number: int, codes: U8) -> tuple[U16, F32]:
         """One list's stored terms.

@@ -48,6 +48,8 @@ def coded_arrays(
     Args:
         codes: uint8 [n, m] of the whole segment, by row.
     """
+    if index.metric is Metric.L2:
+        layout = _by_bias(layout, index, codes)
     offsets = layout.list_offsets
 
     def grouped() -> Iterator[U8]:
@@ -64,6 +66,15 @@ def coded_arrays(
     if stored is not None:
         arrays.append(_vectors(layout, stored))
     return arrays
+
+
+def _by_bias(layout: ShardLayout, index: IvfIndex, codes: U8) -> ShardLayout:
+    """The same rows in the same lists, those of a list by their bias terms."""
+    encoder, rows = BiasEncoder(index), layout.rows.copy()
+    for number, mine in _by_list(layout, codes):
+        low, high = layout.list_offsets[number : number + 2].tolist()
+        rows[low:high] = rows[low:high][encoder.order(number, mine)]
+    return ShardLayout(rows, layout.list_offsets)
 
 
 def _bias_arrays(layout: ShardLayout, index: IvfIndex, codes: U8) -> list[StreamedArray]:

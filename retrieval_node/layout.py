@@ -24,7 +24,8 @@ class ShardLayout:
     """One shard's rows of a segment.
 
     Attributes:
-        rows: int64 [n], row numbers within the segment, by list, then ascending.
+        rows: int64 [n], row numbers within the segment, by list; ascending there until codes
+            are written, then by bias (``build_write``).
         list_offsets: int64 [nlist + 1].
     """
 

@@ -60,7 +60,8 @@ class SegmentRows:
         path: the shard file.
         row_start: first row id of the segment.
         row_count: rows of the segment, over all shards.
-        ids: uint32 [n], row id minus row_start, ascending within a list.
+        ids: uint32 [n], row id minus row_start; of a list by bias where there is one, else
+            ascending.
         list_offsets: int64 [nlist + 1] in rows; [0, n] when exact.
         codes: uint8, grouped (``layout``); None when exact.
         bias: uint16 [padded rows], l2 only (``bias``).

@@ -146,9 +146,10 @@ def _segment(list_of: I64, codes: U8, index: IvfIndex) -> SegmentRows:
         affine = np.zeros((index.nlist, 2), dtype=np.float32)
         terms = [np.zeros(0, dtype=np.uint16)]
         for number in np.flatnonzero(np.diff(offsets)).tolist():
-            some, affine[number] = encoder.encode(
-                number, by_list[offsets[number] : offsets[number + 1]]
-            )
+            mine = slice(offsets[number], offsets[number + 1])
+            placed = encoder.order(number, by_list[mine])
+            order[mine], by_list[mine] = order[mine][placed], by_list[mine][placed]
+            some, affine[number] = encoder.encode(number, by_list[mine])
             terms.append(some)
         bias = np.concatenate(terms)
     return segment_in_memory(

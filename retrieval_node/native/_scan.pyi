@@ -71,8 +71,14 @@ class Index:
         """
     @property
     def isa(self) -> Isa: ...
-    def coarse(self, queries: F32, nprobe: int, pool: Pool) -> I32:
-        """Nearest lists, nearest first, ties by number: [n, min(nprobe, nlist)]. Exact float32."""
+    def coarse(
+        self, queries: F32, nprobe: int, pool: Pool, *, reach: float | None = None
+    ) -> I32:
+        """Nearest lists, nearest first, ties by number: [n, min(nprobe, nlist)]. Exact float32.
+
+        ``reach``: lists whose squared distance is more than this many times the nearest
+        one's are left out, -1 in their place; l2 only.
+        """
 
 class Segment:
     """One shard's rows of one segment, mapped or in memory; keeps its arrays alive.

@@ -1,5 +1,10 @@
 // Binding of mode `fast` and of the coarse search.
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
 
 #include "bind.hpp"
 #include "coarse.hpp"
@@ -36,16 +41,22 @@ Found search(const std::shared_ptr<Index>& index, const py::list& segments,
 }
 
 py::array_t<int32_t> coarse(const std::shared_ptr<Index>& index, const py::object& queries,
-                            int64_t nprobe, const std::shared_ptr<Pool>& pool) {
+                            int64_t nprobe, const std::shared_ptr<Pool>& pool,
+                            std::optional<float> reach) {
   const View<float> given = view<float>(queries, "queries", 2);
   if (given.dim(1) != index->dim) throw py::value_error("queries: dim is not the index's");
   if (nprobe < 1) throw py::value_error("nprobe: it is not at least 1");
+  if (reach && index->metric != Metric::l2)
+    throw py::value_error("reach: inner products have none");
+  if (reach && !(*reach >= 1.0f && std::isfinite(*reach)))
+    throw py::value_error("reach: it is not a number from 1 on");
+  const float farthest = reach.value_or(std::numeric_limits<float>::infinity());
   const int64_t n = given.dim(0);
   py::array_t<int32_t> out({n, std::min(nprobe, index->nlist)});
   int32_t* const lists = out.mutable_data();
   {
     py::gil_scoped_release released;
-    coarse_search(*index, given.data, n, nprobe, *pool, lists);
+    coarse_search(*index, given.data, n, nprobe, farthest, *pool, lists);
   }
   return out;
 }
@@ -63,7 +74,8 @@ uint64_t read_memory(const py::object& data, int64_t streams, int64_t ahead_byte
 
 void bind_fast(py::module_& m) {
   auto index = py::reinterpret_borrow<py::class_<Index, std::shared_ptr<Index>>>(m.attr("Index"));
-  index.def("coarse", &coarse, py::arg("queries"), py::arg("nprobe"), py::arg("pool"));
+  index.def("coarse", &coarse, py::arg("queries"), py::arg("nprobe"), py::arg("pool"),
+            py::kw_only(), py::arg("reach") = py::none());
   m.def("search", &search, py::arg("index"), py::arg("segments"), py::arg("queries"),
         py::arg("lists"), py::arg("k"), py::arg("pool"), py::kw_only(), py::arg("refine_k") = 0,
         py::arg("refine_queries") = py::none(), py::arg("live") = py::none(),

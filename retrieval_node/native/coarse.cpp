@@ -79,6 +79,21 @@ void measure(const Index& index, const float* query, int64_t found, Selection& s
   for (int64_t i = 0; i < found; ++i) selection.keys.get()[i] = key_of(distances[i]);
 }
 
+// Leaves out the lists that lie beyond `reach` times the nearest one's distance; returns how
+// many stay. Where that one is no positive number, all do.
+int64_t within_reach(float reach, int64_t found, Selection& selection) {
+  const float* const distances = selection.distances.get();
+  const float bound = reach * *std::min_element(distances, distances + found);
+  if (!(bound > 0.0f)) return found;
+  int64_t kept = 0;
+  for (int64_t i = 0; i < found; ++i) {
+    selection.numbers.get()[kept] = selection.numbers.get()[i];
+    selection.keys.get()[kept] = selection.keys.get()[i];
+    kept += distances[i] <= bound;
+  }
+  return kept;
+}
+
 // Each list's place by counting how many are nearer. False: some are equally near.
 bool place_all(const Kernels& kernels, int64_t found, int64_t wanted, Selection& selection,
                int32_t* out) {
@@ -114,7 +129,7 @@ void select(const Kernels& kernels, int64_t found, int64_t wanted, Selection& se
 }  // namespace
 
 void coarse_search(const Index& index, const float* queries, int64_t n, int64_t nprobe,
-                   Pool& pool, int32_t* out) {
+                   float reach, Pool& pool, int32_t* out) {
   if (n == 0) return;
   const Kernels& kernels = kernels_of(index.isa);
   const Nearness& near = index.nearness();
@@ -131,11 +146,15 @@ void coarse_search(const Index& index, const float* queries, int64_t n, int64_t 
     near.rows(kernels, queries + first * index.dim, count, centred, rows);
     for (int64_t q = 0; q < count; ++q) {
       const float* query = queries + (first + q) * index.dim;
-      const int64_t found =
+      int64_t found =
           narrow(kernels, rows + q * stride, near.slack(centred + q * index.dim), index.nlist,
                  wanted, selection);
       measure(index, query, found, selection);
-      select(kernels, found, wanted, selection, out + (first + q) * wanted);
+      if (std::isfinite(reach)) found = within_reach(reach, found, selection);
+      int32_t* const chosen = out + (first + q) * wanted;
+      const int64_t some = std::min(wanted, found);
+      select(kernels, found, some, selection, chosen);
+      std::fill(chosen + some, chosen + wanted, -1);
     }
   });
 }

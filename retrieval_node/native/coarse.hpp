@@ -11,8 +11,9 @@
 
 namespace ragrig {
 
-// queries: [n][dim]; out: [n][min(nprobe, nlist)], nearest first.
+// queries: [n][dim]; out: [n][min(nprobe, nlist)], nearest first. reach: lists farther away
+// than this many times the nearest one are left out, -1 in their place; infinity: none is.
 void coarse_search(const Index& index, const float* queries, int64_t n, int64_t nprobe,
-                   Pool& pool, int32_t* out);
+                   float reach, Pool& pool, int32_t* out);
 
 }  // namespace ragrig

@@ -6,15 +6,14 @@
 namespace ragrig {
 namespace {
 
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
+
 // A row id out of range: the file is damaged. Returns -1.
 int64_t report(const FastContext& context, const ListRun& run, uint32_t position) {
   const Segment& segment = *context.batch.segments[static_cast<size_t>(run.segment)];
   context.progress.corrupt(run.segment, segment.id_offset(run.view.first_row + position));
   return -1;
 }
-
-// Survivors that are looked at with one limit.
-constexpr int64_t kLookAt = 32;
 
 uint64_t real_lanes(const ListView& view, int64_t block) {
   const int64_t left = view.rows - block * kLanes;
@@ -53,25 +52,29 @@ void Scratch::reserve(const Index& index) {
   adc.reserve(2 * padded);
   float* const values = residual.reserve(padded);
   std::fill(values, values + padded, 0.0f);
-  residual_query = residual_list = -1;
   survivors = codes = 0;
 }
 
 void FastQuery::reset(const FastContext& context, int64_t query, const QueryTables* tables,
-                      std::atomic<float>* shared) {
+                      std::atomic<float>* shared, bool careful) {
   const Batch& batch = context.batch;
   query_ = query;
   blocks_seen_ = 0;
   tables_ = tables;
   shared_ = shared;
   bytes_.reset(context.index);
-  top_.reset(batch, std::max(batch.k, batch.refine_k));
+  shortlist_.reset(batch, context.index.m, std::max(batch.k, batch.refine_k), careful);
   filter_ = batch.filter(query);
 }
 
 float FastQuery::limit() const {
-  const float own = top_.limit();
+  const float own = shortlist_.limit();
   return shared_ ? std::min(own, shared_->load(std::memory_order_relaxed)) : own;
+}
+
+ExactAdc FastQuery::exact_adc(const FastContext& context, Scratch& scratch) const {
+  return {context.index, context.kernels, context.batch.queries + query_ * context.index.dim,
+          scratch.residual.get(), scratch.adc.get()};
 }
 
 bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun& run,
@@ -84,12 +87,13 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
     return block - first < kSeedBlocks ? ~seen[block - first] : ~uint64_t{0};
   };
   blocks_seen_ += blocks;
+  const Offset offset = offset_within(view, coarse);
   // Without a limit there is nothing to filter by.
   if (worth_seeding(context, run, first, blocks) &&
-      !seed(context, scratch, run, coarse, first, blocks, seen))
+      !seed(context, scratch, run, offset, first, blocks, seen))
     return false;
-  while (limit() == std::numeric_limits<float>::infinity() && done < end) {
-    if (!look_at_block(context, scratch, run, coarse, done, unseen(done))) return false;
+  while (limit() == kInfinite && done < end) {
+    if (!look_at_block(context, scratch, run, offset, done, unseen(done))) return false;
     ++done;
   }
   const int64_t start = done - done % kGroupBlocks;
@@ -98,7 +102,6 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
   job.ahead = ahead.bytes;
   job.ahead_bytes = ahead.count;
   job.cached = ahead.cached;
-  const Offset offset = offset_within(view, coarse);
   if (!bytes_.level(context.index, context.kernels, *tables_, limit(), offset, widest, job))
     return true;
   if (!context.kernels.filter(job, scratch.masks)) return true;
@@ -108,7 +111,7 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
     if (const uint64_t mask = scratch.masks[b - start] & lanes)
       count = list_lanes(mask, b, scratch.positions, count);
   }
-  return look(context, scratch, run, coarse, &offset, count);
+  return look(context, scratch, run, offset, count);
 }
 
 bool FastQuery::worth_seeding(const FastContext& context, const ListRun& run, int64_t first,
@@ -116,15 +119,15 @@ bool FastQuery::worth_seeding(const FastContext& context, const ListRun& run, in
   // Lanes that a bitmap may take away say nothing about the limit.
   const bool plain = !context.batch.live.bytes && !filter_.bytes;
   const int64_t rows = std::min(run.view.rows, (first + blocks) * kLanes) - first * kLanes;
-  return plain && blocks <= kSeedBlocks && rows > 4 * top_.wanted() &&
-         limit() == std::numeric_limits<float>::infinity();
+  return plain && blocks <= kSeedBlocks && rows > 4 * shortlist_.wanted() &&
+         limit() == kInfinite;
 }
 
 bool FastQuery::seed(const FastContext& context, Scratch& scratch, const ListRun& run,
-                     double coarse, int64_t first, int64_t blocks, uint64_t* seen) {
+                     const Offset& offset, int64_t first, int64_t blocks, uint64_t* seen) {
   FilterJob job = job_of(context.index, run.view, first, first + blocks);
-  bytes_.guess(context.index, context.kernels, *tables_, offset_within(run.view, coarse), job);
-  const int64_t wanted = top_.wanted(), enough = wanted + wanted / 2 + 8;
+  bytes_.guess(context.index, context.kernels, *tables_, offset, job);
+  const int64_t wanted = shortlist_.wanted(), enough = wanted + wanted / 2 + 8;
   uint32_t low = 0, high = kMostSum;
   while (low < high) {
     job.limit = (low + high) / 2;
@@ -144,18 +147,18 @@ bool FastQuery::seed(const FastContext& context, Scratch& scratch, const ListRun
   int64_t count = 0;
   for (int64_t b = 0; b < blocks; ++b)
     count = list_lanes(seen[b], first + b, scratch.positions, count);
-  return look(context, scratch, run, coarse, nullptr, count);
+  return look(context, scratch, run, offset, count);
 }
 
 bool FastQuery::look_at_block(const FastContext& context, Scratch& scratch, const ListRun& run,
-                              double coarse, int64_t block, uint64_t lanes) {
+                              const Offset& offset, int64_t block, uint64_t lanes) {
   const int64_t count =
       list_lanes(lanes & real_lanes(run.view, block), block, scratch.positions, 0);
-  return look(context, scratch, run, coarse, nullptr, count);
+  return look(context, scratch, run, offset, count);
 }
 
 int64_t FastQuery::keep_near(const FastContext& context, const ListRun& run, const Offset& offset,
-                             uint32_t* positions, int64_t count) const {
+                             uint32_t* positions, int64_t count, float* sums) const {
   const Index& index = context.index;
   const ListView& view = run.view;
   const float most = limit();
@@ -179,13 +182,15 @@ int64_t FastQuery::keep_near(const FastContext& context, const ListRun& run, con
     }
     if (j < index.m) even += table[code[0]];
     positions[kept] = position;
-    kept += even + odd <= bound;
+    sums[kept] = even + odd;
+    // Written so that NaN, which says nothing, is kept.
+    kept += !(even + odd > bound);
   }
   return kept;
 }
 
 int64_t FastQuery::keep_allowed(const FastContext& context, const ListRun& run,
-                                uint32_t* positions, int64_t count) const {
+                                uint32_t* positions, int64_t count, float* sums) const {
   const Bitmap& live = context.batch.live;
   if (!live.bytes && !filter_.bytes) return count;
   const Segment& segment = *context.batch.segments[static_cast<size_t>(run.segment)];
@@ -196,68 +201,48 @@ int64_t FastQuery::keep_allowed(const FastContext& context, const ListRun& run,
     if (id >= segment.row_count()) return report(context, run, position);
     const int64_t row = segment.row_start() + id;
     positions[kept] = position;
+    sums[kept] = sums[i];
     kept += live.test(row) && filter_.test(row);
   }
   return kept;
 }
 
-void FastQuery::prepare_residual(const FastContext& context, Scratch& scratch,
-                                 int64_t list) const {
-  const Index& index = context.index;
-  const bool plain = index.metric == Metric::ip || !index.residual;
-  const int64_t wanted = plain ? 0 : list;
-  if (scratch.residual_query == query_ && scratch.residual_list == wanted) return;
-  const float* query = context.batch.queries + query_ * index.dim;
-  float* out = scratch.residual.get();
-  if (plain) {
-    std::copy(query, query + index.dim, out);
-  } else {
-    const float* centroid = index.centroid(list);
-    for (int64_t t = 0; t < index.dim; ++t) out[t] = query[t] - centroid[t];
-  }
-  scratch.residual_query = query_;
-  scratch.residual_list = wanted;
-}
-
 bool FastQuery::look(const FastContext& context, Scratch& scratch, const ListRun& run,
-                     double coarse, const Offset* offset, int64_t count) {
+                     const Offset& offset, int64_t count) {
   scratch.survivors += count;
   // A few at a time: each piece meets the limit that the one before has lowered.
-  for (int64_t first = 0; first < count; first += kLookAt) {
+  for (int64_t first = 0; first < count; first += Shortlist::kAtOnce) {
     uint32_t* const some = scratch.positions + first;
-    int64_t left = std::min(kLookAt, count - first);
-    if (offset) left = keep_near(context, run, *offset, some, left);
-    left = keep_allowed(context, run, some, left);
+    int64_t left = std::min(Shortlist::kAtOnce, count - first);
+    left = keep_near(context, run, offset, some, left, scratch.sums);
+    left = keep_allowed(context, run, some, left, scratch.sums);
     if (left < 0) return false;
-    if (left > 0) look_closely(context, scratch, run, coarse, some, left);
+    if (left > 0) put(context, scratch, run, offset, some, left);
   }
   return true;
 }
 
-void FastQuery::look_closely(const FastContext& context, Scratch& scratch, const ListRun& run,
-                             double coarse, const uint32_t* positions, int64_t count) {
+void FastQuery::put(const FastContext& context, Scratch& scratch, const ListRun& run,
+                    const Offset& offset, const uint32_t* positions, int64_t count) {
   const Index& index = context.index;
-  prepare_residual(context, scratch, run.list);
-  const AdcJob job{run.view.codes,  run.view.blocks,        index.m, index.sub,
-                   index.codebooks, scratch.residual.get(), scratch.adc.get()};
-  const bool l2 = index.metric == Metric::l2;
-  (l2 ? context.kernels.adc_l2 : context.kernels.adc_ip)(job, positions, count,
-                                                         scratch.distances);
-  const float most = limit();
+  const ListView& view = run.view;
+  const Gap gap = tables_->gap(index, view, offset);
+  Found found{0.0f, 0, static_cast<uint32_t>(run.segment), static_cast<int32_t>(run.list), 0,
+              false};
   for (int64_t i = 0; i < count; ++i) {
-    float distance = scratch.distances[i];
-    if (!l2 && index.residual)
-      distance = static_cast<float>(coarse + static_cast<double>(distance));
-    // The limit of the other threads may be lower than this one's own.
-    if (distance <= most)
-      top_.offer({distance, static_cast<uint32_t>(run.segment),
-                  run.view.first_row + positions[i]});
+    const double about = offset.value + static_cast<double>(scratch.sums[i]);
+    const auto low = static_cast<float>(about - gap.below);
+    const auto high = static_cast<float>(about + gap.above);
+    found.low = low <= kInfinite ? low : -kInfinite;
+    found.position = view.first_row + positions[i];
+    shortlist_.add(found, high <= kInfinite ? high : kInfinite,
+                   code_place(view.codes, view.blocks, index.m, positions[i]));
   }
-  if (shared_) {
-    float seen = shared_->load(std::memory_order_relaxed);
-    while (top_.limit() < seen &&
-           !shared_->compare_exchange_weak(seen, top_.limit(), std::memory_order_relaxed)) {
-    }
+  shortlist_.shorten(exact_adc(context, scratch));
+  if (!shared_) return;
+  const float own = shortlist_.limit();
+  float seen = shared_->load(std::memory_order_relaxed);
+  while (own < seen && !shared_->compare_exchange_weak(seen, own, std::memory_order_relaxed)) {
   }
 }
 

@@ -1,4 +1,4 @@
-// Mode `fast`, one query against one list: filter, then exact ADC of what is left.
+// Mode `fast`, one query against one list: filter, then closer bounds of what is left.
 #pragma once
 
 #include <atomic>
@@ -9,7 +9,7 @@
 #include "batch.hpp"
 #include "fast_tables.hpp"
 #include "kernels.hpp"
-#include "topk.hpp"
+#include "shortlist.hpp"
 
 namespace ragrig {
 
@@ -41,10 +41,9 @@ struct Scratch {
 
   uint64_t masks[kRunBlocks];
   uint32_t positions[kRunBlocks * kLanes];
-  float distances[kRunBlocks * kLanes];
+  float sums[Shortlist::kAtOnce];
   Aligned<float> adc;       // 2 * padded_dim
   Aligned<float> residual;  // padded_dim
-  int64_t residual_query = -1, residual_list = -1;
   int64_t survivors = 0, codes = 0;
 };
 
@@ -66,8 +65,9 @@ struct Ahead {
 class FastQuery {
  public:
   // shared: the limit that several threads of one query lower together, or null.
+  // careful: see shortlist.hpp.
   void reset(const FastContext& context, int64_t query, const QueryTables* tables,
-             std::atomic<float>* shared);
+             std::atomic<float>* shared, bool careful = false);
 
   // Scans blocks first .. first + blocks - 1 of a list; first is a multiple of
   // kGroupBlocks. widest: see ByteTable::level. False: a row id is out of range
@@ -75,7 +75,9 @@ class FastQuery {
   bool scan(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
             double widest, int64_t first, int64_t blocks, Ahead ahead);
 
-  TopK& top() { return top_; }
+  Shortlist& shortlist() { return shortlist_; }
+  const QueryTables* tables() const { return tables_; }
+  ExactAdc exact_adc(const FastContext& context, Scratch& scratch) const;
   int64_t query() const { return query_; }
   int64_t blocks_seen() const { return blocks_seen_; }
   float limit() const;
@@ -83,31 +85,31 @@ class FastQuery {
  private:
   // Looks at the lanes whose sums are smallest, about as many as are wanted, so that
   // the others meet a limit. Sets seen[b] for block first + b. False as for scan().
-  bool seed(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
-            int64_t first, int64_t blocks, uint64_t* seen);
+  bool seed(const FastContext& context, Scratch& scratch, const ListRun& run,
+            const Offset& offset, int64_t first, int64_t blocks, uint64_t* seen);
   bool worth_seeding(const FastContext& context, const ListRun& run, int64_t first,
                      int64_t blocks) const;
-  // Exact distances of the positions listed; offset: null without a limit to test by.
-  bool look(const FastContext& context, Scratch& scratch, const ListRun& run, double coarse,
-            const Offset* offset, int64_t count);
-  void look_closely(const FastContext& context, Scratch& scratch, const ListRun& run,
-                    double coarse, const uint32_t* positions, int64_t count);
+  // Puts those of the positions listed that may be near enough on the shortlist.
+  bool look(const FastContext& context, Scratch& scratch, const ListRun& run,
+            const Offset& offset, int64_t count);
+  void put(const FastContext& context, Scratch& scratch, const ListRun& run, const Offset& offset,
+           const uint32_t* positions, int64_t count);
   bool look_at_block(const FastContext& context, Scratch& scratch, const ListRun& run,
-                     double coarse, int64_t block, uint64_t lanes);
-  // How many positions, of those listed from `positions` on, are near enough by the
-  // float tables and the stored bias; a lower bound, like the filter's, but finer.
+                     const Offset& offset, int64_t block, uint64_t lanes);
+  // How many positions, of those listed from `positions` on, are near enough by the float
+  // tables and the stored bias, a finer bound than the filter's. sums: of those, written.
   int64_t keep_near(const FastContext& context, const ListRun& run, const Offset& offset,
-                    uint32_t* positions, int64_t count) const;
+                    uint32_t* positions, int64_t count, float* sums) const;
   // How many positions are live and pass the filter; -1: a row id is out of range.
   int64_t keep_allowed(const FastContext& context, const ListRun& run, uint32_t* positions,
-                       int64_t count) const;
-  void prepare_residual(const FastContext& context, Scratch& scratch, int64_t list) const;
+                       int64_t count, float* sums) const;
+
   int64_t query_ = 0;
   int64_t blocks_seen_ = 0;
   const QueryTables* tables_ = nullptr;
   std::atomic<float>* shared_ = nullptr;
   ByteTable bytes_;
-  TopK top_;
+  Shortlist shortlist_;
   Bitmap filter_;
 };
 

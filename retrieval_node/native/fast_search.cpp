@@ -33,15 +33,6 @@ void begin_query(const FastContext& context, Workspace& work, QuerySlot& slot, i
   list_runs(context, q, work);
 }
 
-// Scans the first `count` of a query's lists. False: the search is to end.
-bool scan_runs(const FastContext& context, Workspace& work, FastQuery& query, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
-    if (!scan_list(context, work.scratch, query, work.runs[i], work.coarse[i], next)) return false;
-  }
-  return true;
-}
-
 // Each task some queries: what one is refined with comes while the next one is scanned.
 void search_by_query(const FastContext& context, Pool& pool, const Output& output) {
   const int64_t n = context.batch.n;
@@ -55,11 +46,11 @@ void search_by_query(const FastContext& context, Pool& pool, const Output& outpu
       QuerySlot& slot = work.slot(static_cast<size_t>(q & 1));
       begin_query(context, work, slot, q);
       if (!scan_runs(context, work, slot.state, work.runs.size())) break;
-      slot.state.top().expect();
-      if (last) finish_query(context, *last, output);
+      slot.state.shortlist().expect();
+      if (last) finish_query(context, work, *last, output);
       last = &slot.state;
     }
-    if (last && !context.progress.stopped()) finish_query(context, *last, output);
+    if (last && !context.progress.stopped()) finish_query(context, work, *last, output);
     count_work(context, work.scratch);
   });
 }
@@ -87,7 +78,8 @@ void search_split(const FastContext& context, Pool& pool, int64_t q, const Outpu
   std::atomic<float> shared{std::numeric_limits<float>::infinity()};
   begin_query(context, work, main, q, &shared);
   size_t seeded = 0;
-  while (seeded < work.runs.size() && main.state.limit() == std::numeric_limits<float>::infinity() &&
+  while (seeded < work.runs.size() &&
+         main.state.limit() == std::numeric_limits<float>::infinity() &&
          work.runs[seeded].view.blocks <= kSplitBlocks) {
     if (!scan_list(context, work.scratch, main.state, work.runs[seeded], work.coarse[seeded],
                    nullptr))
@@ -115,10 +107,10 @@ void search_split(const FastContext& context, Pool& pool, int64_t q, const Outpu
     }
     count_work(context, mine.scratch);
     std::lock_guard<std::mutex> lock(merging);
-    for (const Place& place : state.top().unsorted()) main.state.top().offer(place);
+    main.state.shortlist().take(state.shortlist(), main.state.exact_adc(context, mine.scratch));
   });
-  main.state.top().expect();
-  if (!context.progress.stopped()) finish_query(context, main.state, output);
+  main.state.shortlist().expect();
+  if (!context.progress.stopped()) finish_query(context, work, main.state, output);
   count_work(context, work.scratch);
 }
 
@@ -238,8 +230,8 @@ void search_chunk(const FastContext& context, Workspace& work, int64_t first, in
       return;
   }
   for (int64_t i = 0; i < count; ++i) {
-    if (i + 1 < count) work.slot(static_cast<size_t>(i + 1)).state.top().expect();
-    finish_query(context, work.slot(static_cast<size_t>(i)).state, output);
+    if (i + 1 < count) work.slot(static_cast<size_t>(i + 1)).state.shortlist().expect();
+    finish_query(context, work, work.slot(static_cast<size_t>(i)).state, output);
   }
 }
 

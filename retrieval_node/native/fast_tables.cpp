@@ -55,6 +55,15 @@ double QueryTables::rounding(const Index& index, float limit, const Offset& offs
          static_cast<double>(index.dim) * 0x1p-146;
 }
 
+Gap QueryTables::gap(const Index& index, const ListView& view, const Offset& offset) const {
+  const double reach = std::abs(offset.value) + offset.bias_span + magnitude;
+  const double below = 6.0 * index.rounding() * reach + static_cast<double>(index.dim) * 0x1p-145;
+  const double base = std::abs(static_cast<double>(view.bias_base));
+  // A bias is rounded down to its step, after a margin of 2^-20 of the largest.
+  const double bias = static_cast<double>(offset.bias_step) + (base + offset.bias_span) * 0x1p-19;
+  return {below, below + bias};
+}
+
 double QueryTables::usual_sum(int64_t m) const {
   constexpr int64_t kStep = 8;  // every eighth codeword tells enough
   double sums[4] = {};

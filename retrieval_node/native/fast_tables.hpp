@@ -26,6 +26,11 @@ struct Offset {
   float bias_step;
 };
 
+// How far the distance that the float tables tell may be from the exact one.
+struct Gap {
+  double below, above;
+};
+
 // Float tables of one query; read by all threads that work for it.
 class QueryTables {
  public:
@@ -43,6 +48,9 @@ class QueryTables {
   // More than the float steps of the filter and of the exact distance lose
   // together, those that underflow too.
   double rounding(const Index& index, float limit, const Offset& offset) const;
+
+  // For any code of a list. `above` is what a well-stored bias keeps to.
+  Gap gap(const Index& index, const ListView& view, const Offset& offset) const;
 
  private:
   Aligned<float> table_, minima_, centred_;

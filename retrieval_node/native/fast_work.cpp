@@ -101,18 +101,38 @@ bool scan_list(const FastContext& context, Scratch& scratch, FastQuery& query,
   return scan_blocks(context, scratch, query, run, coarse, 0, run.view.blocks, next);
 }
 
-void finish_query(const FastContext& context, FastQuery& query, const Output& output) {
+bool scan_runs(const FastContext& context, Workspace& work, FastQuery& query, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    const ListRun* next = i + 1 < work.runs.size() ? &work.runs[i + 1] : nullptr;
+    if (!scan_list(context, work.scratch, query, work.runs[i], work.coarse[i], next)) return false;
+  }
+  return true;
+}
+
+void finish_query(const FastContext& context, Workspace& work, FastQuery& query,
+                  const Output& output) {
   const Batch& batch = context.batch;
-  std::vector<Hit> hits;
-  if (const Place* bad = query.top().finish(hits)) {
-    const Segment& segment = *batch.segments[bad->segment];
-    context.progress.corrupt(static_cast<int>(bad->segment), segment.id_offset(bad->position));
+  const ExactAdc adc = query.exact_adc(context, work.scratch);
+  std::vector<Hit>& hits = work.hits;
+  if (!query.shortlist().finish(adc, hits)) {
+    query.reset(context, query.query(), query.tables(), nullptr, true);
+    list_runs(context, query.query(), work);
+    if (!scan_runs(context, work, query, work.runs.size())) return;
+    query.shortlist().finish(adc, hits);
+  }
+  for (const Hit& hit : hits) {
+    const Segment& segment = *batch.segments[hit.segment];
+    if (segment.ids()[hit.position] < segment.row_count()) continue;
+    context.progress.corrupt(static_cast<int>(hit.segment), segment.id_offset(hit.position));
     return;
   }
-  const bool squared = context.index.metric == Metric::l2;
-  if (batch.refine_k > 0 &&
-      !rescore_hits(batch, query.query(), squared, context.index.isa, hits, context.progress))
-    return;
+  if (batch.refine_k > 0) {
+    const bool squared = context.index.metric == Metric::l2;
+    if (!rescore_hits(batch, query.query(), squared, context.index.isa, hits, context.progress))
+      return;
+  } else {
+    std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
+  }
   put_hits(hits, query.query(), batch.k, output);
 }
 

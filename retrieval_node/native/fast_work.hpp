@@ -23,6 +23,7 @@ struct Workspace {
   std::vector<Probe> probes;
   std::vector<ListRun> runs;
   std::vector<double> coarse;  // of each run
+  std::vector<Hit> hits;
 
   QuerySlot& slot(size_t i);
 };
@@ -69,8 +70,13 @@ bool scan_blocks(const FastContext& context, Scratch& scratch, FastQuery& query,
                  const ListRun& run, double coarse, int64_t first, int64_t blocks,
                  const ListRun* next);
 
-// Refines where asked and writes the query's result.
-void finish_query(const FastContext& context, FastQuery& query, const Output& output);
+// The first `count` of the workspace's runs. False: the search is to end.
+bool scan_runs(const FastContext& context, Workspace& work, FastQuery& query, size_t count);
+
+// Refines where asked and writes the query's result. Leaves other runs in the workspace
+// where the query had to be scanned again.
+void finish_query(const FastContext& context, Workspace& work, FastQuery& query,
+                  const Output& output);
 
 // Adds the thread's counts to the search's.
 void count_work(const FastContext& context, Scratch& scratch);

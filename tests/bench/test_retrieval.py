@@ -156,6 +156,19 @@ def test_unequal_recall_gives_no_ratio() -> None:
     assert missing == {"nprobe8_b64": "recall differs by 0.0030"}
 
 
+def test_the_figure_without_reach_stands_beside() -> None:
+    reaching = point("ragrig-float16", 0.95, 1000)
+    reaching.setting = Setting(40, 50, 1.7)
+    chosen = {
+        "ragrig-float16": [reaching, point("ragrig-float16", 0.95, 800)],
+        "fastscan-64x4": [point("fastscan-64x4", 0.95, 400)],
+    }
+    figures = refined_figures(chosen, 0.95)
+    assert figures["vs_best_fastscan_refined"] == 2.5
+    assert figures["vs_best_fastscan_refined_by_nprobe"] == 2.0
+    assert figures["refined"]["ragrig-float16"]["setting"] == "40/50 reach 1.7"
+
+
 def test_refined_figures_take_the_better_of_several_indexes() -> None:
     chosen: dict[str, Any] = {
         "ragrig-float32": [point("ragrig-float32", 0.96, 900), point("ragrig-float32", 0.94, 9000)],

@@ -51,6 +51,19 @@ def test_the_shift_of_a_new_index_is_the_mean_of_residual_centroids() -> None:
     assert not _index(3, residual=False).shift.any()
 
 
+def test_rows_of_a_list_are_ordered_by_their_terms() -> None:
+    index = _index(5, residual=True)
+    codes = np.random.default_rng(5).integers(0, 256, (300, 4), dtype=np.uint8)
+    codes[200:] = codes[:100]
+    encoder = BiasEncoder(index)
+    for number in range(3):
+        order = encoder.order(number, codes)
+        assert sorted(order.tolist()) == list(range(300))
+        assert (np.diff(encoder.terms(number, codes[order])) >= 0).all()
+        place = np.argsort(order)
+        assert (place[:100] < place[200:]).all(), "equal terms keep their order"
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e6, 1e-25, 1e15])
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 700])
 def test_stored_terms_are_tight_lower_bounds(scale: float, rows: int) -> None:

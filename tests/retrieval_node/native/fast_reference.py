@@ -23,7 +23,11 @@ LANES = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """What to make; ``rows`` of each segment, dealt to lists at random."""
+    """What to make; ``rows`` of each segment, dealt to lists at random.
+
+    ``loose``: stored bias terms are all the smallest, true lower bounds that say nothing.
+    ``placed``: rows of a list lie by their bias terms, as they do in files.
+    """
 
     metric: Metric = Metric.L2
     residual: bool = True
@@ -34,6 +38,8 @@ class Shape:
     distinct: int = 0
     scale: float = 1.0
     vectors: type[np.floating[Any]] | None = None
+    loose: bool = False
+    placed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +105,8 @@ class Made:
             codes = part.codes[part.offsets[number] : part.offsets[number + 1]]
             if len(codes):
                 one, affine[number] = encoder.encode(number, codes)
+                if self.shape.loose:
+                    one[:] = 0
                 stored.append(one)
         return np.concatenate(stored), affine
 
@@ -117,17 +125,24 @@ def make(shape: Shape, seed: int) -> Made:
     parts, start = [], 0
     for n in shape.rows:
         count = n + int(rng.integers(0, 9))
-        parts.append(_part(shape, rng, n, start, count))
+        parts.append(_part(shape, index, rng, n, start, count))
         start += count
     return Made(shape, index, tuple(parts), rng)
 
 
-def _part(shape: Shape, rng: np.random.Generator, n: int, start: int, count: int) -> Part:
+def _part(
+    shape: Shape, index: IvfIndex, rng: np.random.Generator, n: int, start: int, count: int
+) -> Part:
     of_list = np.sort(rng.integers(0, shape.nlist, n))
     offsets = np.searchsorted(of_list, np.arange(shape.nlist + 1)).astype(np.int64)
     codes = rng.integers(0, 256, (n, shape.m), dtype=np.uint8)
     if shape.distinct and n:
         codes = codes[rng.integers(0, min(n, shape.distinct), n)]
+    if shape.placed:
+        encoder = BiasEncoder(index)
+        for number in range(shape.nlist):
+            mine = slice(offsets[number], offsets[number + 1])
+            codes[mine] = codes[mine][encoder.order(number, codes[mine])]
     ids = rng.permutation(count)[:n].astype(np.uint32)
     vectors = None
     if shape.vectors is not None:

@@ -56,6 +56,44 @@ def test_equals_the_reference(
             np.testing.assert_array_equal(found, want, f"{isa} {threads}")
 
 
+@pytest.mark.parametrize("reach", [1.0, 1.2, 1.7, 1000.0])
+def test_lists_out_of_reach_are_left_out(reach: float) -> None:
+    rng = np.random.default_rng(5)
+    centroids = rng.normal(size=(300, 24)).astype(np.float32)
+    queries = rng.normal(size=(9, 24)).astype(np.float32)
+    lists = _reference(centroids, queries, Metric.L2, 40)
+    for q, row in enumerate(lists):
+        distances = exact_distances(queries[q], centroids[row], Metric.L2)
+        row[distances > np.float32(reach) * distances[0]] = -1
+    for isa in ISAS:
+        index = _index(centroids, Metric.L2, isa)
+        for threads in (1, 3):
+            pool = require_native().Pool(threads)
+            found = index.coarse(queries, 40, pool, reach=reach)
+            np.testing.assert_array_equal(found, lists, f"{isa} {threads}")
+
+
+def test_a_query_on_a_centroid_reaches_all_lists() -> None:
+    """There is no multiple of a distance of zero."""
+    centroids = np.arange(40, dtype=np.float32).reshape(20, 2)
+    index, pool = _index(centroids, Metric.L2, ISAS[0]), require_native().Pool(1)
+    found = index.coarse(centroids[3:4], 5, pool, reach=1.5)
+    np.testing.assert_array_equal(found, index.coarse(centroids[3:4], 5, pool))
+
+
+@pytest.mark.parametrize("reach", [0.5, float("nan"), float("inf")])
+def test_refuses_a_reach_that_is_none(reach: float) -> None:
+    index = _index(np.zeros((4, 2), np.float32), Metric.L2, ISAS[0])
+    with pytest.raises(ValueError, match="reach"):
+        index.coarse(np.zeros((1, 2), np.float32), 2, require_native().Pool(1), reach=reach)
+
+
+def test_inner_products_have_no_reach() -> None:
+    index = _index(np.zeros((4, 2), np.float32), Metric.IP, ISAS[0])
+    with pytest.raises(ValueError, match="reach"):
+        index.coarse(np.zeros((1, 2), np.float32), 2, require_native().Pool(1), reach=1.5)
+
+
 def test_a_query_gets_the_same_lists_in_any_batch() -> None:
     rng = np.random.default_rng(3)
     centroids = rng.normal(size=(300, 24)).astype(np.float32)

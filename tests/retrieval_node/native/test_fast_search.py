@@ -91,6 +91,23 @@ def test_lists_of_several_runs(pools: list[Any]) -> None:
     _check(made, pools, n=1, nprobe=2, padded=0.0)
 
 
+@pytest.mark.parametrize("m", [8, 16, 40])
+@pytest.mark.parametrize("k", [1, 10, 60, 300])
+def test_rows_placed_by_their_bias(pools: list[Any], m: int, k: int) -> None:
+    """Blocks and groups are left early then."""
+    made = make(Shape(m=m, nlist=3, rows=(7000, 500), placed=True), seed=m + k)
+    _check(made, pools, nprobe=3, k=k)
+
+
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_bias_terms_that_say_nothing(pools: list[Any], k: int, placed: bool) -> None:
+    """Bounds from them are wrong from above: queries are scanned again, with exact limits."""
+    made = make(Shape(nlist=4, rows=(3000, 400), loose=True, placed=placed), seed=k)
+    _check(made, pools, nprobe=4, k=k)
+    _check(made, pools, nprobe=4, k=k, live=made.bitmap(0.5))
+
+
 @pytest.mark.parametrize("k", [1, 32, 33, 1024, 3000])
 def test_any_k(pools: list[Any], k: int) -> None:
     """One more than there are rows, too."""
