@@ -225,10 +225,7 @@ def _copied(file: MappedBlockFile) -> dict[str, NDArray[Any]]:
     """What a scan reads, verified and copied into memory of huge pages where there are any."""
     names = [name for name in _SCANNED if name in file.arrays]
     sizes = [-(-file.arrays[name].nbytes // 64) * 64 for name in names]
-    block = mmap.mmap(-1, max(1, sum(sizes)))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
-    memory, found, at = np.frombuffer(block, dtype=np.uint8), {}, 0
+    memory, found, at = _huge(sum(sizes)), {}, 0
     for name, size in zip(names, sizes, strict=True):
         source = file.arrays[name]
         start, stop = file.span(name)
@@ -240,6 +237,23 @@ def _copied(file: MappedBlockFile) -> dict[str, NDArray[Any]]:
         file.forget(name)
         at += size
     return found
+
+
+def _huge(nbytes: int) -> U8:
+    """Fresh memory, of huge pages where there are any: uint8 [nbytes or more], aligned."""
+    block = mmap.mmap(-1, max(1, nbytes))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(block, dtype=np.uint8)
+
+
+def _placed(array: NDArray[Any] | None) -> Any:
+    """A copy that lies as arrays of a file do: kernels read whole cache lines."""
+    if array is None:
+        return None
+    copy = _huge(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _with_handle(
@@ -270,7 +284,11 @@ def segment_in_memory(
     index: IvfIndex | None, list_offsets: I64, ids: U32, codes: U8 | None, bias: U16 | None,
     bias_affine: F32 | None, vectors: NDArray[Any] | None, row_count: int,
 ) -> SegmentRows:  # fmt: skip
-    """Rows that were never on disk, from row id 0; for measuring. See ``SegmentRows``."""
+    """Rows that were never on disk, from row id 0; for measuring. See ``SegmentRows``.
+
+    The large arrays are copied, to lie as ``memory: huge`` places those of a file.
+    """
+    ids, codes, bias, vectors = _placed(ids), _placed(codes), _placed(bias), _placed(vectors)
     module, handle = native(), None
     if module is not None:
         handle = module.Segment(
