@@ -6,6 +6,7 @@ There are two sets of buffers, so that the next start is made ready while one ru
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,8 +100,8 @@ class ScanUnit:
         self._slots = (_Slot(driver), _Slot(driver))
         self._pieces = self._runs = 0
         self._started: Started | None = None
-        #: Address and generation of the codebook that the unit has read.
-        self._book: tuple[int, int] | None = None
+        #: The codebook that the unit has read, and when: an address may be given out again.
+        self._book: tuple[weakref.ref[PlacedBook], int] | None = None
 
     def prepare(
         self, piece: Piece, maker: TableMaker, index: IvfIndex, code_bytes: int,
@@ -174,10 +175,10 @@ class ScanUnit:
         assert self._started is None, "a start is under way"
         placed, arguments = run.target.placed, run.arguments
         if run.prepared.book is not None:
-            held = (arguments["codebook"], self._driver.generation)
-            if held != self._book:
+            wanted = (weakref.ref(run.prepared.book), self._driver.generation)
+            if wanted != self._book:
                 arguments = arguments | {"flags": arguments["flags"] | Flags.CODEBOOK}
-            self._book = held
+            self._book = wanted
         channels: dict[str, Sequence[int]] = {"codes": addresses(placed.codes)}
         if placed.biases:
             channels["biases"] = addresses(placed.biases)

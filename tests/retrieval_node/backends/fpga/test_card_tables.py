@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import gc
 from dataclasses import replace
 from typing import Any
@@ -105,6 +106,38 @@ def test_a_codebook_is_read_once(device: EmulatedDevice, loaded: Loaded) -> None
         check(backend, loaded, seed)
         seen.append(Flags(read_value(device, 0, "flags")))
     assert seen == [Flags.VECTORS | Flags.CODEBOOK, Flags.VECTORS, Flags.VECTORS]
+    backend.close()
+
+
+def test_a_codebook_at_an_address_that_another_had_is_read(
+    device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cards give freed memory out again; the emulated one is made to."""
+    first = load(SHAPE, 7)
+    backend = opened(device, first)
+    check(backend, first)
+    assert first.shard_set.index is not None
+    book = backend.residents.book(first.shard_set.index)
+    assert book is not None
+    assert book.buffer is not None
+    address = book.buffer.address
+    del book, first
+    gc.collect()
+    real = device.allocate
+
+    def allocate(nbytes: int, bank: int) -> Any:
+        buffer = real(nbytes, bank)
+        if nbytes == 256 * 192:
+            device.memory._buffers[address] = device.memory._buffers.pop(buffer.address)
+            device.memory._addresses.remove(buffer.address)
+            bisect.insort(device.memory._addresses, address)
+            buffer.address = address
+        return buffer
+
+    monkeypatch.setattr(device, "allocate", allocate)
+    second = load(SHAPE, 8)
+    backend.load(second.shard_set)
+    check(backend, second)
     backend.close()
 
 
