@@ -237,3 +237,15 @@ def test_made_tables_that_cannot_be(field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         MadeTables(**{"macs": 8, "steps": 1, "vector_beats": 6, field: 0})
     assert caught.value.field == field
+
+
+def test_tables_made_on_the_card_cost_time_only_where_lists_are_short() -> None:
+    board = load_board("u250")
+    made = MadeTables(macs=8, steps=3, vector_beats=14)
+    for vectors, slower in ((1_000_000, True), (1_000_000_000, False)):
+        by_host, by_card = (
+            estimate_search(board, 16, vectors, 1024, 32, 10, TableMode.PER_LIST, made=maker)
+            for maker in (None, made)
+        )
+        assert (by_card.cycles > 1.5 * by_host.cycles) is slower
+        assert by_card.cycles >= by_host.cycles
