@@ -71,9 +71,7 @@ class Index:
         """
     @property
     def isa(self) -> Isa: ...
-    def coarse(
-        self, queries: F32, nprobe: int, pool: Pool, *, reach: float | None = None
-    ) -> I32:
+    def coarse(self, queries: F32, nprobe: int, pool: Pool, *, reach: float | None = None) -> I32:
         """Nearest lists, nearest first, ties by number: [n, min(nprobe, nlist)]. Exact float32.
 
         ``reach``: lists whose squared distance is more than this many times the nearest
