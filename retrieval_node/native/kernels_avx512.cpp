@@ -70,7 +70,6 @@ struct Waiting {
 
   int64_t count = 0;
   int64_t blocks[kMost + kGroupBlocks];
-  uint8_t begun[kMost + kGroupBlocks];
   alignas(64) uint8_t sums[(kMost + kGroupBlocks) * kLanes];
 };
 
@@ -80,96 +79,91 @@ static inline uint64_t settle(const FilterJob& job, Waiting& waiting, uint64_t* 
   uint64_t any = 0;
   for (int64_t i = 0; i < waiting.count; ++i) {
     const int64_t block = waiting.blocks[i];
-    const __m512i bias = bias_units(job.bias + block * kLanes, factor);
-    // The sums began with the block's smallest one.
-    const __m512i begun = _mm512_set1_epi8(static_cast<char>(waiting.begun[i]));
     const __m512i sum = _mm512_adds_epu8(_mm512_load_si512(waiting.sums + i * kLanes),
-                                         _mm512_subs_epu8(bias, begun));
+                                         bias_units(job.bias + block * kLanes, factor));
     any |= masks[block] = _mm512_cmple_epu8_mask(sum, limit);
   }
   waiting.count = 0;
   return any;
 }
 
-// What each block's sums begin with: its smallest bias.
+// What each block's sums may be before any bias: the limit less its smallest one.
 template <int kWidth>
-static inline void begin_blocks(const FilterJob& job, int64_t first, uint8_t* begun) {
-  __m128i bytes = _mm_setzero_si128();
-  if (job.bias) {
-    const __m128i low = _mm_maskz_loadu_epi16((1u << kWidth) - 1, job.bias_low + first);
-    const auto factor = static_cast<short>(job.bias_factor);
-    bytes = _mm_cvtusepi16_epi8(_mm_mulhi_epu16(low, _mm_set1_epi16(factor)));
+static inline void block_limits(const FilterJob& job, int64_t first, uint8_t* limits) {
+  const __m128i most = _mm_set1_epi8(static_cast<char>(job.limit));
+  if (!job.bias) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(limits), most);
+    return;
   }
-  _mm_store_si128(reinterpret_cast<__m128i*>(begun), bytes);
+  const __m128i low = _mm_maskz_loadu_epi16((1u << kWidth) - 1, job.bias_low + first);
+  const __m128i units = _mm_mulhi_epu16(low, _mm_set1_epi16(static_cast<short>(job.bias_factor)));
+  const __m128i bytes = _mm_cvtusepi16_epi8(units);
+  _mm_store_si128(reinterpret_cast<__m128i*>(limits), _mm_subs_epu8(most, bytes));
 }
 
-// Adds columns from .. to - 1 of one group to its sums. What is prefetched lies as far ahead
-// as the codes of the group are long.
+// Adds sub-quantisers from .. to - 1 of one group to its sums. What is prefetched
+// lies as far ahead as the codes of the group are long.
 template <int kWidth>
-RAGRIG_ALWAYS void add_columns(const FilterJob& job, const uint8_t* codes, const uint8_t* ahead,
-                               int64_t from, int64_t to, __m512i* sums) {
-  constexpr int64_t kRow = kWidth * kLanes;
+RAGRIG_ALWAYS void add_rows(const FilterJob& job, const uint8_t* codes, const uint8_t* ahead,
+                            int64_t from, int64_t to, __m512i* sums) {
+  const uint8_t* row = job.table + from * kCodes;
+  codes += from * kWidth * kLanes;
+  if (ahead) ahead += from * kWidth * kLanes;
   for (int64_t j = from; j < to; ++j) {
-    const uint8_t* const row = job.table + j * kCodes;
-    const uint8_t* const some = codes + j * kRow;
     const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
     const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
 #pragma GCC unroll 8
-    for (int b = 0; b < kWidth; ++b)
-      sums[b] = _mm512_adds_epu8(
-          sums[b], look_up(t0, t1, t2, t3, _mm512_loadu_si512(some + b * kLanes)));
+    for (int b = 0; b < kWidth; ++b) {
+      const __m512i some = _mm512_loadu_si512(codes + b * kLanes);
+      sums[b] = _mm512_adds_epu8(sums[b], look_up(t0, t1, t2, t3, some));
+    }
     if (ahead) {
 #pragma GCC unroll 8
       for (int b = 0; b < kWidth; ++b)
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + j * kRow + b * kLanes), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + b * kLanes), _MM_HINT_T0);
+      ahead += kWidth * kLanes;
     }
+    row += kCodes;
+    codes += kWidth * kLanes;
   }
 }
 
-// Whether no lane of the group can get to the limit any more: sums only grow.
+// Whether no lane of the group can get below the limits any more: sums only grow.
 template <int kWidth>
-RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, __m512i limit) {
+RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, const uint8_t* limits) {
   __m512i least = sums[0];
+  uint8_t most = limits[0];
 #pragma GCC unroll 8
-  for (int b = 1; b < kWidth; ++b) least = _mm512_min_epu8(least, sums[b]);
-  return _mm512_cmple_epu8_mask(least, limit) == 0;
+  for (int b = 1; b < kWidth; ++b) {
+    least = _mm512_min_epu8(least, sums[b]);
+    most = limits[b] > most ? limits[b] : most;
+  }
+  return _mm512_cmple_epu8_mask(least, _mm512_set1_epi8(static_cast<char>(most))) == 0;
 }
-
-// A group that is left early: what it would have prefetched still is.
-template <int kWidth>
-static uint64_t leave_group(const FilterJob& job, const uint8_t* ahead, int64_t done,
-                            uint64_t* masks) {
-  for (int b = 0; b < kWidth; ++b) masks[b] = 0;
-  if (ahead)
-    for (int64_t at = done * kWidth; at < job.m * kWidth; ++at)
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + at * kLanes), _MM_HINT_T0);
-  return 0;
-}
-
-// After how many quarters of its columns a group may be left.
-constexpr int64_t kQuarters[] = {2, 3, 4};
 
 // One group of kWidth blocks: every table is loaded once for all of them.
 template <int kWidth>
 static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t first,
                              const uint8_t* ahead, Waiting& waiting, uint64_t* masks) {
-  alignas(16) uint8_t begun[16];
-  begin_blocks<kWidth>(job, first, begun);
-  const __m512i limit = _mm512_set1_epi8(static_cast<char>(job.limit));
+  alignas(16) uint8_t limits[16];
+  block_limits<kWidth>(job, first, limits);
   __m512i sums[kWidth];
 #pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_set1_epi8(static_cast<char>(begun[b]));
+  for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
   int64_t done = 0;
-  for (const int64_t quarters : kQuarters) {
-    const int64_t next = job.m * quarters / 4;
-    add_columns<kWidth>(job, codes, ahead, done, next, sums);
+  for (int64_t part = 2; part <= 4; ++part) {
+    const int64_t next = job.m * part / 4;
+    add_rows<kWidth>(job, codes, ahead, done, next, sums);
     done = next;
-    if (done < job.m && all_beyond<kWidth>(sums, limit))
-      return leave_group<kWidth>(job, ahead, done, masks + first);
+    if (part < 4 && all_beyond<kWidth>(sums, limits)) {
+      for (int b = 0; b < kWidth; ++b) masks[first + b] = 0;
+      return 0;
+    }
   }
   uint64_t any = 0;
 #pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) {
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(limits[b]));
     const uint64_t mask = _mm512_cmple_epu8_mask(sums[b], limit);
     masks[first + b] = mask;
     any |= mask;
@@ -182,7 +176,6 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
     _mm_prefetch(wanted + 64, _MM_HINT_T0);
     _mm512_store_si512(waiting.sums + waiting.count * kLanes, sums[b]);
     waiting.blocks[waiting.count] = first + b;
-    waiting.begun[waiting.count] = begun[b];
     waiting.count += mask != 0;
   }
   return any;

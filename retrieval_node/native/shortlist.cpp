@@ -7,8 +7,8 @@ namespace ragrig {
 namespace {
 
 constexpr float kInfinite = std::numeric_limits<float>::infinity();
-// Least number of rows beyond k that are kept until the limit is lowered.
-constexpr int64_t kLeastRoom = 32;
+// Least numbers of rows beyond k with which the limit is lowered, and that may be left then.
+constexpr int64_t kLeastNews = 4, kLeastTies = 16;
 
 int64_t count_within(const std::vector<float>& values, float bound) {
   int32_t count = 0;
@@ -44,8 +44,9 @@ void Shortlist::reset(const Batch& batch, int64_t m, int64_t k, bool careful) {
   batch_ = &batch;
   m_ = m;
   k_ = k;
-  room_ = std::max(kLeastRoom, k / 2);
-  slots_ = (k_ + room_ + kAtOnce + kLanes - 1) / kLanes * kLanes;
+  news_ = std::max(kLeastNews, k / 4);
+  ties_ = std::max(kLeastTies, k / 2);
+  slots_ = (k_ + ties_ + kAtOnce + kLanes - 1) / kLanes * kLanes;
   careful_ = careful;
   broken_ = false;
   limit_ = kInfinite;
@@ -73,13 +74,13 @@ void Shortlist::add(const Found& found, float high, CodePlace code) {
 }
 
 void Shortlist::shorten(const ExactAdc& adc) {
-  if (size() < k_ + (limit_ == kInfinite ? 0 : room_)) return;
+  if (size() < k_ + (limit_ == kInfinite ? 0 : news_)) return;
   if (!careful_) {
     lower_limit();
     drop_beyond();
   }
   // Ties, or bounds too wide to tell rows apart.
-  if (limit_ == kInfinite || size() > k_ + room_ / 2) settle(adc);
+  if (limit_ == kInfinite || size() > k_ + ties_) settle(adc);
 }
 
 void Shortlist::lower_limit() {

@@ -76,7 +76,7 @@ class Shortlist {
   void keep_nearest();
 
   const Batch* batch_ = nullptr;
-  int64_t m_ = 0, k_ = 0, room_ = 0, slots_ = 0;
+  int64_t m_ = 0, k_ = 0, news_ = 0, ties_ = 0, slots_ = 0;
   bool careful_ = false, broken_ = false;
   float limit_ = std::numeric_limits<float>::infinity();
   std::vector<Found> found_;
