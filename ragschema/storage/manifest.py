@@ -125,8 +125,8 @@ class IndexRef:
 class SegmentRef:
     """Rows ``row_start .. row_start + row_count - 1``, spread over the shards.
 
-    Shard file arrays, block file kind "shard" (n rows, grouped by list, ids
-    ascending within a list):
+    Shard file arrays, block file kind "shard" (n rows, grouped by list; of a list by
+    bias where there is one, else by ascending id; files of earlier releases always so):
       ids           uint32 [n], row id minus row_start
       list_offsets  int64 [nlist + 1], rows; absent when exact
       codes         uint8, list by list, in groups (retrieval_node/layout.py)
