@@ -48,8 +48,9 @@ def coded_arrays(
     Args:
         codes: uint8 [n, m] of the whole segment, by row.
     """
-    if index.metric is Metric.L2:
-        layout = _by_bias(layout, index, codes)
+    encoder = BiasEncoder(index) if index.metric is Metric.L2 else None
+    if encoder is not None:
+        layout = _by_bias(layout, encoder, codes)
     offsets = layout.list_offsets
 
     def grouped() -> Iterator[U8]:
@@ -60,26 +61,27 @@ def coded_arrays(
         StreamedArray("list_offsets", "int64", offsets.shape, lambda: (offsets,)),
         StreamedArray("codes", "uint8", (grouped_bytes(offsets, index.m),), grouped),
     ]
-    if index.metric is Metric.L2:
-        arrays += _bias_arrays(layout, index, codes)
+    if encoder is not None:
+        arrays += _bias_arrays(layout, index.nlist, encoder, codes)
     arrays.append(_ids(layout))
     if stored is not None:
         arrays.append(_vectors(layout, stored))
     return arrays
 
 
-def _by_bias(layout: ShardLayout, index: IvfIndex, codes: U8) -> ShardLayout:
+def _by_bias(layout: ShardLayout, encoder: BiasEncoder, codes: U8) -> ShardLayout:
     """The same rows in the same lists, those of a list by their bias terms."""
-    encoder, rows = BiasEncoder(index), layout.rows.copy()
+    rows = layout.rows.copy()
     for number, mine in _by_list(layout, codes):
         low, high = layout.list_offsets[number : number + 2].tolist()
         rows[low:high] = rows[low:high][encoder.order(number, mine)]
     return ShardLayout(rows, layout.list_offsets)
 
 
-def _bias_arrays(layout: ShardLayout, index: IvfIndex, codes: U8) -> list[StreamedArray]:
-    encoder = BiasEncoder(index)
-    affine = np.zeros((index.nlist, 2), dtype=np.float32)
+def _bias_arrays(
+    layout: ShardLayout, nlist: int, encoder: BiasEncoder, codes: U8
+) -> list[StreamedArray]:
+    affine = np.zeros((nlist, 2), dtype=np.float32)
 
     def terms() -> Iterator[NDArray[Any]]:
         for number, mine in _by_list(layout, codes):

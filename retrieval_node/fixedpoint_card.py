@@ -31,10 +31,12 @@ from retrieval_node.fixedpoint import (
     U16,
     Contract,
     ScanTables,
+    TablesBy,
     check_magnitude,
     choose_scale,
     coarse_ip,
     quantize_biases,
+    scan_tables,
 )
 
 I16 = NDArray[np.int16]
@@ -237,6 +239,21 @@ def make_tables(book: IntegerBook, vectors: Vectors, table_bits: int) -> U16:
         entries = np.minimum((entries + 128) >> 8, 255)
     made: U16 = entries.astype(np.uint16)
     return made
+
+
+def contract_tables(
+    query: F32,
+    centroids: F32,
+    codebooks: F32,
+    metric: Metric,
+    contract: Contract,
+    residual: bool = True,
+) -> ScanTables:
+    """``fixedpoint.scan_tables``, made as ``contract.tables`` says."""
+    if contract.tables is TablesBy.HOST:
+        return scan_tables(query, centroids, codebooks, metric, contract, residual)
+    book = IntegerBook.of(codebooks)
+    return scan_tables_card(query, centroids, book, metric, contract, residual)
 
 
 def scan_tables_card(

@@ -152,7 +152,8 @@ void check_list(const CardScan& given, const Probed& list) {
 class Run {
  public:
   Run(const CardScan& given, Isa isa)
-      : given_(given), ops_(contract_ops(isa)), make_table_(table_maker(isa)), columns_(given.shape.m + (given.code_words != nullptr ? 2 : 0)),
+      : given_(given), ops_(contract_ops(isa)), make_table_(table_maker(isa)),
+        columns_(given.shape.m + (given.code_words != nullptr ? 2 : 0)),
         split_(static_cast<size_t>(columns_ * kSplitColumn)) {}
 
   int64_t query(int64_t q) {

@@ -85,11 +85,9 @@ void card_vectors(const Index& index, const py::object& queries, const py::objec
   const IntegerBook& book = index.integer_book();
   QueryVectors made;
   for (int64_t q = 0; q < given.n(); q++) {
-    const int64_t first = given.first(q), own = given.count(q);
-    made.reset(index, book, contract, given.query(q), given.lists.data + first, own);
-    given.bases[q] = made.scale().base;
-    given.scales[q] = made.scale().scale;
-    for (int64_t p = 0; p < own; p++) given.biases[first + p] = made.bias(p);
+    const int64_t first = given.first(q);
+    made.reset(index, book, contract, given.query(q), given.lists.data + first, given.count(q));
+    given.note(q, made);
     uint8_t* from = to + (per_list ? first : q) * stride;
     for (int64_t v = 0; v < made.vectors(); v++) {
       put_vector(made.order(v), book.pairs, shape, from + v * stride);

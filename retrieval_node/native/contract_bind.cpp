@@ -39,7 +39,8 @@ void require_rows(const Batch& batch) {
 
 Found search(const Index& index, const py::list& segments, const py::object& queries,
              const py::object& lists, int64_t k, Pool& pool, int table_bits, int sum_bits,
-             bool integers, int64_t refine_k, const py::object& refine_queries, const py::object& live,
+             bool integers, int64_t refine_k, const py::object& refine_queries,
+             const py::object& live,
              const py::object& filters, const py::object& filter_of, const py::object& cancel) {
   const Contract contract = contract_of(table_bits, sum_bits, integers);
   check_contract_index(index);
@@ -88,9 +89,7 @@ void fill_query(const Index& index, const Contract& contract, const FlatQueries&
   made.reset(index, contract, given.query(q), given.lists.data + first, count);
   for (int64_t i = 0; i < made.pieces(); i++) made.fill(i);
   made.finish();
-  given.bases[q] = made.scale().base;
-  given.scales[q] = made.scale().scale;
-  for (int64_t p = 0; p < count; p++) given.biases[first + p] = made.bias(p);
+  given.note(q, made);
   const int64_t at = table_per_list(index) ? first : q;
   std::vector<float> work;
   std::vector<uint16_t> columns;

@@ -39,6 +39,14 @@ struct FlatQueries {
   const float* query(int64_t q) const { return queries.data + q * queries.dim(1); }
   int64_t first(int64_t q) const { return starts.data[q]; }
   int64_t count(int64_t q) const { return starts.data[q + 1] - starts.data[q]; }
+
+  // Notes what was made of query q, QueryTables or QueryVectors.
+  template <typename Made>
+  void note(int64_t q, const Made& made) const {
+    bases[q] = made.scale().base;
+    scales[q] = made.scale().scale;
+    for (int64_t p = 0; p < count(q); p++) biases[first(q) + p] = made.bias(p);
+  }
 };
 
 }  // namespace ragrig

@@ -19,10 +19,26 @@ inline __m256i load(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
 
+using Register = __m256i;
+
 struct Finish {
   __m128i norm_shift, sum_shift;
-  __m256i low, factor;
+  Register low, factor;
   bool narrow;
+
+  explicit Finish(const TableOrder& order)
+      : norm_shift(_mm_cvtsi32_si128(order.norm_shift)),
+        sum_shift(_mm_cvtsi32_si128(order.sum_shift)),
+        low{},
+        factor(_mm256_set1_epi16(static_cast<int16_t>(order.factor))),
+        narrow(order.narrow) {}
+
+  void column(int32_t offset) { low = _mm256_set1_epi32(offset); }
+
+  static bool over_a_byte(Register entries) {
+    const Register high = _mm256_set1_epi16(static_cast<int16_t>(0xFF00));
+    return !_mm256_testz_si256(entries, high);
+  }
 
   // 16 entries as words, of the sums of 2 x 8 codewords.
   __m256i operator()(const int32_t* norms, __m256i first, __m256i second) const {
@@ -68,23 +84,12 @@ inline __m256i part(const int16_t* words, int64_t pairs, const int16_t* vector,
   return _mm256_or_si256(a, b);
 }
 
+#include "maker_body.hpp"
+
 }  // namespace
 
 bool make_table_avx2(const IntegerBook& book, const TableOrder& order, uint8_t* split) {
-  Finish finish{_mm_cvtsi32_si128(order.norm_shift), _mm_cvtsi32_si128(order.sum_shift),
-                __m256i{}, _mm256_set1_epi16(static_cast<int16_t>(order.factor)), order.narrow};
-  __m256i any = _mm256_setzero_si256();
-  for (int64_t j = 0; j < book.m; j++) {
-    finish.low = _mm256_set1_epi32(order.lows[j]);
-    const int16_t* words = book.components.get() + j * book.pairs * 2 * kCodes;
-    const int16_t* vector = order.vector + j * book.pairs * 2;
-    for (int c = 0; c < kCodes; c += kAtOnce * kWide) {
-      any = _mm256_or_si256(any, part(words + 2 * c, book.pairs, vector,
-                                      book.norms.get() + j * kCodes + c, finish,
-                                      split + j * kSplitColumn + c));
-    }
-  }
-  return !_mm256_testz_si256(any, _mm256_set1_epi16(static_cast<int16_t>(0xFF00)));
+  return make_table(book, order, split);
 }
 
 }  // namespace ragrig

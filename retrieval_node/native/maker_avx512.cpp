@@ -17,10 +17,26 @@ namespace {
 constexpr int kWide = 16;    // codewords of a register
 constexpr int kAtOnce = 8;   // registers of sums; fewer would wait for each other
 
+using Register = __m512i;
+
 struct Finish {
   __m128i norm_shift, sum_shift;
-  __m512i low, factor;
+  Register low, factor;
   bool narrow;
+
+  explicit Finish(const TableOrder& order)
+      : norm_shift(_mm_cvtsi32_si128(order.norm_shift)),
+        sum_shift(_mm_cvtsi32_si128(order.sum_shift)),
+        low{},
+        factor(_mm512_set1_epi16(static_cast<int16_t>(order.factor))),
+        narrow(order.narrow) {}
+
+  void column(int32_t offset) { low = _mm512_set1_epi32(offset); }
+
+  static bool over_a_byte(Register entries) {
+    const Register high = _mm512_set1_epi16(static_cast<int16_t>(0xFF00));
+    return _mm512_test_epi16_mask(entries, high) != 0;
+  }
 
   // 32 entries as words, of the sums of 2 x 16 codewords.
   __m512i operator()(const int32_t* norms, __m512i first, __m512i second) const {
@@ -70,23 +86,12 @@ inline __m512i part(const int16_t* words, int64_t pairs, const int16_t* vector,
   return any;
 }
 
+#include "maker_body.hpp"
+
 }  // namespace
 
 bool make_table_avx512(const IntegerBook& book, const TableOrder& order, uint8_t* split) {
-  Finish finish{_mm_cvtsi32_si128(order.norm_shift), _mm_cvtsi32_si128(order.sum_shift),
-                __m512i{}, _mm512_set1_epi16(static_cast<int16_t>(order.factor)), order.narrow};
-  __m512i any = _mm512_setzero_si512();
-  for (int64_t j = 0; j < book.m; j++) {
-    finish.low = _mm512_set1_epi32(order.lows[j]);
-    const int16_t* words = book.components.get() + j * book.pairs * 2 * kCodes;
-    const int16_t* vector = order.vector + j * book.pairs * 2;
-    for (int c = 0; c < kCodes; c += kAtOnce * kWide) {
-      any = _mm512_or_si512(any, part(words + 2 * c, book.pairs, vector,
-                                      book.norms.get() + j * kCodes + c, finish,
-                                      split + j * kSplitColumn + c));
-    }
-  }
-  return _mm512_test_epi16_mask(any, _mm512_set1_epi16(static_cast<int16_t>(0xFF00))) != 0;
+  return make_table(book, order, split);
 }
 
 }  // namespace ragrig

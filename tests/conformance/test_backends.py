@@ -22,15 +22,13 @@ from retrieval_node.backends.base import Candidates, merge_candidates
 from retrieval_node.backends.registry import open_backend
 from retrieval_node.fixedpoint import (
     Contract,
-    ScanTables,
     TablesBy,
     exact_distances,
     saturating_sums,
-    scan_tables,
     smallest,
     to_distance,
 )
-from retrieval_node.fixedpoint_card import IntegerBook, scan_tables_card
+from retrieval_node.fixedpoint_card import contract_tables
 from retrieval_node.local import LocalSearcher
 from retrieval_node.shard import ShardSet
 from tests.retrieval_node.making import Made, Plan, clustered, make
@@ -199,16 +197,6 @@ def _valid(shard_set: ShardSet, batch: SearchBatch, q: int) -> U8:
     return bits
 
 
-def _reference_tables(shard_set: ShardSet, query: F32, lists: I64, by: TablesBy) -> ScanTables:
-    index = shard_set.index
-    assert index is not None
-    centroids, metric, contract = index.centroids[lists], shard_set.metric, Contract(tables=by)
-    if by is TablesBy.HOST:
-        return scan_tables(query, centroids, index.codebooks, metric, contract, index.residual)
-    book = IntegerBook.of(index.codebooks)
-    return scan_tables_card(query, centroids, book, metric, contract, index.residual)
-
-
 def _reference_scan(
     shard_set: ShardSet, batch: SearchBatch, q: int, k: int, by: TablesBy
 ) -> tuple[F32, I64]:
@@ -217,8 +205,11 @@ def _reference_scan(
     assert index is not None
     assert batch.list_ids is not None
     lists = batch.list_ids[q][batch.list_ids[q] >= 0]
-    contract = Contract()
-    found = _reference_tables(shard_set, index.rotate(batch.queries[q : q + 1])[0], lists, by)
+    contract = Contract(tables=by)
+    found = contract_tables(
+        index.rotate(batch.queries[q : q + 1])[0], index.centroids[lists], index.codebooks,
+        shard_set.metric, contract, index.residual,
+    )  # fmt: skip
     valid = _valid(shard_set, batch, q).astype(bool)
     sums, ids = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     coded = [s for shard in shard_set.shards.values() for s in shard.segments if not s.exact]

@@ -10,15 +10,12 @@ import numpy as np
 from ragschema.types import F32, I32, I64, U8, Metric
 from retrieval_node.fixedpoint import (
     Contract,
-    ScanTables,
-    TablesBy,
     exact_distances,
     saturating_sums,
-    scan_tables,
     smallest,
     to_distance,
 )
-from retrieval_node.fixedpoint_card import IntegerBook, scan_tables_card
+from retrieval_node.fixedpoint_card import contract_tables
 from retrieval_node.layout import group_codes
 from retrieval_node.native.loader import require_native
 
@@ -116,20 +113,14 @@ def make(shape: Shape, seed: int) -> Made:
     )
 
 
-def tables_of(made: Made, query: F32, centroids: F32, contract: Contract) -> ScanTables:
-    """Tables as the contract's maker makes them."""
-    if contract.tables is TablesBy.HOST:
-        return scan_tables(query, centroids, made.codebooks, made.metric, contract, made.residual)
-    book = IntegerBook.of(made.codebooks)
-    return scan_tables_card(query, centroids, book, made.metric, contract, made.residual)
-
-
 def reference(
     made: Made, query: F32, lists: I32, k: int, contract: Contract, valid: U8 | None
 ) -> tuple[F32, I64]:
     """Distances and rows of one query; ``valid`` holds a byte per row."""
     own = lists[lists >= 0]
-    found = tables_of(made, query, made.centroids[own], contract)
+    found = contract_tables(
+        query, made.centroids[own], made.codebooks, made.metric, contract, made.residual
+    )
     sums, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for rows in made.segments:
         for p, number in enumerate(own.tolist()):
