@@ -18,7 +18,7 @@ from coordinator.export.plan import planned_rig
 from ragschema.planner.plan_file import read_plan
 from ragschema.rig import load_rig
 from ragschema.wire import llm_pb2, llm_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
-from tests.coordinator.ray_engine.clusters import add_machine, running_cluster
+from tests.coordinator.ray_engine.clusters import ClusterHandle, running_cluster
 from tests.coordinator.ray_engine.load import running_load
 from tests.e2e.corpus import animal_documents
 from tests.e2e.rigs import RAGRIG, RunningRig, create_collection, running_rig
@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], bool], why: Callable[[], str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster() -> Iterator[ClusterHandle]:
     with running_cluster(machines=2, cpus=8) as made:
         yield made
 
@@ -58,7 +58,7 @@ def replicated(models: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def appliance(
-    cluster: Any, models: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: ClusterHandle, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningRig]:
     folder = tmp_path_factory.mktemp("on-ray")
     done = planned(folder, models)
@@ -200,15 +200,14 @@ def test_a_plan_that_cannot_be_is_told_of_and_what_runs_stays(
 
 
 def test_a_lost_machine_costs_no_request_and_its_nodes_move(
-    appliance: RunningRig, cluster: Any
+    appliance: RunningRig, cluster: ClusterHandle
 ) -> None:
-    machine = next(n for n in cluster.list_all_nodes() if n is not cluster.head_node)
     names = [n["name"] for n in appliance.state["nodes"] if n["kind"] != "coordinator"]
     before = {name: processes(appliance, name) for name in names}
     with running_load(appliance.url, COLLECTION) as load:
         wait_for(lambda: load.answered > 10, appliance.logs)
-        cluster.remove_node(machine, allow_graceful=False)
-        add_machine(cluster, 8)
+        cluster.lose_machine()
+        cluster.add_machine()
         gone = [name for name in names if not before[name][0].is_running()]
         wait_for(
             lambda: all(len(processes(appliance, name)) == 1 for name in names)
@@ -230,7 +229,7 @@ def test_a_lost_machine_costs_no_request_and_its_nodes_move(
 def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(
     appliance: RunningRig,
     tmp_path: Path,
-    cluster: Any,
+    cluster: ClusterHandle,
     models: Path,
     cores: int,
     scanning: dict[str, str],
