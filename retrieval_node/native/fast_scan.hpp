@@ -14,12 +14,12 @@
 namespace ragrig {
 
 // Most blocks of a run of the filter; see run_blocks.
-constexpr int64_t kRunBlocks = 256;
+constexpr int64_t kRunBlocks = 512;
 
 // Blocks of a run for codes of m bytes: long enough to hide its start, short
 // enough to stay in a second-level cache and to tighten the limit in between.
 inline int64_t run_blocks(int64_t m) {
-  constexpr int64_t kRunBytes = 256 * 1024;
+  constexpr int64_t kRunBytes = 512 * 1024;
   const int64_t fitting = kRunBytes / (kLanes * m) / kGroupBlocks * kGroupBlocks;
   return fitting < kGroupBlocks ? kGroupBlocks : fitting > kRunBlocks ? kRunBlocks : fitting;
 }

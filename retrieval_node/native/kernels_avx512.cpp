@@ -63,11 +63,14 @@ static inline __m512i bias_units(const uint16_t* bias, __m512i factor) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 
-// Blocks whose sums wait for their biases: those are 2 bytes per code that most
-// blocks never need, so they are fetched for the few and read when they are there.
+// What one group leaves to the next ones. Blocks whose sums wait for their biases: those are 2
+// bytes per code that most blocks never need, so they are fetched for the few and read when they
+// are there. And how many groups in a row were left half-way: after a few of them the rest of a
+// group is not fetched any more either.
 struct Waiting {
-  static constexpr int64_t kMost = 16;
+  static constexpr int64_t kMost = 16, kSteady = 4;
 
+  int64_t beyond = 0;
   int64_t count = 0;
   int64_t blocks[kMost + kGroupBlocks];
   alignas(64) uint8_t sums[(kMost + kGroupBlocks) * kLanes];
@@ -101,33 +104,6 @@ static inline void block_limits(const FilterJob& job, int64_t first, uint8_t* li
   _mm_store_si128(reinterpret_cast<__m128i*>(limits), _mm_subs_epu8(most, bytes));
 }
 
-// Adds sub-quantisers from .. to - 1 of one group to its sums. What is prefetched
-// lies as far ahead as the codes of the group are long.
-template <int kWidth>
-RAGRIG_ALWAYS void add_rows(const FilterJob& job, const uint8_t* codes, const uint8_t* ahead,
-                            int64_t from, int64_t to, __m512i* sums) {
-  const uint8_t* row = job.table + from * kCodes;
-  codes += from * kWidth * kLanes;
-  if (ahead) ahead += from * kWidth * kLanes;
-  for (int64_t j = from; j < to; ++j) {
-    const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
-    const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
-#pragma GCC unroll 8
-    for (int b = 0; b < kWidth; ++b) {
-      const __m512i some = _mm512_loadu_si512(codes + b * kLanes);
-      sums[b] = _mm512_adds_epu8(sums[b], look_up(t0, t1, t2, t3, some));
-    }
-    if (ahead) {
-#pragma GCC unroll 8
-      for (int b = 0; b < kWidth; ++b)
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + b * kLanes), _MM_HINT_T0);
-      ahead += kWidth * kLanes;
-    }
-    row += kCodes;
-    codes += kWidth * kLanes;
-  }
-}
-
 // Whether no lane of the group can get below the limits any more: sums only grow.
 template <int kWidth>
 RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, const uint8_t* limits) {
@@ -141,8 +117,18 @@ RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, const uint8_t* limits) {
   return _mm512_cmple_epu8_mask(least, _mm512_set1_epi8(static_cast<char>(most))) == 0;
 }
 
-// One group of kWidth blocks: every table is loaded once for all of them.
 template <int kWidth>
+RAGRIG_ALWAYS void fetch_rows(const uint8_t* from, int64_t rows) {
+  for (int64_t at = 0; at < rows * kWidth * kLanes; at += kLanes)
+    _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_NTA);
+}
+
+// One group of kWidth blocks: every table is loaded once for all of them. kFetch: codes come
+// from memory, and those at `ahead` are asked for, each while its like is summed here.
+//
+// One loop with one load per block: processors foresee what few loads ask for, and the copies
+// that unrolling makes of them read memory slower by a sixth.
+template <int kWidth, bool kFetch>
 static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t first,
                              const uint8_t* ahead, Waiting& waiting, uint64_t* masks) {
   alignas(16) uint8_t limits[16];
@@ -150,16 +136,30 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
   __m512i sums[kWidth];
 #pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) sums[b] = _mm512_setzero_si512();
-  int64_t done = 0;
-  for (int64_t part = 2; part <= 4; ++part) {
-    const int64_t next = job.m * part / 4;
-    add_rows<kWidth>(job, codes, ahead, done, next, sums);
-    done = next;
-    if (part < 4 && all_beyond<kWidth>(sums, limits)) {
+  const uint8_t* row = job.table;
+  // Read from memory, a wrong guess of this branch costs more than a quarter of the sums.
+  const int64_t m = job.m, half = m / 2, late = kFetch ? half : m * 3 / 4;
+  for (int64_t j = 0; j < m; ++j) {
+    // Expected not to be: what follows stays one straight piece of code.
+    if ((j == half || j == late) && __builtin_expect(all_beyond<kWidth>(sums, limits), 0)) {
       for (int b = 0; b < kWidth; ++b) masks[first + b] = 0;
+      if (kFetch && waiting.beyond < Waiting::kSteady) fetch_rows<kWidth>(ahead, m - j);
+      ++waiting.beyond;
       return 0;
     }
+    const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
+    const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
+#pragma GCC unroll 8
+    for (int b = 0; b < kWidth; ++b) {
+      const __m512i some = _mm512_loadu_si512(codes + b * kLanes);
+      if (kFetch) _mm_prefetch(reinterpret_cast<const char*>(ahead + b * kLanes), _MM_HINT_NTA);
+      sums[b] = _mm512_adds_epu8(sums[b], look_up(t0, t1, t2, t3, some));
+    }
+    row += kCodes;
+    codes += kWidth * kLanes;
+    if (kFetch) ahead += kWidth * kLanes;
   }
+  waiting.beyond = 0;
   uint64_t any = 0;
 #pragma GCC unroll 8
   for (int b = 0; b < kWidth; ++b) {
@@ -181,90 +181,19 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
   return any;
 }
 
-// Sums of 16 bits of a block's lanes. `pairs` adds lanes 2i + 256 * (2i + 1), modulo
-// 2^16; `odd` the odd lanes alone, so that the even ones are what is left.
-struct WideSums {
-  __m512i pairs, odd;
-};
-
-RAGRIG_ALWAYS __m512i even_lanes(const WideSums& sums) {
-  return _mm512_sub_epi16(sums.pairs, _mm512_slli_epi16(sums.odd, 8));
-}
-
-// Lanes 32 * half .. 32 * half + 31 in their order.
-RAGRIG_ALWAYS __m512i in_order(__m512i even, __m512i odd, int half) {
-  alignas(64) uint16_t from[32];
-  for (int i = 0; i < 32; ++i)
-    from[i] = static_cast<uint16_t>(16 * half + i / 2 + (i % 2) * 32);
-  return _mm512_permutex2var_epi16(even, _mm512_load_si512(from), odd);
-}
-
-static uint64_t wide_mask(const FilterJob& job, int64_t block, const WideSums& sums) {
-  const __m512i limit = _mm512_set1_epi16(static_cast<short>(job.limit));
-  const __m512i factor = _mm512_set1_epi16(static_cast<short>(job.bias_factor));
-  const __m512i even = even_lanes(sums);
-  if (!(_mm512_cmple_epu16_mask(even, limit) | _mm512_cmple_epu16_mask(sums.odd, limit))) return 0;
-  uint64_t mask = 0;
-  for (int half = 0; half < 2; ++half) {
-    __m512i sum = in_order(even, sums.odd, half);
-    if (job.bias) {
-      const __m512i bias = _mm512_loadu_si512(job.bias + block * kLanes + 32 * half);
-      sum = _mm512_adds_epu16(sum, _mm512_mulhi_epu16(bias, factor));
-    }
-    mask |= uint64_t{_mm512_cmple_epu16_mask(sum, limit)} << (32 * half);
-  }
-  return mask;
-}
-
-template <int kWidth>
-RAGRIG_ALWAYS bool wide_beyond(const FilterJob& job, const WideSums* sums) {
-  __m512i least = sums[0].odd;
-#pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b)
-    least = _mm512_min_epu16(least, _mm512_min_epu16(even_lanes(sums[b]), sums[b].odd));
-  return _mm512_cmple_epu16_mask(least, _mm512_set1_epi16(static_cast<short>(job.limit))) == 0;
-}
-
-template <int kWidth>
-static uint64_t wide_group(const FilterJob& job, const uint8_t* codes, int64_t first,
-                           const uint8_t* ahead, Waiting&, uint64_t* masks) {
-  WideSums sums[kWidth];
-#pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b) sums[b] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  int64_t j = 0;
-  for (int64_t part = 2; part <= 4; ++part) {
-    for (const int64_t next = job.m * part / 4; j < next; ++j) {
-      const uint8_t* row = job.table + j * kCodes;
-      const __m512i t0 = _mm512_load_si512(row), t1 = _mm512_load_si512(row + 64);
-      const __m512i t2 = _mm512_load_si512(row + 128), t3 = _mm512_load_si512(row + 192);
-      const int64_t at = j * kWidth * kLanes;
-#pragma GCC unroll 8
-      for (int b = 0; b < kWidth; ++b) {
-        const __m512i some = _mm512_loadu_si512(codes + at + b * kLanes);
-        const __m512i units = look_up(t0, t1, t2, t3, some);
-        sums[b].pairs = _mm512_add_epi16(sums[b].pairs, units);
-        sums[b].odd = _mm512_add_epi16(sums[b].odd, _mm512_srli_epi16(units, 8));
-        if (ahead)
-          _mm_prefetch(reinterpret_cast<const char*>(ahead + at + b * kLanes), _MM_HINT_T0);
-      }
-    }
-    if (part < 4 && wide_beyond<kWidth>(job, sums)) {
-      for (int b = 0; b < kWidth; ++b) masks[first + b] = 0;
-      return 0;
-    }
-  }
-  uint64_t any = 0;
-#pragma GCC unroll 8
-  for (int b = 0; b < kWidth; ++b) any |= masks[first + b] = wide_mask(job, first + b, sums[b]);
-  return any;
-}
+#include "kernels_avx512_wide.hpp"
 
 using FilterGroup = uint64_t (*)(const FilterJob&, const uint8_t*, int64_t, const uint8_t*,
                                  Waiting&, uint64_t*);
 
 constexpr FilterGroup kFilterGroups[] = {
-    filter_group<1>, filter_group<2>, filter_group<3>, filter_group<4>,
-    filter_group<5>, filter_group<6>, filter_group<7>, filter_group<8>,
+    filter_group<1, false>, filter_group<2, false>, filter_group<3, false>,
+    filter_group<4, false>, filter_group<5, false>, filter_group<6, false>,
+    filter_group<7, false>, filter_group<8, false>,
+};
+constexpr FilterGroup kFetchGroups[] = {
+    filter_group<1, true>, filter_group<2, true>, filter_group<3, true>, filter_group<4, true>,
+    filter_group<5, true>, filter_group<6, true>, filter_group<7, true>, filter_group<8, true>,
 };
 constexpr FilterGroup kWideGroups[] = {
     wide_group<1>, wide_group<2>, wide_group<3>, wide_group<4>,
@@ -272,7 +201,7 @@ constexpr FilterGroup kWideGroups[] = {
 };
 
 // Bytes between what is summed and what is prefetched within a run.
-constexpr int64_t kDistance = 8192;
+constexpr int64_t kDistance = 5120;
 
 // Where to prefetch from while the group at byte `at` is summed.
 static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t bytes,
@@ -286,7 +215,6 @@ static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t 
 
 bool filter(const FilterJob& job, uint64_t* masks) {
   Waiting waiting;
-  const FilterGroup* const groups = job.wide ? kWideGroups : kFilterGroups;
   uint64_t any = 0;
   const int64_t total = job.blocks * kLanes * job.m;
   int64_t at = 0;
@@ -294,8 +222,9 @@ bool filter(const FilterJob& job, uint64_t* masks) {
     const int64_t left = job.blocks - first;
     const int64_t width = left < kGroupBlocks ? left : kGroupBlocks;
     const int64_t bytes = width * kLanes * job.m;
-    const uint64_t some = groups[width - 1](
-        job, job.codes + at, first, ahead_of(job, at, bytes, total), waiting, masks);
+    const uint8_t* const ahead = ahead_of(job, at, bytes, total);
+    const FilterGroup* const groups = job.wide ? kWideGroups : ahead ? kFetchGroups : kFilterGroups;
+    const uint64_t some = groups[width - 1](job, job.codes + at, first, ahead, waiting, masks);
     if (job.wide || !job.bias) any |= some;
     else if (waiting.count >= Waiting::kMost) any |= settle(job, waiting, masks);
     at += bytes;
