@@ -46,6 +46,9 @@ void quantize(const float* from, const float* minima, int64_t m, float scale, ui
   }
 }
 
+// A loop that starts inside a line of instructions reads codes slower by a fortieth.
+#pragma GCC optimize("align-loops=64")
+
 #define RAGRIG_ALWAYS static inline __attribute__((always_inline))
 
 // Lanes whose code has its top bit are replaced by the upper half's entry, then the
