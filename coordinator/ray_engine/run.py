@@ -13,7 +13,7 @@ from coordinator.ray_engine.engine import RayEngine
 from coordinator.ray_engine.library import cards_here, connected
 from coordinator.supervisor.node import NodeView
 from coordinator.supervisor.readiness import Readiness
-from coordinator.supervisor.run import stop_on_signals
+from coordinator.supervisor.run import done_before, stop_on_signals
 from coordinator.supervisor.supervisor import SupervisorOptions
 from ragschema.errors import DeadlineExceeded, InvalidInput, NotFound, RagrigError, Unavailable
 from ragschema.rig import RigConfig
@@ -65,16 +65,7 @@ async def _with_engine(
     engine = RayEngine(ray, rig, on_change, options, supervision)
     with stop_on_signals(stop, engine.hurry):
         async with engine:
-            work = asyncio.ensure_future(body(engine))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if work.done():
-                work.result()
-                return True
-            work.cancel()
-            await asyncio.wait({work})
-            return False
+            return await done_before(stop, body(engine))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,24 @@ def stop_on_signals(stop: asyncio.Event, hurry: Callable[[], None]) -> Iterator[
             loop.remove_signal_handler(number)
 
 
+async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Runs ``work``, which is cancelled when ``stop`` is set.
+
+    Returns:
+        Whether it came to its end; what it raised is raised here.
+    """
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    await asyncio.wait({working})
+    return False
+
+
 async def with_rig(
     rig: RigConfig,
     on_change: Callable[[NodeView], None],
@@ -61,16 +79,7 @@ async def with_rig(
     supervisor = Supervisor(rig, on_change, options)
     with stop_on_signals(stop, supervisor.hurry):
         async with supervisor:
-            work = asyncio.ensure_future(body(supervisor))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if work.done():
-                work.result()
-                return True
-            work.cancel()
-            await asyncio.wait({work})
-            return False
+            return await done_before(stop, body(supervisor))
 
 
 async def serve_rig(

@@ -107,9 +107,9 @@ bool FastQuery::scan(const FastContext& context, Scratch& scratch, const ListRun
   if (!context.kernels.filter(job, scratch.masks)) return true;
   int64_t count = 0;
   for (int64_t b = done; b < end; ++b) {
-    const uint64_t lanes = real_lanes(view, b) & unseen(b);
-    if (const uint64_t mask = scratch.masks[b - start] & lanes)
-      count = list_lanes(mask, b, scratch.positions, count);
+    const uint64_t mask = scratch.masks[b - start];
+    if (mask == 0) continue;  // nearly all of them
+    count = list_lanes(mask & real_lanes(view, b) & unseen(b), b, scratch.positions, count);
   }
   return look(context, scratch, run, offset, count);
 }

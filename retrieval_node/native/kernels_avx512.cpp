@@ -120,9 +120,9 @@ RAGRIG_ALWAYS bool all_beyond(const __m512i* sums, const uint8_t* limits) {
   return _mm512_cmple_epu8_mask(least, _mm512_set1_epi8(static_cast<char>(most))) == 0;
 }
 
-template <int kWidth>
-RAGRIG_ALWAYS void fetch_rows(const uint8_t* from, int64_t rows) {
-  for (int64_t at = 0; at < rows * kWidth * kLanes; at += kLanes)
+// What is read once should not take the place of what is read again: hence this hint.
+static inline void fetch(const uint8_t* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64)
     _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_NTA);
 }
 
@@ -146,7 +146,7 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
     // Expected not to be: what follows stays one straight piece of code.
     if ((j == half || j == late) && __builtin_expect(all_beyond<kWidth>(sums, limits), 0)) {
       for (int b = 0; b < kWidth; ++b) masks[first + b] = 0;
-      if (kFetch && waiting.beyond < Waiting::kSteady) fetch_rows<kWidth>(ahead, m - j);
+      if (kFetch && waiting.beyond < Waiting::kSteady) fetch(ahead, (m - j) * kWidth * kLanes);
       ++waiting.beyond;
       return 0;
     }
@@ -155,7 +155,8 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
 #pragma GCC unroll 8
     for (int b = 0; b < kWidth; ++b) {
       const __m512i some = _mm512_loadu_si512(codes + b * kLanes);
-      if (kFetch) _mm_prefetch(reinterpret_cast<const char*>(ahead + b * kLanes), _MM_HINT_NTA);
+      // Here, between the sums: a compiler left to itself asks for all of them at once.
+      if (kFetch) asm volatile("prefetchnta %0" : : "m"(ahead[b * kLanes]));
       sums[b] = _mm512_adds_epu8(sums[b], look_up(t0, t1, t2, t3, some));
     }
     row += kCodes;
@@ -175,8 +176,8 @@ static uint64_t filter_group(const FilterJob& job, const uint8_t* codes, int64_t
     const uint16_t* bias = job.bias + (first + b) * kLanes;
     const auto* wanted = mask ? reinterpret_cast<const char*>(bias)
                               : reinterpret_cast<const char*>(waiting.sums);
-    _mm_prefetch(wanted, _MM_HINT_T0);
-    _mm_prefetch(wanted + 64, _MM_HINT_T0);
+    _mm_prefetch(wanted, _MM_HINT_NTA);
+    _mm_prefetch(wanted + 64, _MM_HINT_NTA);
     _mm512_store_si512(waiting.sums + waiting.count * kLanes, sums[b]);
     waiting.blocks[waiting.count] = first + b;
     waiting.count += mask != 0;
@@ -206,13 +207,16 @@ constexpr FilterGroup kWideGroups[] = {
 // Bytes between what is summed and what is prefetched within a run.
 constexpr int64_t kDistance = 5120;
 
-// Where to prefetch from while the group at byte `at` is summed.
+// Where to prefetch from while the group at byte `at` is summed. Where the next run lies
+// elsewhere, what is left of this one is asked for here: it is less than a group.
 static inline const uint8_t* ahead_of(const FilterJob& job, int64_t at, int64_t bytes,
                                       int64_t total) {
   if (job.cached) return job.ahead && at < job.ahead_bytes ? job.ahead + at : nullptr;
   const int64_t target = at + kDistance;
-  if (target + bytes <= total) return job.codes + target;
+  const bool adjoins = job.ahead == job.codes + total;
+  if (target + bytes <= total + (adjoins ? job.ahead_bytes : 0)) return job.codes + target;
   const int64_t past = target < total ? 0 : target - total;
+  if (past == 0) fetch(job.codes + target, total - target);
   return job.ahead && past + bytes <= job.ahead_bytes ? job.ahead + past : nullptr;
 }
 
