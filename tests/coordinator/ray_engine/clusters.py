@@ -7,11 +7,10 @@ own, which is told by lines what to do.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -64,13 +63,13 @@ class ClusterHandle:
 
 
 @contextmanager
-def running_cluster(machines: int, cpus: int, **resources: float) -> Iterator[ClusterHandle]:
-    """A Ray cluster; the first machine is its head and has the resources.
+def running_cluster(machines: int, cpus: int) -> Iterator[ClusterHandle]:
+    """A Ray cluster of machines of so many processors; the first one is its head.
 
     Raises:
         RuntimeError: it does not start; the process has told why on standard error.
     """
-    command = [sys.executable, "-m", __name__, str(cpus), json.dumps(resources)]
+    command = [sys.executable, "-m", __name__, str(cpus)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -96,7 +95,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def _serve(cpus: int, resources: Mapping[str, float], heard: IO[str], said: IO[str]) -> None:
+def _serve(cpus: int, heard: IO[str], said: IO[str]) -> None:
     """The cluster's own process: one line is answered for every line that it hears."""
     load_ray()
     from ray.cluster_utils import Cluster
@@ -105,7 +104,6 @@ def _serve(cpus: int, resources: Mapping[str, float], heard: IO[str], said: IO[s
         initialize_head=True,
         head_node_args={
             "num_cpus": cpus,
-            "resources": dict(resources),
             "include_dashboard": False,
             "object_store_memory": _STORE_BYTES,
             "_system_config": QUICK,
@@ -128,10 +126,10 @@ def _serve(cpus: int, resources: Mapping[str, float], heard: IO[str], said: IO[s
 
 def main() -> None:
     """Serve one cluster; Ray's own words go to standard error, not among the answers."""
-    cpus, resources = sys.argv[1:]
+    (cpus,) = sys.argv[1:]
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _serve(int(cpus), json.loads(resources), sys.stdin, said)
+    _serve(int(cpus), sys.stdin, said)
 
 
 if __name__ == "__main__":
