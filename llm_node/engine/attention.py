@@ -15,7 +15,6 @@ import torch
 
 from llm_node.engine.kv import LayerShape
 from llm_node.engine.packed import PackedBatch
-from llm_node.native.loader import native
 from ragschema.errors import IncompatibleRequest, InternalError
 
 NAME = "ragrig_paged"
@@ -64,16 +63,6 @@ class PagedAttention:
     ) -> torch.Tensor:
         self.batch.kv.write(how.layer, self.batch.slots, key, value)
         return self.backend(self.batch, query, how)
-
-
-def backend_for(device: torch.device, dtype: torch.dtype) -> Backend:
-    """The quickest attention there is for a device."""
-    from llm_node.engine import attention_native, attention_torch
-
-    module = native()
-    if module is None or device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
-        return attention_torch.attend
-    return attention_native.backend(module)
 
 
 def register() -> None:

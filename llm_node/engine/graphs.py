@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ Forward = Callable[[PackedBatch], Outputs]
 Record = Callable[[Callable[[], Outputs]], Callable[[], Outputs]]
 #: Shapes that one compiled step is made for before the compiler gives up.
 _COMPILED_SHAPES = 256
+#: Tunes each kernel where it runs, and lets a product with a single row be one of them:
+#: fused with what comes before and behind it, and read at the memory's speed.
+_TUNED: dict[str, str | int | bool | Callable[..., Any]] = {"coordinate_descent_tuning": True}
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,17 @@ class DecodeGraphs:
     Args:
         forward: the model over a batch, without reading values on the host.
         record: ``record_cuda``, or another for tests.
+        least_blocks: per sequence, of every recorded step: the fewer shapes the better
+            where what is not used of a table costs nothing.
     """
 
-    def __init__(self, forward: Forward, kv: KvCache, record: Record) -> None:
+    def __init__(
+        self, forward: Forward, kv: KvCache, record: Record, least_blocks: int = 1
+    ) -> None:
         self._forward = forward
         self._kv = kv
         self._record = record
+        self._least_blocks = least_blocks
         self._recorded: dict[tuple[int, int], _Recorded] = {}
 
     def run(self, batch: HostBatch) -> Outputs | None:
@@ -54,7 +63,7 @@ class DecodeGraphs:
         count, width = batch.block_tables.shape
         if batch.decodes != count or len(batch.sample_rows) != count:
             return None
-        key = (power_of_two(count), power_of_two(width))
+        key = (power_of_two(count), power_of_two(max(width, self._least_blocks)))
         recorded = self._recorded.get(key)
         if recorded is None:
             recorded = self._make(batch, *key)
@@ -159,7 +168,8 @@ def compiled(record: Record, backend: str = "inductor") -> Record:
         from torch._dynamo import config
         from torch._dynamo.exc import TorchDynamoException
 
-        fused = torch.compile(forward, fullgraph=True, backend=backend)
+        options = dict(_TUNED) if backend == "inductor" else None
+        fused = torch.compile(forward, fullgraph=True, backend=backend, options=options)
 
         def run() -> Outputs:
             # Each shape of a step is a version of one function.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from itertools import takewhile
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from llm_node.engine import attention_static
-from llm_node.engine.attention import Backend, PagedAttention, backend_for
+from llm_node.engine.attention import Backend, PagedAttention
 from llm_node.engine.graphs import DecodeGraphs, Outputs, Record
+from llm_node.engine.kernels import kernels_for
 from llm_node.engine.kv import KvCache
 from llm_node.engine.load import LoadedModel
 from llm_node.engine.packed import HostBatch, PackedBatch
@@ -44,10 +45,13 @@ class Runner:
     def __init__(self, model: LoadedModel, kv: KvCache, record: Record | None = None) -> None:
         self._module: Any = model.module
         self._kv = kv
-        self._backend = backend_for(model.device, model.layout.dtype)
+        self._kernels = kernels_for(model.device, model.layout.dtype)
         self._hidden: torch.Tensor | None = None
+        self._pieces = pieces_of(model.module.get_output_embeddings().weight.shape[0])
         model.module.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)
-        self._graphs = None if record is None else DecodeGraphs(self._decode, kv, record)
+        self._graphs = None
+        if record is not None:
+            self._graphs = DecodeGraphs(self._decode, kv, record, self._kernels.table_blocks)
 
     def _keep_hidden(self, _module: Any, args: tuple[torch.Tensor, ...]) -> None:
         self._hidden = args[0]
@@ -57,11 +61,11 @@ class Runner:
         batch = gather(chunks, self._kv.block_tokens)
         outputs = None if self._graphs is None else self._graphs.run(batch)
         if outputs is None:
-            outputs = self._forward(batch.on(self._kv), self._backend)
+            outputs = self._forward(batch.on(self._kv), self._kernels.attend)
         return StepOutput(*outputs)
 
     def _decode(self, batch: PackedBatch) -> Outputs:
-        return self._forward(batch, attention_static.attend)
+        return self._forward(batch, self._kernels.recorded)
 
     def _forward(self, batch: PackedBatch, backend: Backend) -> Outputs:
         output = self._module(
@@ -74,14 +78,28 @@ class Runner:
         hidden, self._hidden = self._hidden, None
         assert hidden is not None, "the LM head was not called"
         logits = output.logits[0].float()
-        return logits, hidden[0], best_of(logits)
+        return logits, hidden[0], best_of(logits, self._pieces)
 
 
-def best_of(logits: torch.Tensor) -> torch.Tensor:
-    """See StepOutput; here, so that a recorded step holds it and the host waits once."""
+def best_of(logits: torch.Tensor, pieces: int) -> torch.Tensor:
+    """See StepOutput; here, so that a recorded step holds it and the host waits once.
+
+    Args:
+        logits: [n, vocabulary].
+        pieces: in which each row is looked at, a divisor of the vocabulary; a compiler
+            gives a piece to one multiprocessor.
+    """
+    length = logits.shape[1] // pieces
+    most, where = logits.view(len(logits), pieces, length).max(dim=-1)
+    best, piece = most.max(dim=-1)
+    token = piece * length + where.gather(1, piece[:, None])[:, 0]
     # The maximum of a row is finite unless the row holds NaN or infinity, or nothing else.
-    sound = torch.isfinite(logits.amax(dim=-1))
-    return torch.stack((logits.argmax(dim=-1), sound.long()), dim=-1)
+    return torch.stack((token, torch.isfinite(best).long()), dim=-1)
+
+
+def pieces_of(vocabulary: int) -> int:
+    """The divisor of a vocabulary that is nearest below its square root."""
+    return next(n for n in range(math.isqrt(vocabulary), 0, -1) if vocabulary % n == 0)
 
 
 def gather(chunks: Seq[Chunk], block_tokens: int) -> HostBatch:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from llm_node.engine.attention import backend_for
 from llm_node.engine.attention_torch import attend
 from llm_node.engine.config import EngineConfig
+from llm_node.engine.kernels import kernels_for
 from llm_node.engine.linear import NativeLinear
 from llm_node.engine.load import load_model
 from llm_node.native.loader import native
@@ -61,5 +61,5 @@ def test_the_kernels_serve_it(tmp_path: Path) -> None:
     linear = [m for m in model.module.modules() if isinstance(m, NativeLinear)]
     assert linear
     assert {m.weight.dtype for m in linear} == {torch.bfloat16}
-    assert backend_for(model.device, torch.bfloat16) is not attend
-    assert backend_for(model.device, torch.float16) is attend
+    assert kernels_for(model.device, torch.bfloat16).attend is not attend
+    assert kernels_for(model.device, torch.float16).attend is attend

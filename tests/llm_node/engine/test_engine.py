@@ -13,7 +13,7 @@ from llm_node.engine.config import EngineConfig
 from llm_node.engine.engine import Engine
 from llm_node.engine.load import LoadedModel
 from llm_node.engine.request import EngineRequest, Finish, PausePolicy, PauseReason
-from llm_node.engine.runner import best_of
+from llm_node.engine.runner import best_of, pieces_of
 from ragschema.errors import (
     Conflict,
     IncompatibleRequest,
@@ -153,7 +153,7 @@ def test_nan_ends_its_own_sequence_alone(llama: LoadedModel) -> None:
         for row, sequence in enumerate(sampled):
             if sequence.request.request_id == "bad" and len(sequence.output_ids) == 2:
                 output.logits[row] = float("nan")
-        return replace(output, best=best_of(output.logits))
+        return replace(output, best=best_of(output.logits, pieces_of(output.logits.shape[1])))
 
     runner.run = broken
     run.engine.add(greedy("bad", PROMPT, 5))

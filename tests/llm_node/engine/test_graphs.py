@@ -10,6 +10,7 @@ import torch
 
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.graphs import DecodeGraphs, Outputs, compiled, power_of_two
+from llm_node.engine.kernels import Kernels
 from llm_node.engine.load import load_model
 from llm_node.engine.runner import Runner
 from ragschema.errors import InvalidInput
@@ -59,6 +60,26 @@ def test_fixed_shapes_give_the_same(tmp_path: Path, family: str) -> None:
     assert 2 < recorder.recorded < recorder.replayed / 2
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_our_gpu_kernels_give_the_same(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole model with the kernels that a GPU gets, interpreted: whole steps and recorded."""
+    pytest.importorskip("triton", reason="Triton has wheels for Linux on x86-64 alone")
+    from llm_node.engine import attention_triton
+
+    model = load_model(save_family(tmp_path, family), EngineConfig())
+    recorder = _Recorder()
+    plain, fixed = Run.of(model), Run.of(model)
+    ours = Kernels(attention_triton.attend, attention_triton.attend, table_blocks=32)
+    monkeypatch.setattr("llm_node.engine.runner.kernels_for", lambda *_: ours)
+    fixed.engine._runner = Runner(model, fixed.engine._kv, recorder)
+    fixed._record()
+    _compare(plain, fixed, requests=3)
+    # One shape for each number of sequences, however long they are.
+    assert recorder.recorded == 3 < recorder.replayed
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_compiled_step_gives_the_same(
     tmp_path: Path,
@@ -67,7 +88,7 @@ def test_a_compiled_step_gives_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Traced whole, without a break, for every shape; run by torch's own kernels here."""
-    for module in ("load", "attention"):  # a GPU has none of the compiled CPU kernels
+    for module in ("load", "kernels"):  # a GPU has none of the compiled CPU kernels
         monkeypatch.setattr(f"llm_node.engine.{module}.native", lambda: None)
     monkeypatch.setattr("llm_node.engine.kv.native_for", lambda *_: None)
     model = load_model(save_family(tmp_path, family), EngineConfig())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from llm_node.engine import attention
+from llm_node.engine import kernels
 from llm_node.engine.attention_torch import attend
 from llm_node.engine.config import EngineConfig
 from llm_node.engine.linear import NativeLinear, use_native
@@ -124,4 +124,4 @@ def test_a_tied_output_embedding_stays_one_tensor(module: ModuleType, tmp_path: 
 def test_without_the_extension_torch_does_all(without_native: None, llama_dir: Path) -> None:
     model = load_model(llama_dir, EngineConfig())
     assert not any(isinstance(child, NativeLinear) for child in model.module.modules())
-    assert attention.backend_for(model.device, torch.float32) is attend
+    assert kernels.kernels_for(model.device, torch.float32).attend is attend
