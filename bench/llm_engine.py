@@ -78,7 +78,8 @@ def _run(part: str, directory: Path, seed: int, count: int) -> dict[str, Any]:
         return itl_ratio(directory, config, seed, vocabulary)
     if part == "embed":
         return embed_ratio(seed)
-    return {"gpu": measure(seed)}
+    measured = measure(seed)
+    return {"decode_bandwidth_fraction": measured["decode_bandwidth_fraction"], "gpu": measured}
 
 
 def compare(directory: Path, work: Sequence[Job], config: EngineConfig) -> dict[str, Any]:

@@ -73,12 +73,15 @@ class Engine:
 
     @staticmethod
     def load(directory: Path, config: EngineConfig) -> Engine:
-        """Loads a checkpoint directory and sizes the KV cache.
+        """Loads a checkpoint directory, sizes the KV cache and records decode steps.
 
         Raises:
             InvalidInput, CorruptData: naming the file or option at fault.
         """
-        return Engine(load_model(directory, config), config)
+        engine = Engine(load_model(directory, config), config)
+        with torch.inference_mode():
+            engine._runner.warm_up(config.max_running)
+        return engine
 
     def step(self) -> list[StepEvent]:
         """One forward pass over what is due, and what became of every sequence."""

@@ -8,6 +8,7 @@ changes from step to step lies in one piece of memory, which one copy fills.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,12 @@ _LOG = logging.getLogger(__name__)
 #: (logits float32 [n, vocabulary], hidden [n, hidden], best [n, 2]) of a batch.
 Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Forward = Callable[[PackedBatch], Outputs]
-#: Runs something now, and returns what runs it again over the same memory.
-Record = Callable[[Callable[[], Outputs]], Callable[[], Outputs]]
+#: Runs a step of so many sequences now, and returns what runs it again over the same memory.
+Record = Callable[[Callable[[], Outputs], int], Callable[[], Outputs]]
 #: Shapes that one compiled step is made for before the compiler gives up.
 _COMPILED_SHAPES = 256
-#: Tunes each kernel where it runs, and lets a product with a single row be one of them:
-#: fused with what comes before and behind it, and read at the memory's speed.
+#: For a step of one sequence: makes its products kernels like others, fused with what comes
+#: before and behind them, and tunes each. Libraries' products read a single row's weights slowly.
 _TUNED: dict[str, str | int | bool | Callable[..., Any]] = {"coordinate_descent_tuning": True}
 
 
@@ -73,6 +74,21 @@ class DecodeGraphs:
         logits, hidden, best = recorded.replay()
         return logits[:count], hidden[:count], best[:count]
 
+    def warm_up(self, most: int) -> None:
+        """Records the steps of up to ``most`` sequences before there are any.
+
+        Where shapes depend on what is asked, nothing can be known before.
+        """
+        if self._least_blocks == 1:
+            return
+        width = power_of_two(self._least_blocks)
+        for exponent in range(power_of_two(most).bit_length()):
+            count = 1 << exponent
+            started_s = time.monotonic()
+            self._recorded[count, width] = self._make(padding_only(), count, width)
+            took_s = time.monotonic() - started_s
+            _LOG.info("recorded a step of %d sequences in %.1f s", count, took_s)
+
     def _make(self, batch: HostBatch, count: int, width: int) -> _Recorded:
         staging = Staging(self._kv, count, width)
         staging.fill(batch)
@@ -82,7 +98,24 @@ class DecodeGraphs:
             static.plans.clear()
             return self._forward(static)
 
-        return _Recorded(staging, self._record(forward))
+        return _Recorded(staging, self._record(forward, count))
+
+
+def padding_only() -> HostBatch:
+    """A step of no sequences."""
+    tokens, sequences = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
+    return HostBatch(
+        token_ids=tokens,
+        positions=tokens,
+        slots=tokens,
+        query_starts=np.zeros(1, dtype=np.int32),
+        context_lens=sequences,
+        block_tables=np.zeros((0, 1), dtype=np.int32),
+        sample_rows=tokens,
+        decodes=0,
+        query_lens=(),
+        contexts=(),
+    )
 
 
 def power_of_two(number: int) -> int:
@@ -136,7 +169,7 @@ class Staging:
         self._device.copy_(self._host, non_blocking=True)
 
 
-def record_cuda(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
+def record_cuda(forward: Callable[[], Outputs], _count: int) -> Callable[[], Outputs]:
     """Records on a side stream, behind two runs in which libraries set themselves up."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
@@ -164,11 +197,11 @@ def compiled(record: Record, backend: str = "inductor") -> Record:
         backend: of torch.compile.
     """
 
-    def recorded(forward: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def recorded(forward: Callable[[], Outputs], count: int) -> Callable[[], Outputs]:
         from torch._dynamo import config
         from torch._dynamo.exc import TorchDynamoException
 
-        options = dict(_TUNED) if backend == "inductor" else None
+        options = dict(_TUNED) if backend == "inductor" and count == 1 else None
         fused = torch.compile(forward, fullgraph=True, backend=backend, options=options)
 
         def run() -> Outputs:
@@ -180,7 +213,7 @@ def compiled(record: Record, backend: str = "inductor") -> Record:
             run()
         except TorchDynamoException as error:
             _LOG.warning("decode steps are not compiled: %s", str(error).split("\n", 1)[0])
-            return record(forward)
-        return record(run)
+            return record(forward, count)
+        return record(run, count)
 
     return recorded

@@ -56,6 +56,11 @@ class Runner:
     def _keep_hidden(self, _module: Any, args: tuple[torch.Tensor, ...]) -> None:
         self._hidden = args[0]
 
+    def warm_up(self, most: int) -> None:
+        """Records decode steps of up to ``most`` sequences, where that can be done before."""
+        if self._graphs is not None:
+            self._graphs.warm_up(most)
+
     def run(self, chunks: Seq[Chunk]) -> StepOutput:
         """One forward pass, without gradients; single tokens must come first."""
         batch = gather(chunks, self._kv.block_tokens)
@@ -105,30 +110,29 @@ def pieces_of(vocabulary: int) -> int:
 def gather(chunks: Seq[Chunk], block_tokens: int) -> HostBatch:
     """The step's tokens; see PackedBatch."""
     counts = [chunk.count for chunk in chunks]
-    contexts = [chunk.start + chunk.count for chunk in chunks]
+    firsts = np.array([chunk.start for chunk in chunks])
     starts = np.zeros(len(chunks) + 1, dtype=np.int32)
-    np.cumsum(counts, out=starts[1:])
-    width = max(-(-context // block_tokens) for context in contexts)
+    starts[1:] = np.array(counts).cumsum()
+    contexts = [chunk.start + chunk.count for chunk in chunks]
+    width = -(-max(contexts) // block_tokens)
     tables = np.zeros((len(chunks), width), dtype=np.int32)
-    ids = np.empty(starts[-1], dtype=np.int64)
-    positions, slots = np.empty_like(ids), np.empty_like(ids)
+    ids: list[int] = []
     for i, chunk in enumerate(chunks):
         used = chunk.sequence.blocks[:width]
         tables[i, : len(used)] = used
-        rows = slice(starts[i], starts[i + 1])
-        ids[rows] = chunk.sequence.token_ids[chunk.start : contexts[i]]
-        places = np.arange(chunk.start, contexts[i])
-        positions[rows] = places
-        slots[rows] = tables[i, places // block_tokens] * block_tokens + places % block_tokens
-    sampled = [starts[i + 1] - 1 for i, chunk in enumerate(chunks) if chunk.samples]
+        ids += chunk.sequence.token_ids[chunk.start : contexts[i]]
+    rows = np.repeat(np.arange(len(chunks)), counts)
+    positions = np.arange(len(ids)) + (firsts - starts[:-1])[rows]
+    blocks, offsets = np.divmod(positions, block_tokens)
+    sampled = [i for i, chunk in enumerate(chunks) if chunk.samples]
     return HostBatch(
-        token_ids=ids,
+        token_ids=np.array(ids, dtype=np.int64),
         positions=positions,
-        slots=slots,
+        slots=tables[rows, blocks].astype(np.int64) * block_tokens + offsets,
         query_starts=starts,
         context_lens=np.array(contexts, dtype=np.int32),
         block_tables=tables,
-        sample_rows=np.array(sampled, dtype=np.int64),
+        sample_rows=starts[1:][sampled].astype(np.int64) - 1,
         decodes=sum(1 for _ in takewhile(lambda count: count == 1, counts)),
         query_lens=tuple(counts),
         contexts=tuple(contexts),
