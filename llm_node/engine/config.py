@@ -29,8 +29,8 @@ class EngineConfig:
             decoding, so that its next token does not wait for long prompts.
         prefix_reuse: keep the KV of finished prompts and use it again.
         cuda_graphs: replay recorded decode steps on a GPU instead of launching every kernel.
-        compile_steps: fuse a recorded decode step's kernels first; each shape of a step
-            takes seconds to compile, once.
+        compile_steps: fuse a recorded decode step's kernels first; the start takes a
+            minute or more longer.
         threads: CPU threads of one forward pass; None leaves torch's own setting.
     """
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -49,6 +51,13 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
     return Kernels(attention_native.backend(module))
 
 
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the one that kernels and streams without a device of their own are for."""
+    if device.type != "cuda" or device.index is None:  # cuda without a number is the current one
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
 def _with_torch() -> Kernels:
     return Kernels(attention_torch.attend)
 
@@ -59,7 +68,8 @@ def _triton(device: torch.device, dtype: torch.dtype) -> Backend | None:
         return None
     try:
         attend: Backend = importlib.import_module("llm_node.engine.attention_triton").attend
-        difference = differs(attend, device, dtype)
+        with current(device):
+            difference = differs(attend, device, dtype)
     except Exception as error:  # noqa: BLE001 - a compiler that fails has errors of its own
         _LOG.warning("attention by torch, since Triton's kernels do not run: %s", _line(error))
         return None

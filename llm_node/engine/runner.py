@@ -13,7 +13,7 @@ import torch
 
 from llm_node.engine.attention import Backend, PagedAttention
 from llm_node.engine.graphs import DecodeGraphs, Outputs, Record
-from llm_node.engine.kernels import kernels_for
+from llm_node.engine.kernels import current, kernels_for
 from llm_node.engine.kv import KvCache
 from llm_node.engine.load import LoadedModel
 from llm_node.engine.packed import HostBatch, PackedBatch
@@ -59,14 +59,16 @@ class Runner:
     def warm_up(self, most: int) -> None:
         """Records decode steps of up to ``most`` sequences, where that can be done before."""
         if self._graphs is not None:
-            self._graphs.warm_up(most)
+            with current(self._kv.device):
+                self._graphs.warm_up(most)
 
     def run(self, chunks: Seq[Chunk]) -> StepOutput:
         """One forward pass, without gradients; single tokens must come first."""
         batch = gather(chunks, self._kv.block_tokens)
-        outputs = None if self._graphs is None else self._graphs.run(batch)
-        if outputs is None:
-            outputs = self._forward(batch.on(self._kv), self._kernels.attend)
+        with current(self._kv.device):
+            outputs = None if self._graphs is None else self._graphs.run(batch)
+            if outputs is None:
+                outputs = self._forward(batch.on(self._kv), self._kernels.attend)
         return StepOutput(*outputs)
 
     def _decode(self, batch: PackedBatch) -> Outputs:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from llm_node.engine.attention import AttentionParams
+from tests.llm_node.engine.interpreter import need_interpreter
 from tests.llm_node.engine.ragged import MIXED, Shape, largest_error
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -22,7 +23,9 @@ LONG = ((700, 1), (0, 1), (63, 1), (64, 1), (127, 1), (1023, 1), (300, 1))
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        need_interpreter()
+    elif not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     return name
 

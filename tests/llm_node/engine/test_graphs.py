@@ -16,6 +16,7 @@ from llm_node.engine.runner import Runner
 from ragschema.errors import InvalidInput
 from tests.llm_node.engine.families import save_family
 from tests.llm_node.engine.harness import Run, greedy, prompt_of
+from tests.llm_node.engine.interpreter import need_interpreter
 
 
 class _Recorder:
@@ -66,7 +67,7 @@ def test_our_gpu_kernels_give_the_same(
     tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole model with the kernels that a GPU gets, interpreted: whole steps and recorded."""
-    pytest.importorskip("triton", reason="Triton has wheels for Linux on x86-64 alone")
+    need_interpreter()
     from llm_node.engine import attention_triton
 
     model = load_model(save_family(tmp_path, family), EngineConfig())

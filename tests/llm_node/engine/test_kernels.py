@@ -12,6 +12,7 @@ from llm_node.engine.attention import AttentionParams, Backend
 from llm_node.engine.packed import PackedBatch
 from llm_node.engine.trial import differs
 from llm_node.native.loader import WITHOUT
+from tests.llm_node.engine.interpreter import need_interpreter
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -56,7 +57,7 @@ def test_a_trial_finds_one_wrong_number(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_triton_passes_its_trial(dtype: torch.dtype) -> None:
     """Interpreted."""
-    pytest.importorskip("triton", reason="Triton has wheels for Linux on x86-64 alone")
+    need_interpreter()
     from llm_node.engine import attention_triton
 
     assert differs(attention_triton.attend, CPU, dtype) is None
