@@ -131,24 +131,26 @@ class Staging:
     """
 
     def __init__(self, kv: KvCache, count: int, width: int) -> None:
-        words = count * (3 * 2 + 1 + width)
+        # Compiled kernels copy inputs that do not begin at 16 bytes before they read them.
+        span = max(4, count)
+        words = 7 * span + count * width
         pinned = kv.device.type == "cuda"
         self._host = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)
         self._device = torch.zeros(words, dtype=torch.int32, device=kv.device)
         flat = self._host.numpy()
-        self._ids: I64 = flat[: 6 * count].view(np.int64).reshape(3, count)
-        self._contexts: I32 = flat[6 * count : 7 * count]
-        self._tables: I32 = flat[7 * count :].reshape(count, width)
+        self._ids: I64 = flat[: 6 * span].view(np.int64).reshape(3, span)[:, :count]
+        self._contexts: I32 = flat[6 * span :][:count]
+        self._tables: I32 = flat[7 * span :].reshape(count, width)
         self._scratch_slot, self._block_tokens = kv.scratch_slot, kv.block_tokens
-        ids = self._device[: 6 * count].view(torch.int64).view(3, count)
+        ids = self._device[: 6 * span].view(torch.int64).view(3, span)[:, :count]
         self.batch = PackedBatch(
             kv=kv,
             token_ids=ids[0],
             positions=ids[1],
             slots=ids[2],
             query_starts=torch.arange(count + 1, dtype=torch.int32, device=kv.device),
-            context_lens=self._device[6 * count : 7 * count],
-            block_tables=self._device[7 * count :].view(count, width),
+            context_lens=self._device[6 * span :][:count],
+            block_tables=self._device[7 * span :].view(count, width),
             sample_rows=torch.arange(count, device=kv.device),
             decodes=count,
             query_lens=(1,) * count,

@@ -18,10 +18,10 @@ import triton.language as tl
 
 @triton.jit
 def attend_tiles(
-    out, sums, query, keys, values, tables, context_lens, query_starts, tiles, scale, softcap,
-    query_token, query_head, table_row,
+    out, sums, query, keys, values, tables, context_lens, query_starts, tiles,
+    query_token, query_head, table_row, SCALE: tl.constexpr, CAP: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    BLOCK_TOKENS: tl.constexpr, WINDOW: tl.constexpr,
     SINGLE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
     DIM_LANES: tl.constexpr, VALUE_LANES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -35,7 +35,7 @@ def attend_tiles(
         tables: int32, rows of blocks, ``table_row`` apart.
         tiles: int32 [tiles, 2] of sequence and first token; of SINGLE, tile i is the only
             new token of sequence i.
-        softcap: two over the cap of scores; read where SOFTCAP.
+        SCALE, CAP: of scores, no cap is 0; constants, lest a compiler take them for float64.
         WINDOW: tokens a token sees; 0 for all.
         ROWS: query tokens times heads of a tile, a power of two.
         TOKENS: of K and V at a time.
@@ -67,9 +67,9 @@ def attend_tiles(
         block = tl.load(table + seen // BLOCK_TOKENS, mask=written, other=0).to(tl.int64)
         line = (block * BLOCK_TOKENS + seen % BLOCK_TOKENS) * KV_HEADS + kv_head
         k = _rows(keys, line * DIM, written, DIM, DIM_LANES)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        if SOFTCAP:  # cap * tanh(scores / cap)
-            scores = (2.0 / softcap) * (2.0 * tl.sigmoid(scores * softcap) - 1.0)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
+        if CAP > 0:  # cap * tanh(scores / cap)
+            scores = CAP * (2.0 * tl.sigmoid(scores * (2.0 / CAP)) - 1.0)
         scores = _hide(scores, seen, own, written, WINDOW)
         best, keep, weights = _weigh(scores, best)
         total = total * keep + tl.sum(weights, 1)

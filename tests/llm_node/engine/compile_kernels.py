@@ -20,12 +20,12 @@ def main(capability: int, dtype: str, dim: int, rows: int, tokens: int, splits: 
     """Prints the bytes of both kernels' programs."""
     sizes = {
         "HEADS": 8, "KV_HEADS": 2, "DIM": dim, "VALUE_DIM": dim, "BLOCK_TOKENS": 16,
-        "WINDOW": 0, "SOFTCAP": dim == 256, "SINGLE": splits > 1, "SPLITS": splits, "ROWS": rows,
-        "TOKENS": tokens, "DIM_LANES": dim, "VALUE_LANES": dim, "PRECISION": "ieee",
+        "WINDOW": 0, "SCALE": 0.1, "CAP": 50.0 * (dim == 256), "SINGLE": splits > 1,
+        "SPLITS": splits, "ROWS": rows, "TOKENS": tokens,
+        "DIM_LANES": dim, "VALUE_LANES": dim, "PRECISION": "ieee",
     }  # fmt: skip
     types = dict.fromkeys(("query", "keys", "values"), f"*{dtype}")
     types |= dict.fromkeys(("out", "sums"), "*fp32" if splits > 1 else f"*{dtype}")
-    types |= dict.fromkeys(("scale", "softcap"), "fp32")
     types |= dict.fromkeys(("query_token", "query_head", "table_row"), "i32")
     _compile(paged_kernels.attend_tiles, types, sizes, capability)
     joined = {"VALUE_DIM": dim, "SPLITS": max(2, splits), "VALUE_LANES": dim}
