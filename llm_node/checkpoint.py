@@ -122,9 +122,11 @@ def _check_safetensors(path: Path) -> None:
                 raise ValueError(f"a header of {length} bytes does not fit")
             header = json.loads(file.read(length))
             ends = [
-                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+                int(entry["data_offsets"][1])
+                for name, entry in header.items()
+                if name != "__metadata__"
             ]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CorruptData(
             f"{path} is not a safetensors file: {error}", hint="copy the checkpoint again"
         ) from error

@@ -91,6 +91,8 @@ def _attention(
         raise InternalError(f"{type(module).__name__} lost the batch on its way to attention")
     if s_aux is not None or getattr(module, "is_causal", True) is False:
         raise IncompatibleRequest("attention sinks and attention to later tokens are not served")
+    if attention_mask is not None:  # transformers makes none for us: it is the model's own
+        raise IncompatibleRequest("attention with a mask of the model's own is not served")
     how = AttentionParams(
         layer=module.layer_idx,
         scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
@@ -144,8 +146,15 @@ def check_layers(layers: tuple[LayerShape, ...], text_config: Any, served: froze
         raise IncompatibleRequest(
             f"{len(layers)} of {text_config.num_hidden_layers} layers have a KV cache"
         )
-    for kind, layer in zip(getattr(text_config, "layer_types", None) or (), layers, strict=False):
+    kinds = getattr(text_config, "layer_types", None) or ()
+    for kind, layer in zip(kinds, layers, strict=False):
         if kind not in served:
             raise IncompatibleRequest(f"layers of type {kind} are not served")
         if kind == "sliding_attention" and layer.window is None:
             raise IncompatibleRequest("a sliding layer does not tell its window")
+    window = None if kinds else getattr(text_config, "sliding_window", None)
+    if window is not None and all(layer.window is None for layer in layers):
+        raise IncompatibleRequest(f"no layer tells the sliding_window of {window}")
+    if getattr(text_config, "attn_temperature_tuning", False):
+        # Llama 4 counts positions by rows, which here belong to many sequences.
+        raise IncompatibleRequest("attn_temperature_tuning is not served")

@@ -79,6 +79,14 @@ class BlockPool:
             self._name_of[block] = name
             self._block_of[name] = block
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Makes blocks that somebody holds unfindable."""
+        for block in blocks:
+            assert self._references[block] > 0, f"block {block} is not held"
+            name = self._name_of.pop(block, None)
+            if name is not None:
+                del self._block_of[name]
+
     def find(self, names: Sequence[bytes]) -> list[int]:
         """Blocks of the longest known head of a chain; ``hold`` them at once."""
         found = []

@@ -50,6 +50,7 @@ class Committer:
         for row, sequence in enumerate(sampling):
             pause = sequence.request.pause
             if not best[row][1]:
+                self._scheduler.distrust(sequence)
                 self.end(sequence, Finish.ERROR, _NAN)
             elif pause is not None and pause.every_token_hidden:
                 sequence.logits = output.logits[row].clone()

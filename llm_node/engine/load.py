@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ import torch
 from llm_node.checkpoint import Checkpoint, fingerprint, inspect_checkpoint
 from llm_node.engine import attention
 from llm_node.engine.config import EngineConfig
+from llm_node.engine.experts import odd_expert
 from llm_node.engine.kv import KvLayout
 from llm_node.engine.linear import use_native
-from llm_node.engine.weights import Weights
+from llm_node.engine.weights import LazyTensor, Weights
 from llm_node.libraries import first_line, quiet_transformers
 from llm_node.native.loader import native
 from ragschema.errors import CorruptData, InvalidInput
 
+_LOG = logging.getLogger(__name__)
 _FIELD = "generator"
 _HINT = "use a decoder-only model with a KV cache, or a server through openai:URL"
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -80,7 +83,7 @@ def load_model(directory: Path, config: EngineConfig) -> LoadedModel:
     return LoadedModel(
         module=module,
         layout=KvLayout(layers, dtype),
-        context=_context(text),
+        context=context_of(text),
         eos=_eos(checkpoint, text),
         vocabulary=int(module.get_input_embeddings().num_embeddings),
         fingerprint=fingerprint(checkpoint),
@@ -135,6 +138,9 @@ def _build(checkpoint: Checkpoint, model_config: Any, dtype: torch.dtype) -> Any
     origin = {name: tensor.file.path for name, tensor in tensors.items()}
     _check_index(checkpoint, origin)
     weights.check()
+    odd = odd_expert(tensors)
+    if odd is not None:
+        raise CorruptData(odd, field=_FIELD, hint="copy the checkpoint again")
     attention.register()
     try:
         with _one_after_another():
@@ -153,6 +159,7 @@ def _build(checkpoint: Checkpoint, model_config: Any, dtype: torch.dtype) -> Any
         ) from error
     weights.forget()
     _check_report(checkpoint, report, origin)
+    _check_numbers(module, tensors)
     return module.eval().requires_grad_(False)
 
 
@@ -201,13 +208,35 @@ def _check_report(checkpoint: Checkpoint, report: Any, origin: dict[str, Path]) 
             field=_FIELD,
             hint=hint,
         )
+    surplus = sorted(report["unexpected_keys"])
+    if surplus:
+        _LOG.warning(
+            "%s: config.json describes no %s (%d such tensors)",
+            checkpoint.directory, surplus[0], len(surplus),
+        )  # fmt: skip
+
+
+def _check_numbers(module: Any, tensors: Mapping[str, LazyTensor]) -> None:
+    """transformers makes floats of any numbers; those of a quantised weight mean something else."""
+    for name, parameter in module.named_parameters():
+        stored = tensors.get(name)
+        if stored is not None and parameter.is_floating_point() > stored.dtype.is_floating_point:
+            raise CorruptData(
+                f"{stored.file.path} holds {name} as {stored.dtype}, not as floats",
+                field=_FIELD,
+                hint="quantised checkpoints are not served; use the original weights",
+            )
 
 
 def _probe(module: Any, device: torch.device) -> Any:
     """One pass over two tokens: finds the KV shapes, and what cannot be served."""
     name = type(module).__name__
-    if "logits_to_keep" not in inspect.signature(module.forward).parameters:
-        raise InvalidInput(f"{name} cannot be decoded here", field=_FIELD, hint=_HINT)
+    taken = inspect.signature(module.forward).parameters
+    lacking = {"logits_to_keep", "position_ids"} - taken.keys()
+    if lacking:
+        raise InvalidInput(
+            f"{name} cannot be decoded here: it takes no {min(lacking)}", field=_FIELD, hint=_HINT
+        )
     try:
         layers = attention.probe(module, device)
         attention.check_layers(layers, module.config.get_text_config(), _LAYER_TYPES)
@@ -218,16 +247,20 @@ def _probe(module: Any, device: torch.device) -> Any:
     return layers
 
 
-def _context(text: Any) -> int | None:
+def context_of(text: Any) -> int | None:
     """Some position codes change for the whole batch behind a first length."""
-    context = getattr(text, "max_position_embeddings", None)
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    if scaling.get("rope_type") in ("longrope", "dynamic"):
-        first = scaling.get("original_max_position_embeddings") or getattr(
-            text, "original_max_position_embeddings", None
-        )
-        context = first or context
-    return int(context) if context else None
+    # Where layers of different types rotate differently, each type has its own.
+    each = [scaling, *(one for one in scaling.values() if isinstance(one, dict))]
+    lengths = [getattr(text, "max_position_embeddings", None)]
+    for one in each:
+        if one.get("rope_type") in ("longrope", "dynamic"):
+            lengths.append(one.get("original_max_position_embeddings"))
+            lengths.append(getattr(text, "original_max_position_embeddings", None))
+    context = min((int(length) for length in lengths if length), default=None)
+    if context is not None and context < 1:
+        raise InvalidInput(f"config.json gives a context of {context} tokens", field=_FIELD)
+    return context
 
 
 def _eos(checkpoint: Checkpoint, text: Any) -> frozenset[int]:
@@ -240,7 +273,6 @@ def _eos(checkpoint: Checkpoint, text: Any) -> frozenset[int]:
 
 
 def ids_of(value: Any) -> list[int]:
-    """An end-of-sequence setting is absent, a number or a list of them."""
-    if value is None:
-        return []
-    return [int(x) for x in value] if isinstance(value, list | tuple) else [int(value)]
+    """An end-of-sequence setting is absent, a number or a list of them; others are no ids."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return [x for x in several if isinstance(x, int) and not isinstance(x, bool) and x >= 0]

@@ -76,14 +76,19 @@ def penalise(logits: torch.Tensor, rows: Sequence[Penalised]) -> None:
     repetition penalty, a negative one multiplied with it. Then one that was
     written c > 0 times loses c * frequency_penalty + presence_penalty.
     """
-    counts = [len(one.tally.ids) for one in rows]
+    # Some models read more tokens than they write.
+    known = [one.tally.ids < logits.shape[1] for one in rows]
+    counts = [int(one.sum()) for one in known]
 
     def spread(values: list[float]) -> torch.Tensor:
         return torch.from_numpy(np.repeat(np.array(values, np.float32), counts)).to(logits.device)
 
     row = torch.from_numpy(np.repeat([one.row for one in rows], counts)).to(logits.device)
-    ids = torch.from_numpy(np.concatenate([one.tally.ids for one in rows])).to(logits.device)
-    counted = np.concatenate([one.tally.written for one in rows])
+    chosen = [one.tally.ids[kept] for one, kept in zip(rows, known, strict=True)]
+    ids = torch.from_numpy(np.concatenate(chosen)).to(logits.device)
+    counted = np.concatenate(
+        [one.tally.written[kept] for one, kept in zip(rows, known, strict=True)]
+    )
     written = torch.from_numpy(counted).to(logits.device, torch.float32)
     repetition = spread([one.sampling.repetition_penalty for one in rows])
     frequency = spread([one.sampling.frequency_penalty for one in rows])

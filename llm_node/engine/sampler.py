@@ -109,7 +109,7 @@ def _shaped(logits: torch.Tensor, rows: Sequence[SamplerRow]) -> torch.Tensor:
         (i, token_id)
         for i, row in enumerate(rows)
         for token_id in row.held_back
-        if token_id < logits.shape[-1]
+        if 0 <= token_id < logits.shape[-1]
     ]
     if not penalised and not held:
         return logits

@@ -96,6 +96,10 @@ class Scheduler:
             SequenceState.PAUSED: self.paused,
         }[sequence.state]
 
+    def distrust(self, sequence: Sequence) -> None:
+        """Lets nobody else find the blocks of a sequence whose KV gave no numbers."""
+        self._pool.forget(sequence.blocks)
+
     def computed(self, chunk: Chunk) -> None:
         """Notes that a chunk's KV is there, and names the blocks it filled."""
         sequence = chunk.sequence
@@ -118,6 +122,9 @@ class Scheduler:
         budget = self._config.step_tokens - plan.tokens
         if plan.chunks:
             budget = min(budget, self._config.prefill_chunk)
+        reading = [s.request.priority for s in self.running if s.remaining > 1]
+        if reading:  # a prompt under way does not hold up those of higher priority
+            budget = self._admit(plan, budget, above=reading[0])
         budget -= self._plan_running(plan, single=False, budget=budget)
         self._admit(plan, budget)
         plan.chunks.sort(key=lambda chunk: chunk.count > 1)
@@ -127,7 +134,10 @@ class Scheduler:
         """Plans sequences with a single token to compute, or the others; tokens planned."""
         left = self._config.step_tokens if budget is None else budget
         planned = 0
+        taken = {id(chunk.sequence) for chunk in plan.chunks}
         for sequence in [s for s in self.running if (s.remaining == 1) is single]:
+            if id(sequence) in taken:
+                continue
             count = min(sequence.remaining, left - planned)
             # An earlier one may have taken this one's blocks by now.
             if count < 1 or sequence.state is not SequenceState.RUNNING:
@@ -173,20 +183,36 @@ class Scheduler:
             self.running.remove(victim)
             self.add(victim)
 
-    def _admit(self, plan: StepPlan, budget: int) -> None:
+    def _admit(self, plan: StepPlan, budget: int, above: int | None = None) -> int:
+        """Takes new sequences in; the budget that is left.
+
+        Args:
+            above: None: all of them; or only those of a higher priority than this.
+        """
         for sequence in list(self.waiting):
-            if budget < 1:
-                return
+            if above is not None and sequence.request.priority >= above:
+                break
+            if budget < 1 and not self._outranks(sequence):
+                break
             if self._awaits_leader(sequence):
                 continue
-            if not self._make_room(sequence, plan) or not self._place(sequence, plan):
-                return
+            planned = plan.tokens
+            roomy = self._make_room(sequence, plan)
+            budget += planned - plan.tokens
+            if not roomy or budget < 1 or not self._place(sequence, plan):
+                break
             self.waiting.remove(sequence)
             sequence.state = SequenceState.RUNNING
             insort(self.running, sequence, key=lambda s: s.order)
             count = min(sequence.remaining, budget)
             plan.chunks.append(Chunk(sequence, sequence.computed, count))
             budget -= count
+        return budget
+
+    def _outranks(self, sequence: Sequence) -> bool:
+        """Whether somebody would give up a place in a full batch, and what it planned."""
+        full = len(self.running) >= self._config.max_running
+        return full and self.running[-1].request.priority > sequence.request.priority
 
     def _awaits_leader(self, sequence: Sequence) -> bool:
         """One of n sequences waits until the first has computed what they share."""

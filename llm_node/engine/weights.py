@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ragschema.errors import CorruptData
+from ragschema.errors import CorruptData, InvalidInput
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -59,11 +59,19 @@ class MappedFile:
 
     def _stored(self, name: str, entry: dict[str, object], base: int) -> StoredTensor:
         try:
-            dtype = _DTYPES[str(entry["dtype"])]
+            stored = str(entry["dtype"])
             shape = tuple(int(n) for n in entry["shape"])  # type: ignore[attr-defined]
             begin, end = (base + int(n) for n in entry["data_offsets"])  # type: ignore[attr-defined]
+            if any(n < 0 for n in shape):
+                raise ValueError(f"a shape of {list(shape)}")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptData(f"{self.path} describes {name} wrongly: {entry}") from error
+        dtype = _DTYPES.get(stored)
+        if dtype is None:
+            raise InvalidInput(
+                f"{self.path} holds {name} as {stored}, which is not served",
+                hint=f"save the weights as one of {', '.join(_DTYPES)}",
+            )
         size = math.prod(shape) * dtype.itemsize
         if end - begin != size or not base <= begin <= end <= len(self._map):
             raise CorruptData(
@@ -74,10 +82,17 @@ class MappedFile:
         return StoredTensor(self.path, name, dtype, shape, begin, end)
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
-        """The tensor itself, in the file's dtype; pages are read when it is."""
+        """The tensor itself, in the file's dtype; pages are read when it is.
+
+        A copy where it does not lie at a multiple of its numbers' size.
+        """
         count = math.prod(stored.shape)
         if count == 0:
             return torch.empty(stored.shape, dtype=stored.dtype)
+        if stored.begin % stored.dtype.itemsize:
+            # Files may begin their data anywhere; processors and numpy want it aligned.
+            copied = bytearray(self._map[stored.begin : stored.end])
+            return torch.frombuffer(copied, dtype=stored.dtype).view(stored.shape)
         flat = torch.frombuffer(self._map, dtype=stored.dtype, count=count, offset=stored.begin)
         return flat.view(stored.shape)
 

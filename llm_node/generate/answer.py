@@ -50,7 +50,7 @@ class Answer:
             self._logprobs.append(logprob)
         text = self._text.add(token_id)
         # Stop strings do not end an answer that is shorter than it was asked to be.
-        self._ready += text if self.tokens <= self._min_tokens else self._stops.feed(text)
+        self._ready += self._stops.feed(text, ends=self.tokens > self._min_tokens)
         self._stop()
         return True
 

@@ -17,12 +17,21 @@ class StopMatcher:
         self._held = ""
         self.stopped = False
 
-    def feed(self, text: str) -> str:
-        """Text that may be sent now; nothing more comes once ``stopped`` is true."""
+    def feed(self, text: str, ends: bool = True) -> str:
+        """Text that may be sent now; nothing more comes once ``stopped`` is true.
+
+        Args:
+            ends: False: a stop string that ends in this text is let through.
+        """
         if self.stopped:
             return ""
-        text = self._held + text
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        # What was held back has no end of a stop string, or one that was let through.
+        held, text = len(self._held), self._held + text
+        found = [
+            place
+            for stop in self._stops
+            if ends and (place := text.find(stop, max(0, held - len(stop) + 1))) >= 0
+        ]
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]

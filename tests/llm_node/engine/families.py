@@ -47,11 +47,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def save_family(directory: Path, family: str, **changes: Any) -> Path:
-    """Saves a model of a family; the same weights on every machine."""
+    """Saves a model of a family, or of ``prefix``; the same weights on every machine."""
     import torch
     import transformers
 
-    prefix, own = FAMILIES[family]
+    own_prefix, own = FAMILIES[family]
+    prefix = changes.pop("prefix", own_prefix)
     config = getattr(transformers, f"{prefix}Config")(**{**_SIZES, **own, **changes})
     torch.manual_seed(11)
     model = getattr(transformers, f"{prefix}ForCausalLM")(config)

@@ -33,6 +33,20 @@ def test_a_named_block_is_found_after_its_release_until_it_is_given_away() -> No
     assert pool.find([b"a", b"b"]) == [held[0]]
 
 
+def test_a_forgotten_block_is_not_found_and_holds_nothing_worth_keeping() -> None:
+    pool = BlockPool(2)
+    held = pool.allocate(2)
+    assert held is not None
+    pool.name(held[0], b"a")
+    pool.name(held[1], b"b")
+    pool.forget(held[1:])
+    assert pool.find([b"a", b"b"]) == held[:1]
+    pool.check_integrity([held])
+    pool.release(held)
+    pool.check_integrity([])
+    assert pool.cached_among(held) == 1
+
+
 def test_least_recently_used_goes_first() -> None:
     pool = BlockPool(2)
     one, two = pool.allocate(1), pool.allocate(1)

@@ -165,6 +165,21 @@ def test_nan_ends_its_own_sequence_alone(llama: LoadedModel) -> None:
     assert "NaN" in run.ended["bad", 0].message
 
 
+def test_nobody_finds_the_kv_that_gave_nan(llama: LoadedModel) -> None:
+    """Whatever it came from, an imported cache perhaps: who asks again computes it anew."""
+    prompt = prompt_of(5, 30)
+    run = Run.of(llama)
+    run.engine.add(greedy("bad", prompt, 20))
+    run.step()
+    (sequence,) = run.engine._scheduler.running
+    run.engine._kv.values[1][run.engine._kv.slots(sequence.blocks, 4)] = float("nan")
+    run.finish()
+    assert run.ended["bad", 0].finish is Finish.ERROR
+    run.engine.add(greedy("again", prompt, 6))
+    run.finish()
+    assert run.tokens["again", 0] == _alone(llama, prompt, 6)
+
+
 # Order
 
 

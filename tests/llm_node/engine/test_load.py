@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_node.engine.config import EngineConfig
-from llm_node.engine.load import ids_of, load_model
+from llm_node.engine.load import context_of, ids_of, load_model
 from llm_node.engine.weights import Weights, has_nan
 from ragschema.errors import CorruptData, InvalidInput, RagrigError
 from tests.llm_node.checkpoints import save_tiny_bert
@@ -152,6 +154,134 @@ def test_layers_of_a_kind_that_is_not_served(copy: Path) -> None:
     assert "chunked_attention" in error.message
 
 
+def _configure(directory: Path, **changes: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_window_that_no_layer_tells(copy: Path) -> None:
+    """Such a window would lie in a mask alone, and masks are not made here."""
+    _configure(copy, sliding_window=9)
+    assert "no layer tells the sliding_window of 9" in _error(copy).message
+
+
+def test_models_whose_attention_needs_a_mask_of_their_own(tmp_path: Path) -> None:
+    error = _error(save_family(tmp_path, "llama", prefix="Doge", num_local_experts=0))
+    assert "mask of the model's own" in error.message
+
+
+def test_models_that_take_no_positions(tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForCausalLM
+
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder")
+             for what, n in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 16))}  # fmt: skip
+    config = BartConfig(vocab_size=50, d_model=16, max_position_embeddings=64, **sizes)
+    BartForCausalLM(config).save_pretrained(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert "takes no position_ids" in _error(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("rotation", "context"),
+    [
+        ({"rope_type": "default"}, 512),
+        ({"rope_type": "dynamic", "factor": 4.0}, 512),
+        ({"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 128}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 1024}, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
+    ],
+)
+def test_codes_that_change_for_the_whole_batch_bound_the_context(
+    copy: Path, rotation: dict[str, Any], context: int
+) -> None:
+    _configure(copy, rope_parameters={"rope_theta": 10000.0, **rotation})
+    assert load_model(copy, EngineConfig()).context == context
+
+
+def test_such_codes_are_found_by_type_of_layer() -> None:
+    changing = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    text = SimpleNamespace(
+        max_position_embeddings=512,
+        rope_parameters={"sliding_attention": {"rope_type": "default"}, "full_attention": changing},
+    )
+    assert context_of(text) == 64
+
+
+@pytest.mark.parametrize("spaces", range(4))
+def test_weights_may_lie_anywhere_in_a_file(llama_dir: Path, copy: Path, spaces: int) -> None:
+    expected = load_file(llama_dir / "model.safetensors")
+    path = copy / "model.safetensors"
+    data = path.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header = data[8:end].rstrip(b" ") + b" " * spaces
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data[end:])
+    found = load_model(copy, EngineConfig()).module.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("weight", None), "lacks model.layers.1.mlp.experts.2.up_proj.weight"),
+        (("weight", torch.zeros(3, 32)), "experts.2.up_proj.weight as [3, 32], other experts"),
+    ],
+)
+def test_an_odd_expert_is_named(tmp_path: Path, change: tuple[str, Any], told: str) -> None:
+    save_family(tmp_path, "qwen3-moe")
+    name = f"model.layers.1.mlp.experts.2.up_proj.{change[0]}"
+    assert name in load_file(tmp_path / "model.safetensors")
+    _change_weights(tmp_path, **{name: change[1]})
+    message = _error(tmp_path).message
+    assert str(tmp_path / "model.safetensors") in message
+    assert told in message
+
+
+def test_weights_of_a_kind_that_is_not_served(copy: Path) -> None:
+    _change_weights(copy, **{"model.norm.weight": torch.ones(32, dtype=torch.float8_e4m3fn)})
+    assert "holds model.norm.weight as F8_E4M3, which is not served" in _error(copy).message
+
+
+def test_quantised_weights_are_no_floats(copy: Path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    _change_weights(copy, **{name: torch.ones(48, 32, dtype=torch.int8)})
+    message = _error(copy).message
+    assert f"{copy / 'model.safetensors'} holds {name} as torch.int8, not as floats" in message
+
+
+def test_surplus_tensors_are_told(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_model(copy, EngineConfig())
+    assert not caplog.records
+    _change_weights(copy, **{"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})
+    load_model(copy, EngineConfig())
+    assert "describes no model.layers.0.self_attn.q_proj.bias (1 such tensors)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"data_offsets": [0]}, "is not a safetensors file"),
+        ({"data_offsets": ["a", "b"]}, "is not a safetensors file"),
+        ({"shape": [-4, -8]}, "describes"),
+    ],
+)
+def test_headers_that_no_writer_makes(copy: Path, entry: dict[str, Any], told: str) -> None:
+    path = copy / "model.safetensors"
+    data = path.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:end])
+    header["model.norm.weight"] |= entry
+    written = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(written)) + written + data[end:])
+    message = _error(copy).message
+    assert str(path) in message
+    assert told in message
+
+
+def test_a_context_below_one(copy: Path) -> None:
+    _configure(copy, max_position_embeddings=-5)
+    assert _error(copy).message
+
+
 def test_another_gpu_than_there_is(llama_dir: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
@@ -159,7 +289,10 @@ def test_another_gpu_than_there_is(llama_dir: Path) -> None:
         load_model(llama_dir, EngineConfig(device="cuda"))
 
 
-@pytest.mark.parametrize(("value", "ids"), [(None, []), (3, [3]), ([3, 4], [3, 4])])
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [(None, []), (3, [3]), ([3, 4], [3, 4]), ([1, None], [1]), ({}, []), (-1, []), ("x", [])],
+)
 def test_ids_of(value: Any, ids: list[int]) -> None:
     assert ids_of(value) == ids
 

@@ -166,3 +166,17 @@ def test_ends_are_held_back_until_there_are_enough_tokens() -> None:
 def test_the_greatest_chance_is_still_a_token_of_some_weight() -> None:
     logits = torch.tensor([[0.0, -math.inf]])
     assert draw(logits, [Sampling(temperature=1.0)], [1 - 2**-52]) == [0]
+
+
+def test_tokens_that_are_read_and_never_written_bear_no_penalty() -> None:
+    """Some models have more embeddings than logits."""
+    logits = torch.tensor([[0.5, 3.0, 1.0, 2.0]])
+    sampling = Sampling(repetition_penalty=4.0)
+    row = SamplerRow(sampling, [1, 7, 4], [], 0)
+    assert [one.token_id for one in Sampler().choose(logits, [row])] == [3]
+
+
+def test_an_end_that_is_no_token_holds_none_back() -> None:
+    logits = torch.tensor([[0.5, 3.0, 1.0, 5.0]])
+    row = SamplerRow(Sampling(min_tokens=3), [1], [], 0, ends=(-1, 4))
+    assert [one.token_id for one in Sampler().choose(logits, [row])] == [3]

@@ -127,3 +127,27 @@ def test_paused_sequences_keep_blocks_until_somebody_in_front_needs_them() -> No
     bench.scheduler.resume(other)
     bench.step()
     assert other.state is SequenceState.RUNNING
+
+
+def test_a_prompt_under_way_does_not_hold_up_a_higher_priority() -> None:
+    bench = _Bench(64)
+    bench.add("low", 60, priority=5, first=100)
+    assert _shape(bench.step()) == [("low", 0, 16)]
+    bench.add("high", 20, priority=0, first=300)
+    bench.add("same", 4, priority=5, first=400)
+    assert _shape(bench.step()) == [("high", 0, 16)]
+    assert _shape(bench.step()) == [("high", 16, 4), ("low", 16, 12)]
+    # One answer is being written now, so prompts have the smaller share.
+    assert _shape(bench.step()) == [("high", 20, 1), ("low", 28, 6)]
+
+
+def test_a_higher_priority_takes_a_place_though_the_step_is_full_of_answers() -> None:
+    bench = _Bench(64, step_tokens=4)
+    for number in range(4):
+        bench.add(f"low-{number}", 1, priority=5, first=100 * (number + 1))
+    assert len(bench.step().chunks) == 4
+    bench.add("high", 3, priority=0, first=900)
+    assert _shape(bench.step())[-1] == ("high", 0, 1)
+    assert [s.request.request_id for s in bench.scheduler.waiting] == ["low-3"]
+    bench.add("equal", 3, priority=5, first=950)
+    assert "equal" not in {name for name, _, _ in _shape(bench.step())}

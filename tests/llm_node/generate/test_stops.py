@@ -51,3 +51,22 @@ def test_any_cutting_gives_the_same_text() -> None:
 
 def test_nothing_is_held_back_without_need() -> None:
     assert StopMatcher(["zzz"]).feed("plain text") == "plain text"
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "stops", "wanted"),
+    [
+        (["a"], ["b"], ["ab"], ("", True)),  # ends behind the border
+        (["xaby"], ["z"], ["ab"], ("xabyz", False)),  # ended before it
+        (["ab", "a"], ["b"], ["ab"], ("ab", True)),
+        (["a"], ["x"], ["a", "ab"], ("ax", False)),  # held back for one, passed for another
+        (["a"], ["xa"], ["a", "ab"], ("ax", True)),
+    ],
+)
+def test_stops_that_end_too_early_are_let_through(
+    early: list[str], late: list[str], stops: list[str], wanted: tuple[str, bool]
+) -> None:
+    matcher = StopMatcher(stops)
+    text = "".join(matcher.feed(piece, ends=False) for piece in early)
+    text += "".join(matcher.feed(piece) for piece in late)
+    assert (text + matcher.flush(), matcher.stopped) == wanted
