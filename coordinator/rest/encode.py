@@ -23,6 +23,9 @@ from ragschema.types import F32, TokenChance, TokenLogprob
 
 JsonObject = dict[str, Any]
 
+#: JSON has no infinity. OpenAI writes this for what is next to impossible.
+_LEAST_LOGPROB = -9999.0
+
 
 def to_json(value: object) -> bytes:
     """orjson with numpy arrays and mappings that are not dicts."""
@@ -144,7 +147,11 @@ def logprobs_json(logprobs: Sequence[TokenLogprob]) -> JsonObject:
 
 
 def _chance_json(chance: TokenChance) -> JsonObject:
-    return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.data)}
+    return {
+        "token": chance.text,
+        "logprob": max(chance.logprob, _LEAST_LOGPROB),
+        "bytes": list(chance.data),
+    }
 
 
 def vector_base64(vector: F32) -> str:

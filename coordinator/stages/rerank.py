@@ -12,14 +12,14 @@ from coordinator.nodes.watched import lost
 from coordinator.stages.gate import Gate
 from coordinator.stages.prompt import titled_text
 from coordinator.types import Hit, SearchOutcome, SearchSpec
-from ragschema.errors import Cancelled, Unavailable
+from ragschema.errors import Cancelled, Overloaded, Unavailable
 from ragschema.refining import RerankConfig
 from ragschema.types import F32, CallContext, Role
 
 
 @dataclass(frozen=True)
 class RerankStage:
-    """One call per request, at another node if the first is lost.
+    """One call per request, at another node if the first is lost or full.
 
     Attributes:
         config: None: hits stay as they are.
@@ -65,10 +65,13 @@ class RerankStage:
             node = self.pool.player(Role.RERANK, fingerprint=None, tried=tried)
             try:
                 return await node.rerank(query, texts, context)
-            except (Unavailable, Cancelled) as error:
+            except (Unavailable, Cancelled, Overloaded) as error:
                 tried |= {node.name}
-                if not self.pool.can_play(Role.RERANK, None, tried):
-                    raise lost(node, error) from error
+                if self.pool.can_play(Role.RERANK, None, tried):
+                    continue
+                if isinstance(error, Overloaded):
+                    raise
+                raise lost(node, error) from error
 
 
 def _best(hits: tuple[Hit, ...], scores: F32, k: int) -> tuple[Hit, ...]:

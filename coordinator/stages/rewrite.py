@@ -10,7 +10,7 @@ from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import lost
 from coordinator.stages.gate import Gate
 from coordinator.types import QuerySpec
-from ragschema.errors import Cancelled, Unavailable
+from ragschema.errors import Cancelled, Overloaded, Unavailable
 from ragschema.refining import RewriteConfig
 from ragschema.types import CallContext, Role
 from ragschema.wire.llm_pb2 import ChatMessage, RewriteReply, RewriteRequest
@@ -32,7 +32,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class RewriteStage:
-    """One call per question, at another node if the first is lost.
+    """One call per question, at another node if the first is lost or full.
 
     Attributes:
         config: None: questions stay as they are.
@@ -51,7 +51,8 @@ class RewriteStage:
         """
         if self.config is None:
             return Rewritten()
-        history = spec.history[len(spec.history) - self.config.history_turns :]
+        # Counted from the front: [-0:] would be all turns, not none.
+        history = spec.history[max(0, len(spec.history) - self.config.history_turns) :]
         request = RewriteRequest(
             question=spec.question,
             history=[ChatMessage(role=turn.role, content=turn.content) for turn in history],
@@ -71,7 +72,10 @@ class RewriteStage:
             node = self.pool.player(Role.REWRITE, fingerprint=None, tried=tried)
             try:
                 return await node.rewrite(request, context)
-            except (Unavailable, Cancelled) as error:
+            except (Unavailable, Cancelled, Overloaded) as error:
                 tried |= {node.name}
-                if not self.pool.can_play(Role.REWRITE, None, tried):
-                    raise lost(node, error) from error
+                if self.pool.can_play(Role.REWRITE, None, tried):
+                    continue
+                if isinstance(error, Overloaded):
+                    raise
+                raise lost(node, error) from error

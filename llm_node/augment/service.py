@@ -13,7 +13,7 @@ import numpy as np
 from llm_node.admission import Admission
 from llm_node.augment.plan import Found, Wanted
 from llm_node.augment.session import AugmentEnd, AugmentEvent, Session
-from llm_node.augment.states import hidden_states
+from llm_node.augment.states import States, hidden_states
 from llm_node.augment.wire import found_from_wire, plan_from_wire, wanted_to_wire
 from llm_node.checks import check_generate, check_texts
 from llm_node.config import LlmOptions
@@ -83,13 +83,7 @@ class AugmentService(augment_pb2_grpc.AugmentNodeServicer):
         async with self._reading.slot():
             work = hidden_states(self._generator, texts, _MOST_STATE_TOKENS, call)
             found = await within(work, call)
-        rows = [one.hidden for one in found if len(one.hidden)]
-        hidden = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
-        return augment_pb2.HiddenStatesReply(
-            hidden=tensor_to_wire(hidden),
-            next_tokens=tensor_to_wire(np.concatenate([one.next_tokens for one in found])),
-            counts=tensor_to_wire(np.array([len(one.next_tokens) for one in found], np.int32)),
-        )
+        return _states_to_wire(found)
 
     def _require_generate(self) -> None:
         if Role.GENERATE not in self._options.roles:
@@ -105,6 +99,18 @@ async def _next(messages: _Messages) -> augment_pb2.AugmentMessage:
         return await anext(messages)
     except StopAsyncIteration as error:
         raise Cancelled("the caller left while the sequence waited for its answer") from error
+
+
+def _states_to_wire(found: list[States]) -> augment_pb2.HiddenStatesReply:
+    """Rows of all texts, one behind the other; none where there is no text."""
+    read = [one for one in found if len(one.hidden)]
+    hidden = np.concatenate([one.hidden for one in read]) if read else np.zeros((0, 0), np.float32)
+    tokens = np.concatenate([one.next_tokens for one in read]) if read else np.zeros(0, np.int32)
+    return augment_pb2.HiddenStatesReply(
+        hidden=tensor_to_wire(hidden),
+        next_tokens=tensor_to_wire(tokens),
+        counts=tensor_to_wire(np.array([len(one.next_tokens) for one in found], np.int32)),
+    )
 
 
 def _to_wire(event: AugmentEvent) -> augment_pb2.AugmentEvent:

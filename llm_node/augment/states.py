@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from llm_node.engine.request import Paused, PausePolicy
 from llm_node.generate.hf import HfGenerator
 from ragschema.errors import InternalError, PayloadTooLarge
 from ragschema.types import F32, I32, CallContext, ChatMessage, GenerateSpec, Sampling
+
+#: Texts of one call that the engine reads at once, so that others find room in it.
+_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ async def hidden_states(
     """States of texts, computed together, by the very path that generation takes.
 
     Each text is read token by token in front of which the sequence pauses, so that
-    a query of the generation meets keys that were made in the same way.
+    a query of the generation meets keys that were made in the same way. When one
+    fails, or the caller leaves, none of them stays in the engine.
 
     Raises:
         PayloadTooLarge: all texts together have more tokens than ``max_tokens``.
@@ -48,7 +53,19 @@ async def hidden_states(
             field="texts",
             hint="send fewer or shorter texts",
         )
-    return list(await asyncio.gather(*(_of_one(generator, one, context) for one in ids)))
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def in_turn(one: list[int]) -> States:
+        async with turns:
+            return await _of_one(generator, one, context)
+
+    tasks = [asyncio.create_task(in_turn(one)) for one in ids]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _of_one(generator: HfGenerator, ids: list[int], context: CallContext) -> States:

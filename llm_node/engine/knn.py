@@ -8,11 +8,19 @@ p = lam * p_knn + (1 - lam) * p_lm.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 
 from llm_node.engine.request import KnnMix
 from ragschema.errors import InvalidInput
+
+#: Below it, dividing by a temperature becomes multiplying with infinity. Distances differ by
+#: 1e-45 or not at all, so that a colder one changes nothing.
+_COLDEST: Final = 1e-300
+#: Logarithm, to base e, of the factor by which the model's own tokens are less likely where the
+#: mixture has no room for them. It is 0 as a probability, and a number that JSON can tell.
+_NEXT_TO_NOTHING: Final = -9999.0
 
 
 def check_mix(mix: KnnMix, vocabulary: int) -> None:
@@ -43,7 +51,9 @@ def check_mix(mix: KnnMix, vocabulary: int) -> None:
 def mixed_logits(logits: torch.Tensor, mix: KnnMix) -> torch.Tensor:
     """float32 [vocabulary], logarithms of the mixed probabilities.
 
-    Without neighbours the model's own distribution is left as it is.
+    Without neighbours the model's own distribution is left as it is. Where neighbours have all
+    the weight, other tokens keep the model's order far below them: it decides when the
+    neighbours' tokens may not be drawn, such as an end that comes too early.
 
     Args:
         logits: float32 [vocabulary] of the model.
@@ -53,6 +63,8 @@ def mixed_logits(logits: torch.Tensor, mix: KnnMix) -> torch.Tensor:
         return own.float()
     distances = torch.from_numpy(mix.distances).double().to(logits.device)
     tokens = torch.from_numpy(mix.tokens).long().to(logits.device)
-    weights = torch.softmax(-distances / mix.temperature, dim=-1)
+    beyond = distances - distances.min()
+    weights = torch.softmax(-beyond / max(mix.temperature, _COLDEST), dim=-1)
     neighbours = torch.zeros_like(own).index_add_(0, tokens, weights)
-    return torch.log(mix.lam * neighbours + (1 - mix.lam) * own.exp()).float()
+    mixed = torch.log(mix.lam * neighbours + (1 - mix.lam) * own.exp())
+    return torch.maximum(mixed, own + _NEXT_TO_NOTHING).float()

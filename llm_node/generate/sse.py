@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,6 +13,25 @@ from ragschema.errors import UpstreamError
 #: No honest event is longer; an endless line must not fill the memory.
 MAX_LINE_BYTES = 1 << 20
 DONE = "[DONE]"
+
+
+class Pairs:
+    """Text in pieces that JSON may have cut between the halves of a surrogate pair.
+
+    A first half waits for the next piece. What stays alone becomes U+FFFD, since half a
+    character can neither be sent on nor shown.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    def take(self, piece: str) -> str:
+        """What is certain by now."""
+        return self._decoder.decode(piece.encode("utf-16-le", "surrogatepass"))
+
+    def end(self) -> str:
+        """What still waited."""
+        return self._decoder.decode(b"", final=True)
 
 
 async def read_lines(chunks: AsyncGenerator[bytes, None], server: str) -> AsyncGenerator[str, None]:
@@ -61,6 +81,8 @@ def _parse(value: str, server: str) -> dict[str, Any]:
         event = json.loads(value)
     except ValueError as error:
         raise UpstreamError(f"{server} sent an event that is not JSON: {value[:80]!r}") from error
+    except RecursionError as error:
+        raise UpstreamError(f"{server} sent an event nested too deeply: {value[:80]!r}") from error
     if not isinstance(event, dict):
         raise UpstreamError(f"{server} sent an event that is no object: {value[:80]!r}")
     return event

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard, cast
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
 
-from llm_node.generate.sse import read_events
+from llm_node.generate.sse import Pairs, read_events
 from llm_node.generate.support import require_supported
 from llm_node.generate.upstream_errors import (
     error_in_stream,
     error_of_status,
     error_of_transport,
-    quote,
+    quote_value,
 )
 from llm_node.roles import GeneratorDeps
 from llm_node.tokens import word_offsets
@@ -152,10 +153,11 @@ class UpstreamGenerator:
         if self._model is None:
             body = await self._get_models()
             entries = body.get("data") if isinstance(body, dict) else None
-            names = [e.get("id") for e in entries or () if isinstance(e, dict)]
-            if not names or not isinstance(names[0], str) or not names[0]:
+            listed = entries if isinstance(entries, list) else []
+            names = [e.get("id") for e in listed if isinstance(e, dict)]
+            if not names or not _is_name(names[0]):
                 raise UpstreamError(
-                    f"{self._server} lists no model: {quote(str(body).encode())}",
+                    f"{self._server} lists no model: {quote_value(body)}",
                     hint="name one: openai:URL#MODEL",
                 )
             if len(names) > 1:
@@ -169,10 +171,10 @@ class UpstreamGenerator:
                 body = await _read_head(reply, _MAX_MODELS_BYTES)
                 if reply.status_code != 200:
                     raise error_of_status(reply, body, self._server, self._key_hint)
-                return httpx.Response(200, content=body).json()
+                return json.loads(body)
         except httpx.HTTPError as error:
             raise error_of_transport(error, self._server, self._config.read_s) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpstreamError(f"{self._server} lists its models in no JSON") from error
 
     async def generate(
@@ -219,6 +221,8 @@ class UpstreamGenerator:
                         yield TokenPiece(text)
         if count.finish is None:
             raise UpstreamError(f"{self._server} ended its answer before it was finished")
+        if text := count.pairs.end():
+            yield TokenPiece(text)
         total_us = int((time.monotonic() - started_s) * 1e6)
         prompt = count.prompt_tokens
         if prompt is None:
@@ -261,9 +265,10 @@ class _Count:
     completion_tokens: int | None = None
     finish: str | None = None
     first_us: int = 0
+    pairs: Pairs = field(default_factory=Pairs)
 
     def take(self, event: dict[str, Any], server: str) -> str:
-        """Text of one event; raises UpstreamError when it is none of a chat."""
+        """Text that is certain with this event; raises UpstreamError when it is none of a chat."""
         if event.get("error"):
             raise error_in_stream(event, server)
         usage = event.get("usage")
@@ -272,22 +277,23 @@ class _Count:
             self.completion_tokens = _count_or_none(usage.get("completion_tokens"))
         choices = event.get("choices")
         if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
-            raise UpstreamError(
-                f"{server} sent an event without choices: {quote(str(event).encode())}"
-            )
+            raise UpstreamError(f"{server} sent an event without choices: {quote_value(event)}")
         if not choices:
             return ""
         reason = choices[0].get("finish_reason")
         if reason is not None:
-            self.finish = _FINISH.get(str(reason), "stop")
+            self.finish = _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
         delta = choices[0].get("delta")
         text = delta.get("content") if isinstance(delta, dict) else None
         if text is not None and not isinstance(text, str):
-            raise UpstreamError(
-                f"{server} sent content that is no text: {quote(str(text).encode())}"
-            )
+            raise UpstreamError(f"{server} sent content that is no text: {quote_value(text)}")
         self.pieces += bool(text)
-        return text or ""
+        return self.pairs.take(text or "")
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Half a surrogate pair, which JSON can hold, is not printable and could not be sent back."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def _count_or_none(value: object) -> int | None:

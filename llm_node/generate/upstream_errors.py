@@ -61,21 +61,33 @@ def error_of_transport(error: httpx.HTTPError, server: str, read_s: float) -> Ra
 
 def error_in_stream(event: dict[str, Any], server: str) -> UpstreamError:
     """The error for an event that carries one."""
-    return UpstreamError(f"{server} reported an error: {quote(json.dumps(event).encode())}")
+    return UpstreamError(f"{server} reported an error: {quote_value(event)}")
 
 
 def quote(body: bytes) -> str:
     """The message of an error body, on one line and short."""
     text = body.decode("utf-8", "replace")
     try:
-        value: Any = json.loads(text)
-        for key in ("error", "message", "detail"):
-            if isinstance(value, dict) and key in value:
-                value = value[key]
-        text = value if isinstance(value, str) else json.dumps(value)
-    except ValueError:
-        pass
-    return " ".join(text.split())[:_MAX_QUOTE]
+        return quote_value(json.loads(text))
+    except (ValueError, RecursionError):
+        return _short(text)
+
+
+def quote_value(value: object) -> str:
+    """The same of JSON that is read already."""
+    for key in ("error", "message", "detail"):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+    try:
+        return _short(value if isinstance(value, str) else json.dumps(value))
+    except RecursionError:  # it was read where the stack was less deep
+        return "a value nested too deeply"
+
+
+def _short(text: str) -> str:
+    """On one line; half a surrogate pair, which JSON can hold, could not be sent on."""
+    line = " ".join(text.split())[:_MAX_QUOTE]
+    return line.encode("utf-8", "replace").decode("utf-8")
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ _PLACE = re.compile(r"\{([a-z_]+)\}")
 _MAX_BYTES: Final = 64 << 10
 _MAX_QUERY_CHARS: Final = 512
 #: Bullets and numbers in front of a line, and quotes around it.
-_MARK = re.compile(r"^\s*(?:[-*+\u2022]|\(?\d{1,3}[.):])\s+")
+_MARK = re.compile(r"^\s*(?:[-*+\u2022]|\(?\d{1,3}[.):])(?:\s+|$)")
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
 
 _DEFAULT: Final = """\
@@ -88,10 +88,13 @@ def load_template(path: str | None) -> Template:
 
 
 def queries_in(text: str, max_queries: int) -> tuple[str, ...]:
-    """A query per line, without marks and quotes; repeated and overlong ones are left out."""
+    """A query per line, without marks and quotes; repeated and overlong ones are left out.
+
+    A line that is nothing but marks is none: models begin lists that they do not fill.
+    """
     found: dict[str, str] = {}
     for line in text.splitlines():
         query = " ".join(_MARK.sub("", line).strip().strip(_QUOTES).split())
-        if query and len(query) <= _MAX_QUERY_CHARS:
+        if query and not _MARK.fullmatch(query) and len(query) <= _MAX_QUERY_CHARS:
             found.setdefault(query.casefold(), query)
     return tuple(found.values())[:max_queries]

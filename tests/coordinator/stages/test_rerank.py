@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.types import DoneEvent, QuerySpec, RetrievalEvent, SearchSpec
-from ragschema.errors import InternalError, Unavailable
+from ragschema.errors import InternalError, Overloaded, Unavailable
 from ragschema.refining import RerankConfig
 from ragschema.rig import CoordinatorConfig
 from tests.coordinator.making import (
@@ -21,6 +21,7 @@ from tests.coordinator.making import (
     unit_vectors,
     write_collection,
 )
+from tests.coordinator.test_metrics import samples
 from tests.coordinator.waiting import until
 
 ROWS = 40
@@ -98,6 +99,36 @@ async def test_another_node_takes_over_and_a_defect_is_told(stage: Stage) -> Non
     await until(lambda: all(node.ready for node in stage.runtime.pool.llm_nodes))
     with pytest.raises(InternalError, match="NaN"):
         await stage.runtime.pipeline.search(spec, context())
+
+
+async def test_a_full_node_is_passed_over_and_each_is_asked_once(stage: Stage) -> None:
+    spec = SearchSpec("notes", 2, text="which?")
+    stage.llms[0].rerank_failure = Overloaded("the queue is full", retry_after_s=7)
+    for _ in range(4):
+        await stage.runtime.pipeline.search(spec, context())
+    assert len(stage.llms[1].reranked) == 4
+    stage.llms[1].rerank_failure = Overloaded("the queue is full", retry_after_s=7)
+    before = await _refusals(stage)
+    with pytest.raises(Overloaded, match="queue is full") as caught:
+        await stage.runtime.pipeline.search(spec, context())
+    assert caught.value.retry_after_s == 7
+    assert await _refusals(stage) == before + 2
+
+
+async def _refusals(stage: Stage) -> float:
+    counted = samples(stage.runtime.metrics)
+    return sum(value for name, value in counted.items() if "node_errors_total" in name)
+
+
+async def test_a_lost_node_and_a_full_one_are_both_tried(stage: Stage) -> None:
+    spec = SearchSpec("notes", 2, text="which?")
+    stage.llms[0].rerank_failure = Unavailable("going down")
+    stage.llms[1].rerank_failure = Overloaded("the queue is full")
+    with pytest.raises((Unavailable, Overloaded)):
+        await stage.runtime.pipeline.search(spec, context())
+    stage.llms[1].rerank_failure = None
+    await until(lambda: all(node.ready for node in stage.runtime.pool.llm_nodes))
+    await stage.runtime.pipeline.search(spec, context())
 
 
 async def test_without_a_node_that_reranks_it_is_said(tmp_path: Path) -> None:

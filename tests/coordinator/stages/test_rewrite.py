@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.types import DoneEvent, QuerySpec, RetrievalEvent, SearchOutcome, SearchSpec
-from ragschema.errors import InternalError, Unavailable
+from ragschema.errors import InternalError, Overloaded, Unavailable
 from ragschema.refining import RerankConfig, RewriteConfig
 from ragschema.rig import CoordinatorConfig
 from ragschema.types import ChatMessage
@@ -93,6 +93,18 @@ async def test_the_latest_turns_are_read_and_the_answer_keeps_the_question(stage
     assert generated.question == "and it?"
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_short_history_is_read_whole(tmp_path: Path, turns: int) -> None:
+    write_collection(tmp_path, "notes", Content(VECTORS))
+    config = CoordinatorConfig(rewrite=RewriteConfig())
+    history = tuple(ChatMessage("user", f"turn {number}") for number in range(turns))
+    async with running_stage(tmp_path, coordinator=config, prepare=_roles("rewrite")) as running:
+        await _ask(running, history=history)
+        (request,) = running.llms[0].rewritten
+    latest = range(max(0, turns - RewriteConfig().history_turns), turns)
+    assert [turn.content for turn in request.history] == [f"turn {number}" for number in latest]
+
+
 async def test_without_a_query_the_question_is_searched_for(stage: Stage) -> None:
     _write(stage, " ")
     outcome, _ = await _ask(stage)
@@ -133,6 +145,36 @@ async def test_all_that_was_found_is_reranked_for_the_question(tmp_path: Path) -
         assert len(request.texts) == 10
         assert len(outcome.hits) == 3
         assert all(hit.rerank_score is not None for hit in outcome.hits)
+
+
+async def test_a_full_node_is_passed_over_and_each_is_asked_once(stage: Stage) -> None:
+    _write(stage, "first thing")
+    stage.llms[0].rewrite_failure = Overloaded("the queue is full", retry_after_s=7)
+    for _ in range(4):
+        await _ask(stage)
+    assert len(stage.llms[1].rewritten) == 4
+    stage.llms[1].rewrite_failure = Overloaded("the queue is full", retry_after_s=7)
+    before = await _refusals(stage)
+    with pytest.raises(Overloaded, match="queue is full") as caught:
+        await _ask(stage)
+    assert caught.value.retry_after_s == 7
+    assert await _refusals(stage) == before + 2
+
+
+async def _refusals(stage: Stage) -> float:
+    counted = samples(stage.runtime.metrics)
+    return sum(value for name, value in counted.items() if "node_errors_total" in name)
+
+
+async def test_a_lost_node_and_a_full_one_are_both_tried(stage: Stage) -> None:
+    _write(stage, "first thing")
+    stage.llms[0].rewrite_failure = Unavailable("going down")
+    stage.llms[1].rewrite_failure = Overloaded("the queue is full")
+    with pytest.raises((Unavailable, Overloaded)):
+        await _ask(stage)
+    stage.llms[1].rewrite_failure = None
+    await until(lambda: all(node.ready for node in stage.runtime.pool.llm_nodes))
+    await _ask(stage)
 
 
 async def test_without_a_node_that_rewrites_it_is_said(tmp_path: Path) -> None:

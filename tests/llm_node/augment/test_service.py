@@ -146,6 +146,29 @@ async def test_hidden_states_have_a_row_per_token(client: NodeClient) -> None:
     assert np.isfinite(hidden).all()
 
 
+async def test_no_text_has_no_states(client: NodeClient) -> None:
+    stub: Any = augment_pb2_grpc.AugmentNodeStub(client.channel)
+    for texts in ([], ["", ""]):
+        request = augment_pb2.HiddenStatesRequest(texts=texts)
+        reply = await client.call(stub.HiddenStates, request, CallContext.start(60))
+        counts = tensor_from_wire(reply.counts, np.int32, 1, "counts")
+        assert counts.tolist() == [0] * len(texts)
+        assert tensor_from_wire(reply.next_tokens, np.int32, 1, "next_tokens").shape == (0,)
+        assert tensor_from_wire(reply.hidden, np.float32, 2, "hidden").size == 0
+
+
+async def test_more_short_texts_than_the_engine_takes_requests(client: NodeClient) -> None:
+    stub: Any = augment_pb2_grpc.AugmentNodeStub(client.channel)
+    request = augment_pb2.HiddenStatesRequest(texts=["ab", "cde"] * 550)
+    reply = await client.call(stub.HiddenStates, request, CallContext.start(120))
+    counts = tensor_from_wire(reply.counts, np.int32, 1, "counts")
+    assert len(counts) == 1100
+    hidden = tensor_from_wire(reply.hidden, np.float32, 2, "hidden")
+    assert hidden.shape == (counts.sum(), 32)
+    two = hidden[: counts[:2].sum()]
+    np.testing.assert_allclose(hidden, np.tile(two, (550, 1)), atol=1e-5)
+
+
 async def test_a_node_without_the_role_says_so(tmp_path: Path, tiny_llama: Path) -> None:
     options = ("--roles", "decode", "--generator", f"hf:{tiny_llama}")
     with node_process(tmp_path, *options) as address:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 from llm_node.engine.knn import check_mix, mixed_logits
 from llm_node.engine.request import KnnMix
+from llm_node.engine.sampler import Sampler, SamplerRow
 from ragschema.errors import InvalidInput
+from ragschema.types import Sampling
 
 
 def _mix(tokens: list[int], distances: list[float], lam: float = 0.4, t: float = 2.0) -> KnnMix:
@@ -48,6 +51,44 @@ def test_neighbours_alone() -> None:
 def test_far_neighbours_do_not_underflow() -> None:
     found = mixed_logits(torch.zeros(3), _mix([1], [1e30], lam=1.0)).exp()
     assert found.tolist() == pytest.approx([0, 1, 0])
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e-30])
+def test_next_to_no_temperature_leaves_the_nearest(temperature: float) -> None:
+    near = _mix([1, 3, 2], [2.0, 1.0, 1.0], lam=0.5, t=temperature)
+    assert mixed_logits(torch.zeros(4), near).exp().tolist() == pytest.approx(
+        [0.125, 0.125, 0.375, 0.375]
+    )
+    far = _mix([1, 2], [3e38, 1e38], lam=0.5, t=temperature)
+    assert mixed_logits(torch.zeros(4), far).exp().tolist() == pytest.approx(
+        [0.125, 0.125, 0.625, 0.125]
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_model_decides_where_all_that_neighbours_say_is_held_back(temperature: float) -> None:
+    """The end of the text is all they know, and it may not come yet."""
+    logits = torch.tensor([-2.0, 9.0, 1.0, 20.0, 1.5])
+    mixed = mixed_logits(logits, _mix([1], [0.0], lam=1.0))
+    assert torch.isfinite(mixed).all()
+    assert Sampler().choose(mixed[None], [_row(temperature, seed=0, ends=())])[0].token_id == 1
+    rows = [_row(temperature, seed, ends=(1,)) for seed in range(20)]
+    chosen = Sampler().choose(mixed.repeat(20, 1), rows)
+    assert {one.token_id for one in chosen} == {3}
+
+
+def test_log_probabilities_of_what_neighbours_rule_out_are_numbers() -> None:
+    mixed = mixed_logits(torch.tensor([1.0, 2.0, 3.0]), _mix([0], [0.0], lam=1.0))
+    row = _row(0.0, seed=1, ends=(), logprobs=3)
+    (chosen,) = Sampler().choose(mixed[None], [row])
+    assert (chosen.token_id, chosen.logprob) == (0, 0.0)
+    assert [token_id for token_id, _ in chosen.top] == [0, 2, 1]
+    assert all(math.isfinite(value) for _, value in chosen.top)
+
+
+def _row(temperature: float, seed: int, ends: tuple[int, ...], **more: Any) -> SamplerRow:
+    sampling = Sampling(temperature=temperature, min_tokens=5, **more)
+    return SamplerRow(sampling, [], [], seed, ends)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,32 @@ async def test_last_line_may_lack_its_end() -> None:
         (b"<html>hello</html>\n", "does not stream"),
         (b"data: {not json}\n", "not JSON"),
         (b"data: [1]\n", "no object"),
+        (b"data: " + b"[" * 100_000 + b"\n", "nested too deeply"),
+        (b"data: " + b'{"a":' * 100_000 + b"\n", "nested too deeply"),
+        (b"data: " + b"9" * 5000 + b"\n", "not JSON"),
         (b"data: \xff\xfe\n", "not UTF-8"),
     ],
 )
 async def test_garbage_is_reported(raw: bytes, message: str) -> None:
     with pytest.raises(UpstreamError, match=message):
         await _read(raw)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "told"),
+    [
+        (["a\ud83d", "\ude00b"], ["a", "\U0001f600b", ""]),
+        (["\ud83d", "", "\ude00"], ["", "", "\U0001f600", ""]),
+        (["\ud83d", "b"], ["", "\ufffdb", ""]),
+        (["\ude00b"], ["\ufffdb", ""]),
+        (["\ud83d", "\ud83d", "\ude00"], ["", "\ufffd", "\U0001f600", ""]),
+        (["a\ud83d"], ["a", "\ufffd"]),
+        (["H\u00e9l", "lo \U0001f600", "\0"], ["H\u00e9l", "lo \U0001f600", "\0", ""]),
+    ],
+)
+def test_halves_of_a_pair_are_joined_or_replaced(pieces: list[str], told: list[str]) -> None:
+    pairs = sse.Pairs()
+    assert [*map(pairs.take, pieces), pairs.end()] == told
 
 
 async def test_endless_line_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,14 @@ async def test_streams_and_reports_true_usage() -> None:
     assert "authorization: bearer sekrit" in server.headers[0].lower()
 
 
+async def test_a_character_cut_in_two_is_joined_and_half_a_one_replaced() -> None:
+    cut = [delta("a\ud83d"), delta("\ude00b"), delta("\udfff"), delta("c\ud83d", "stop")]
+    async with serving(stream(*cut, "[DONE]")) as server, generator_for(server) as generator:
+        text, end = await _run(generator)
+    assert text == "a\U0001f600b\ufffdc\ufffd"
+    assert (end.finish_reason, end.completion_tokens) == ("stop", 4)
+
+
 async def test_penalties_are_passed_on_and_other_options_refused() -> None:
     async with serving(GOOD) as server, generator_for(server) as generator:
         asked = replace(SPEC, sampling=Sampling(presence_penalty=0.5, frequency_penalty=-1.0))
@@ -202,6 +210,24 @@ async def test_model_is_discovered_later_when_the_server_was_down() -> None:
 
 
 @pytest.mark.parametrize(
+    "models",
+    ["[" * 100_000, '{"data": 5}', '{"data": [{"id": "\\ud83d"}]}', '{"data": "\\ud83d"}'],
+    ids=["deep", "number", "half a name", "half a text"],
+)
+async def test_models_that_cannot_be_read_are_an_upstream_error(models: str) -> None:
+    async with (
+        serving(GOOD, models=models) as server,
+        generator_for(server, model=None) as generator,
+    ):
+        await generator.start()
+        with pytest.raises(
+            UpstreamError, match=r"lists (no model|its models in no JSON)"
+        ) as caught:
+            await _run(generator)
+    assert str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize(
     ("status", "body", "error", "message"),
     [
         (500, '{"error": {"message": "cuda went away"}}', UpstreamError, "500: cuda went away"),
@@ -211,7 +237,10 @@ async def test_model_is_discovered_later_when_the_server_was_down() -> None:
         (503, "", Unavailable, "answered 503"),
         (400, '{"error": {"message": "maximum context length is 9"}}', PayloadTooLarge, "400"),
         (302, "", UpstreamError, "answered 302"),
+        (500, "[" * 9000, UpstreamError, "500: [[["),
+        (500, '{"error": "cut \\ud83d"}', UpstreamError, "500: cut ?"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 async def test_error_statuses(
     status: int, body: str, error: type[RagrigError], message: str
@@ -255,12 +284,29 @@ async def test_stall_is_a_timeout() -> None:
         (stream(delta("half an answ")), "before it was finished"),
         (stream(delta("half"), "[DONE]"), "before it was finished"),
         (reply(200, ""), "before it was finished"),
+        (stream("[" * 200_000), "nested too deeply"),
+        (stream('{"a":' * 100_000), "nested too deeply"),
+        (stream('{"error": "cut \\ud83d"}'), "cut ?"),
+        (stream('{"choices": "\\ud83d"}'), "without choices"),
+        (stream('{"choices": [{"delta": {"content": ["\\ud83d"]}}]}'), "no text"),
     ],
 )
 async def test_broken_streams(chat: Behaviour, message: str) -> None:
     caught = await _error(chat)
     assert isinstance(caught, UpstreamError)
     assert message in caught.message
+    assert caught.message.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "opening", ['{"error":%s}', '{"choices":%s}', '{"choices":[{"delta":%s}]}']
+)
+async def test_what_is_barely_readable_is_no_defect(opening: str) -> None:
+    """Nested so deeply that it may be read, but not written where the error is made."""
+    for depth in range(700, 1000, 7):
+        nested = '{"content":' + "[" * depth + "]" * depth + "}"
+        caught = await _error(stream(opening % nested))
+        assert isinstance(caught, UpstreamError)
 
 
 async def test_connection_reset_in_the_middle() -> None:
