@@ -19,6 +19,8 @@ from llm_node.engine.packed import PackedBatch
 _PROGRAMS = 256
 #: Splits beyond this cost more to join than they save.
 _MOST_SPLITS = 64
+#: Tokens beyond which one program would be what everybody waits for.
+_MOST_TOKENS = 4096
 #: Query tokens times heads of a tile: what a matrix unit takes at least, for single tokens
 #: and for float32, which it does not take; and more, for pieces of prompts.
 _FEW_ROWS, _MANY_ROWS = 16, 64
@@ -74,7 +76,8 @@ def _plan(batch: PackedBatch, group: int, kv_heads: int, piece_rows: int) -> lis
 
 def splits(programs: int, tokens: int) -> int:
     """A power of two, so that there are enough programs with enough tokens each."""
-    wanted = min(_PROGRAMS // programs, tokens // _TOKENS, _MOST_SPLITS)
+    busy = max(_PROGRAMS // programs, tokens // _MOST_TOKENS)
+    wanted = min(busy, tokens // _TOKENS, _MOST_SPLITS)
     return 1 << max(wanted, 1).bit_length() - 1
 
 

@@ -102,7 +102,15 @@ def test_tiles_hold_every_new_token_once(kernels: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("programs", "tokens", "splits"),
-    [(8, 4096, 32), (8, 640, 8), (64, 4096, 4), (512, 4096, 1), (8, 16, 1), (1, 1 << 20, 64)],
+    [
+        (8, 4096, 32),
+        (8, 640, 8),
+        (64, 4096, 4),
+        (512, 4096, 1),
+        (512, 40000, 8),
+        (8, 16, 1),
+        (1, 1 << 20, 64),
+    ],
 )
 def test_splits_keep_a_gpu_busy_with_enough_for_each(
     kernels: ModuleType, programs: int, tokens: int, splits: int
