@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from coordinator.nodes.llm import LlmNode
@@ -21,6 +21,7 @@ from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import is_loss, lost
 from coordinator.stages.gate import Gate
 from coordinator.stages.generate import GenerateStart
+from coordinator.stages.held_kv import HeldKv, Source
 from ragschema.errors import (
     Cancelled,
     CorruptData,
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 
 #: Prompts are read so often at most; each time another prefill node may be asked.
 _MOST_PREFILLS = 3
-_RELEASE_S = 2.0
 
 
 @dataclass
@@ -84,14 +84,6 @@ class _Told:
         return piece
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a prompt's KV is."""
-
-    node: LlmNode
-    reply: PrefillReply
-
-
 class PrefillDecodeStage:
     """Admits a request through the gate and streams what the nodes say."""
 
@@ -108,9 +100,9 @@ class PrefillDecodeStage:
             Overloaded: the stage's queue, or every node, is full.
             Unavailable: no node of one of the roles is up any more.
         """
-        async with self._gate.enter(context) as queued_s:
+        async with self._gate.enter(context) as queued_s, HeldKv() as kv:
             started_s = time.monotonic()
-            source = await self._prefill(spec, context)
+            source = kv.hold(await self._prefill(spec, context))
             first_us = int((time.monotonic() - started_s) * 1e6)
             reply = source.reply
             # Whoever goes on draws as the first node did.
@@ -125,7 +117,7 @@ class PrefillDecodeStage:
                     reply.finish_reason, reply.prompt_tokens, made, 0, first_us, first_us
                 )
                 return
-            async with aclosing(self._decode(source, spec, told, context)) as events:
+            async with aclosing(self._decode(kv, source, spec, told, context)) as events:
                 async for event in events:
                     if isinstance(event, GenerateEnd):
                         total_us = int((time.monotonic() - started_s) * 1e6)
@@ -136,32 +128,34 @@ class PrefillDecodeStage:
                         yield event
 
     async def _decode(
-        self, source: _Source, spec: GenerateSpec, told: list[_Told], context: CallContext
+        self,
+        kv: HeldKv,
+        source: Source,
+        spec: GenerateSpec,
+        told: list[_Told],
+        context: CallContext,
     ) -> AsyncGenerator[GenerateEvent]:
         """Pieces and ends, from one decode node after the other until one gets there."""
         tried: frozenset[str] = frozenset()
         prefills = 1
-        try:
-            while True:
-                node = self._next(source, tried)
-                request = _request(source, spec, told)
-                try:
-                    async with aclosing(self._one(node, request, told, context)) as events:
-                        async for event in events:
-                            yield event
-                    return
-                except RagrigError as error:
-                    log.warning("trace %s: decode node %s: %s", context.trace_id, node.name, error)
-                    if _source_failed(error) and prefills < _MOST_PREFILLS:
-                        prefills += 1
-                        source = await self._prefill(spec, context)
-                    elif is_loss(error) or isinstance(error, Overloaded):
-                        tried |= {node.name}
-                        self._require_another(node, source, tried, error)
-                    else:
-                        raise
-        finally:
-            await _release(source)
+        while True:
+            node = self._next(source, tried)
+            request = _request(source, spec, told)
+            try:
+                async with aclosing(self._one(node, request, told, context)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except RagrigError as error:
+                log.warning("trace %s: decode node %s: %s", context.trace_id, node.name, error)
+                if _source_failed(error) and prefills < _MOST_PREFILLS:
+                    prefills += 1
+                    source = kv.hold(await self._prefill(spec, context, source))
+                elif is_loss(error) or isinstance(error, Overloaded):
+                    tried |= {node.name}
+                    self._require_another(node, source, tried, error)
+                else:
+                    raise
 
     async def _one(
         self, node: LlmNode, request: DecodeRequest, told: list[_Told], context: CallContext
@@ -184,30 +178,41 @@ class PrefillDecodeStage:
                     yield piece
         raise UpstreamError(f"node {node.name} ended its answer without saying why")
 
-    async def _prefill(self, spec: GenerateSpec, context: CallContext) -> _Source:
-        """Reads the prompt at the first prefill node that can."""
+    async def _prefill(
+        self, spec: GenerateSpec, context: CallContext, failed: Source | None = None
+    ) -> Source:
+        """Reads the prompt at the first prefill node that can.
+
+        Args:
+            failed: took part before; what it drew goes on, so the model must be the same.
+        """
+        fingerprint = failed.reply.fingerprint if failed else None
+        last = frozenset({failed.node.name}) if failed else frozenset()
         tried: frozenset[str] = frozenset()
         while True:
-            node = self._pool.player(Role.PREFILL, fingerprint=None, tried=tried)
+            # A node that failed may hang, which the checks take longer to find out.
+            others = self._pool.can_play(Role.PREFILL, fingerprint, tried | last)
+            skipped = tried | last if others else tried
+            node = self._pool.player(Role.PREFILL, fingerprint=fingerprint, tried=skipped)
             try:
-                return _Source(node, await node.prefill(spec, context))
+                return Source(node, await node.prefill(spec, context))
             except (Unavailable, Cancelled, Overloaded) as error:
                 tried |= {node.name}
-                if not self._pool.can_play(Role.PREFILL, None, tried):
+                if not self._pool.can_play(Role.PREFILL, fingerprint, tried):
                     raise _told_as(node, error) from error
 
-    def _next(self, source: _Source, tried: frozenset[str]) -> LlmNode:
+    def _next(self, source: Source, tried: frozenset[str]) -> LlmNode:
         fingerprint = source.reply.fingerprint
         return self._pool.player(Role.DECODE, fingerprint=fingerprint, tried=tried)
 
     def _require_another(
-        self, node: LlmNode, source: _Source, tried: frozenset[str], error: RagrigError
+        self, node: LlmNode, source: Source, tried: frozenset[str], error: RagrigError
     ) -> None:
         if not self._pool.can_play(Role.DECODE, source.reply.fingerprint, tried):
             raise _told_as(node, error) from error
 
 
-def _request(source: _Source, spec: GenerateSpec, told: list[_Told]) -> DecodeRequest:
+def _request(source: Source, spec: GenerateSpec, told: list[_Told]) -> DecodeRequest:
     return DecodeRequest(
         request=generate_to_wire(spec),
         source=source.node.address,
@@ -224,12 +229,6 @@ def _source_failed(error: RagrigError) -> bool:
 
 def _told_as(node: LlmNode, error: RagrigError) -> RagrigError:
     return lost(node, error) if isinstance(error, Unavailable | Cancelled) else error
-
-
-async def _release(source: _Source) -> None:
-    """Best effort: what is not released goes when the request's time is up."""
-    with suppress(RagrigError):
-        await source.node.client.release_kv(source.reply.ticket, CallContext.start(_RELEASE_S))
 
 
 def _model_name(node: LlmNode) -> str:

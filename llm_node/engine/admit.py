@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING
 
-from llm_node.engine.request import EngineRequest, Sequence
+from llm_node.engine.request import EngineRequest, Finish, Sequence
 from ragschema.errors import IncompatibleRequest, InvalidInput, PayloadTooLarge
 from ragschema.sampling import check_sampling
+from ragschema.types import Sampling
 
 if TYPE_CHECKING:
     from llm_node.engine.kv import KvSnapshot
@@ -32,7 +33,7 @@ def make_sequences(
     Raises:
         PayloadTooLarge: prompt and known tokens leave no room for an answer.
         InvalidInput, IncompatibleRequest: see ``Engine.add`` and ``import_kv``; an
-            option of the sampling is out of its range.
+            option of the sampling is out of its range; known tokens end a sequence already.
     """
     check_sampling(request.sampling)
     if request.sampling.stop_ids:
@@ -80,12 +81,34 @@ def _check_tokens(
             field="messages",
             hint="send fewer or shorter passages",
         )
+    # Whoever goes on behind an end writes what one node would not have written.
+    made = len(output_ids)
+    if made and finish_behind(request.sampling, request.eos, output_ids[-1], made) is not None:
+        raise InvalidInput(
+            f"the {made} known tokens end the sequence already",
+            field="output_ids",
+            hint="leave out sequences that have ended",
+        )
     if snapshot is None:
         return
     if list(snapshot.token_ids[: snapshot.computed]) != tokens[: snapshot.computed]:
         raise IncompatibleRequest(
             "the KV snapshot belongs to other tokens than the request's", field="snapshot"
         )
+
+
+def finish_behind(
+    sampling: Sampling, eos: frozenset[int], token_id: int, made: int
+) -> Finish | None:
+    """Why a sequence ends behind the last of its ``made`` tokens; None: it goes on.
+
+    The room in the model's context is not looked at, and neither are stop strings.
+    """
+    if made >= sampling.min_tokens:
+        ends = token_id in eos and not sampling.ignore_eos
+        if ends or token_id in sampling.stop_ids:
+            return Finish.STOP
+    return Finish.LENGTH if made >= sampling.max_tokens else None
 
 
 def check_ids(ids: Seq[int], vocabulary: int, field: str) -> None:

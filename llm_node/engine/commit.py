@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 
 import torch
 
+from llm_node.engine.admit import finish_behind
 from llm_node.engine.knn import mixed_logits
 from llm_node.engine.request import (
     Ended,
@@ -138,14 +139,11 @@ def _vector(hidden: torch.Tensor | None) -> F32:
 
 
 def _finish(sequence: Sequence, token_id: int) -> Finish | None:
-    sampling, made = sequence.request.sampling, len(sequence.output_ids)
-    if made >= sampling.min_tokens:
-        ends = token_id in sequence.request.eos and not sampling.ignore_eos
-        if ends or token_id in sampling.stop_ids:
-            return Finish.STOP
-    if made >= sampling.max_tokens or len(sequence.token_ids) >= sequence.limit:
+    request, made = sequence.request, len(sequence.output_ids)
+    finish = finish_behind(request.sampling, request.eos, token_id, made)
+    if finish is None and len(sequence.token_ids) >= sequence.limit:
         return Finish.LENGTH
-    return None
+    return finish
 
 
 def _pause_reason(sequence: Sequence, token_id: int) -> PauseReason | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_node.engine.kv import KvSnapshot
-from llm_node.engine.request import Ended, StepEvent, TokenOut
+from llm_node.engine.request import Ended, EngineRequest, StepEvent, TokenOut
 from llm_node.generate.answer import Answer
 from llm_node.generate.hf import HfGenerator, finish_reason
+from llm_node.transfer.known import end_full, read_again
 from ragschema.types import CallContext, GenerateEnd, GenerateSpec, TokenLogprob
 
 
@@ -31,7 +33,7 @@ class Decoded:
 
 async def decode(
     generator: HfGenerator,
-    snapshot: KvSnapshot,
+    pull: Callable[[], Awaitable[KvSnapshot]],
     spec: GenerateSpec,
     known: Mapping[int, Sequence[int]],
     context: CallContext,
@@ -42,41 +44,83 @@ async def decode(
     same as if one node had written all of it. An end for each of the answers follows.
 
     Args:
-        known: by index, the tokens drawn so far of each answer that has not ended.
+        pull: gets the prompt's KV; not called when all answers end with what is known.
+        known: by index, the tokens drawn so far of each answer whose end was not told.
 
     Raises:
         IncompatibleRequest: the snapshot is another model's.
     """
     started_s = time.monotonic()
-    prompt = snapshot.token_ids[: snapshot.computed]
-    request = generator.request(prompt, spec, context)
-    answers = {index: generator.answer(spec.sampling, index) for index in known}
+    request = generator.request((), spec, context)
+    answers = await read_again(generator, spec, request.eos, known)
+    if _may_have_ended(answers, spec):
+        prompt_tokens = len(await asyncio.to_thread(generator.encode, spec))
+        end_full(answers, prompt_tokens, generator.engine.max_tokens)
+        for event in _ended(answers, prompt_tokens, started_s):
+            yield event
+    if not answers:
+        return
+    snapshot = await pull()
+    request = replace(request, prompt_ids=snapshot.token_ids[: snapshot.computed])
+    left = {index: known[index] for index in answers}
+    async with aclosing(generator.worker.stream_imported(request, snapshot, left)) as events:
+        drawn = _going_on(generator, request, answers, events, context, started_s)
+        async with aclosing(drawn) as told:
+            async for one in told:
+                yield one
+
+
+def _may_have_ended(answers: Mapping[int, Answer], spec: GenerateSpec) -> bool:
+    """Whether the prompt's length is worth reading: not behind a prefill node's tokens."""
+    drawn = 1 if spec.sampling.n == 1 else 0
+    return any(one.finish is not None or one.tokens > drawn for one in answers.values())
+
+
+def _ended(
+    answers: dict[int, Answer], prompt_tokens: int, started_s: float
+) -> Iterator[Decoded | GenerateEnd]:
+    """What is to be told of answers that have a finish; they are taken out."""
+    for index, answer in list(answers.items()):
+        if answer.finish is None:
+            continue
+        del answers[index]
+        if piece := answer.take():
+            yield Decoded((), piece.text, index=index)
+        total_us = _us_since(started_s)
+        yield GenerateEnd(answer.finish, prompt_tokens, answer.tokens, 0, 0, total_us, index)
+
+
+async def _going_on(
+    generator: HfGenerator,
+    request: EngineRequest,
+    answers: dict[int, Answer],
+    events: AsyncGenerator[StepEvent, None],
+    context: CallContext,
+    started_s: float,
+) -> AsyncGenerator[Decoded | GenerateEnd, None]:
+    """Known text, then what the engine draws, until all answers have ended."""
     for index, answer in answers.items():
-        for token_id in known[index]:
-            answer.add(token_id)
-    first_us = 0
-    async with aclosing(generator.worker.stream_imported(request, snapshot, known)) as events:
-        for index, answer in answers.items():
-            if piece := answer.take():
-                yield Decoded((), piece.text, index=index)
-        async for event in events:
-            if event.index not in answers:
-                continue  # what the engine did before it heard of the stop string
-            answer = answers[event.index]
-            if isinstance(event, TokenOut):
-                first_us = first_us or _us_since(started_s)
-            if decoded := _taken(generator, answer, event, context):
-                yield decoded
-            if answer.finish is None:
-                continue
-            total_us = _us_since(started_s)
-            yield GenerateEnd(
-                answer.finish, len(prompt), answer.tokens, 0, first_us, total_us, event.index
-            )
-            del answers[event.index]
-            if not answers:
-                break
-            await generator.worker.cancel(request.request_id, event.index)
+        if piece := answer.take():
+            yield Decoded((), piece.text, index=index)
+    prompt_tokens, first_us = len(request.prompt_ids), 0
+    async for event in events:
+        if event.index not in answers:
+            continue  # what the engine did before it heard of the stop string
+        answer = answers[event.index]
+        if isinstance(event, TokenOut):
+            first_us = first_us or _us_since(started_s)
+        if decoded := _taken(generator, answer, event, context):
+            yield decoded
+        if answer.finish is None:
+            continue
+        total_us = _us_since(started_s)
+        yield GenerateEnd(
+            answer.finish, prompt_tokens, answer.tokens, 0, first_us, total_us, event.index
+        )
+        del answers[event.index]
+        if not answers:
+            break
+        await generator.worker.cancel(request.request_id, event.index)
 
 
 def _taken(

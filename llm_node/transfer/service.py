@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from llm_node.deadlines import context_of, events_within, within
 from llm_node.generate.hf import HfGenerator
 from llm_node.transfer.codec import to_parts
 from llm_node.transfer.decode import Decoded, decode
+from llm_node.transfer.known import known_tokens
 from llm_node.transfer.prefill import Prefilled, prefill
 from llm_node.transfer.sources import Sources
 from llm_node.transfer.store import SnapshotStore
@@ -107,7 +109,7 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
         spec = replace(spec, sampling=replace(spec.sampling, seed=request.seed))
         if not request.source:
             raise InvalidInput("a decode needs a source", field="source")
-        known = _known(request, spec)
+        known = known_tokens(request.answers, spec.sampling, self._generator.engine)
         call = context_of(context)
         async with aclosing(
             events_within(self._decode(request, spec, known, call), call)
@@ -123,10 +125,9 @@ class KvService(kv_pb2_grpc.KvNodeServicer):
         call: CallContext,
     ) -> AsyncGenerator[Decoded | GenerateEnd, None]:
         async with self._running.slot() as queue_us:
-            snapshot = await self._sources.pull(
-                request.source, request.ticket, self._generator.engine, call
-            )
-            async with aclosing(decode(self._generator, snapshot, spec, known, call)) as events:
+            engine = self._generator.engine
+            pull = partial(self._sources.pull, request.source, request.ticket, engine, call)
+            async with aclosing(decode(self._generator, pull, spec, known, call)) as events:
                 async for event in events:
                     if isinstance(event, GenerateEnd):
                         yield replace(event, queue_us=queue_us)
@@ -155,18 +156,6 @@ def _seeded(spec: GenerateSpec) -> GenerateSpec:
     if spec.sampling.seed is not None:
         return spec
     return replace(spec, sampling=replace(spec.sampling, seed=secrets.randbits(63)))
-
-
-def _known(request: kv_pb2.DecodeRequest, spec: GenerateSpec) -> dict[int, Sequence[int]]:
-    """Tokens of the answers that go on, by index."""
-    if len(request.answers) != spec.sampling.n:
-        raise InvalidInput(
-            f"{len(request.answers)} answers are told of {spec.sampling.n}",
-            field="answers",
-            hint="tell what is known of each answer, in their order",
-        )
-    open_ones = ((i, one) for i, one in enumerate(request.answers) if not one.ended)
-    return {index: tuple(one.token_ids) for index, one in open_ones}
 
 
 def _to_wire(event: Decoded | GenerateEnd) -> kv_pb2.DecodeEvent:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llm_node.engine.kv import KvSnapshot
-from ragschema.errors import NotFound, Overloaded
+from ragschema.errors import NotFound, Overloaded, PayloadTooLarge
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,15 @@ class SnapshotStore:
         """Room for a snapshot that is about to be computed.
 
         Raises:
+            PayloadTooLarge: it does not even fit when nothing else is held.
             Overloaded: there is none until others are released.
         """
+        if size > self.max_bytes:
+            raise PayloadTooLarge(
+                f"the prompt's KV has {size} bytes, a prefill node keeps {self.max_bytes} at most",
+                field="messages",
+                hint="send fewer or shorter passages, or run a node of the role generate",
+            )
         self._drop_expired()
         if self.bytes_held + self._reserved + size > self.max_bytes:
             raise Overloaded(

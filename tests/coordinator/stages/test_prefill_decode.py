@@ -17,7 +17,7 @@ from coordinator.nodes.pool import NodePool
 from coordinator.stages.gate import Gate
 from coordinator.stages.generate import GenerateStage, GenerateStart
 from coordinator.stages.prefill_decode import PrefillDecodeStage
-from ragschema.errors import IncompatibleRequest, NotFound, Unavailable, UpstreamError
+from ragschema.errors import Cancelled, IncompatibleRequest, NotFound, Unavailable, UpstreamError
 from ragschema.rig import BatchConfig, LlmNodeConfig, RetrievalNodeConfig, RigConfig
 from ragschema.types import (
     CallContext,
@@ -276,11 +276,12 @@ async def test_kv_is_freed_when_the_answer_ends(
         monkeypatch.setattr(node, "prefill", noted)
         stage = PrefillDecodeStage(pool, gate())
         await collect(stage, spec(max_tokens=5))
-        events = stage(spec(max_tokens=5000), CallContext.start(60))
-        for _ in range(5):
-            await anext(events)
-        await events.aclose()
-        assert len(tickets) == 2
+        for told in (1, 2, 5):
+            events = stage(spec(max_tokens=5000), CallContext.start(60))
+            for _ in range(told):
+                await anext(events)
+            await events.aclose()
+        assert len(tickets) == 4
         for ticket in tickets:
             with pytest.raises(NotFound):
                 await _pull(node, ticket)
@@ -306,6 +307,47 @@ async def test_kv_that_is_gone_is_computed_again(
         monkeypatch.setattr(node, "prefill", forgetful)
         assert (await collect(PrefillDecodeStage(pool, gate()), asked))[0] == whole
         assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"max_tokens": 12},
+        {"max_tokens": 8, "temperature": 1.1, "top_k": 8, "seed": 5, "n": 3},
+        {"max_tokens": 14, "stop": ("7",)},
+        {"max_tokens": 14, "stop_ids": (38,)},
+    ],
+)
+async def test_a_decode_node_may_be_lost_before_it_says_that_it_has_ended(
+    nodes: Nodes, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(nodes) as pool:
+        expected = await collect_all(GenerateStage(pool, gate()), spec(**sampling))
+        lost: list[str] = []
+        for node in pool.llm_nodes:
+            monkeypatch.setattr(node, "decode", _lost_before_an_end(node.decode, lost))
+        got = await collect_all(PrefillDecodeStage(pool, gate()), spec(**sampling))
+    assert lost == ["before the first end"]
+    assert sorted(got) == sorted(expected)
+    for index, (text, end) in expected.items():
+        assert got[index][0] == text
+        assert got[index][1].finish_reason == end.finish_reason
+        assert got[index][1].prompt_tokens == end.prompt_tokens
+        assert got[index][1].completion_tokens == end.completion_tokens
+
+
+def _lost_before_an_end(decode: Any, lost: list[str]) -> Any:
+    """The call fails in place of the first end that any node tells."""
+
+    async def failing(*arguments: Any) -> AsyncIterator[kv_pb2.DecodeEvent]:
+        async with aclosing(decode(*arguments)) as events:
+            async for event in events:
+                if event.WhichOneof("event") == "done" and not lost:
+                    lost.append("before the first end")
+                    raise Cancelled("the node ended")
+                yield event
+
+    return failing
 
 
 async def test_a_killed_decode_node_costs_the_client_nothing(nodes: Nodes) -> None:

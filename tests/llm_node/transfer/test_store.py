@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from llm_node.transfer.store import SnapshotStore
-from ragschema.errors import NotFound, Overloaded
+from ragschema.errors import NotFound, Overloaded, PayloadTooLarge
 
 SNAPSHOT = cast("Any", object())
 
@@ -46,3 +46,13 @@ def test_time_frees_what_nobody_released() -> None:
         pass
     with pytest.raises(NotFound):
         store.get(ticket)
+
+
+def test_what_can_never_fit_is_refused_for_good() -> None:
+    store = SnapshotStore(100)
+    with pytest.raises(PayloadTooLarge, match=r"has 101 bytes, .* 100 at most") as caught:
+        store.reserved(101).__enter__()
+    assert caught.value.field == "messages"
+    assert caught.value.hint is not None
+    with store.reserved(100):
+        pass
