@@ -84,7 +84,7 @@ def _config(**options: bool) -> EngineConfig:
 
 def _kernels(engine: Engine) -> str:
     """Whose attention it is."""
-    return kernels_for(engine.model.device, engine.model.layout.dtype).attend.__module__
+    return kernels_for(engine.model.device, engine.model.layout).attend.__module__
 
 
 def _at(engine: Engine, concurrency: int, seed: int, copy: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 
 from llm_node.engine import attention_native, attention_static, attention_torch
 from llm_node.engine.attention import Backend
+from llm_node.engine.kv import KvLayout
 from llm_node.engine.trial import differs
 from llm_node.native.loader import WITHOUT, native
 
@@ -40,13 +41,13 @@ class Kernels:
 _TABLE_BLOCKS = 256
 
 
-def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels:
+def kernels_for(device: torch.device, layout: KvLayout) -> Kernels:
     """The quickest attention there is for a device; torch's own where nothing else works."""
     if device.type == "cuda":
-        attend = _triton(device, dtype)
+        attend = _triton(device, layout)
         return _with_torch() if attend is None else Kernels(attend, attend, _TABLE_BLOCKS)
     module = native()
-    if module is None or dtype not in (torch.float32, torch.bfloat16):
+    if module is None or layout.dtype not in (torch.float32, torch.bfloat16):
         return _with_torch()
     return Kernels(attention_native.backend(module))
 
@@ -62,14 +63,14 @@ def _with_torch() -> Kernels:
     return Kernels(attention_torch.attend)
 
 
-def _triton(device: torch.device, dtype: torch.dtype) -> Backend | None:
-    """Our kernels, where they can be compiled and give what torch gives."""
+def _triton(device: torch.device, layout: KvLayout) -> Backend | None:
+    """Our kernels, where they can be compiled for a model and give what torch gives."""
     if os.environ.get(WITHOUT) == "1":
         return None
     try:
         attend: Backend = importlib.import_module("llm_node.engine.attention_triton").attend
         with current(device):
-            difference = differs(attend, device, dtype)
+            difference = differs(attend, device, layout)
     except Exception as error:  # noqa: BLE001 - a compiler that fails has errors of its own
         _LOG.warning("attention by torch, since Triton's kernels do not run: %s", _line(error))
         return None

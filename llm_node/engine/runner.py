@@ -45,7 +45,7 @@ class Runner:
     def __init__(self, model: LoadedModel, kv: KvCache, record: Record | None = None) -> None:
         self._module: Any = model.module
         self._kv = kv
-        self._kernels = kernels_for(model.device, model.layout.dtype)
+        self._kernels = kernels_for(model.device, model.layout)
         self._hidden: torch.Tensor | None = None
         self._pieces = pieces_of(model.module.get_output_embeddings().weight.shape[0])
         model.module.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,5 +62,6 @@ def test_the_kernels_serve_it(tmp_path: Path) -> None:
     linear = [m for m in model.module.modules() if isinstance(m, NativeLinear)]
     assert linear
     assert {m.weight.dtype for m in linear} == {torch.bfloat16}
-    assert kernels_for(model.device, torch.bfloat16).attend is not attend
-    assert kernels_for(model.device, torch.float16).attend is attend
+    assert kernels_for(model.device, model.layout).attend is not attend
+    halves = replace(model.layout, dtype=torch.float16)
+    assert kernels_for(model.device, halves).attend is attend

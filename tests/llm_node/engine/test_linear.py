@@ -124,4 +124,4 @@ def test_a_tied_output_embedding_stays_one_tensor(module: ModuleType, tmp_path: 
 def test_without_the_extension_torch_does_all(without_native: None, llama_dir: Path) -> None:
     model = load_model(llama_dir, EngineConfig())
     assert not any(isinstance(child, NativeLinear) for child in model.module.modules())
-    assert kernels.kernels_for(model.device, torch.float32).attend is attend
+    assert kernels.kernels_for(model.device, model.layout).attend is attend
