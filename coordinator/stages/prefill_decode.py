@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from coordinator.nodes.llm import LlmNode
 from coordinator.nodes.pool import NodePool
 from coordinator.nodes.watched import is_loss, lost
+from coordinator.stages.another import ask_players
 from coordinator.stages.gate import Gate
 from coordinator.stages.generate import GenerateStart
 from coordinator.stages.held_kv import HeldKv, Source
@@ -186,20 +187,15 @@ class PrefillDecodeStage:
         Args:
             failed: took part before; what it drew goes on, so the model must be the same.
         """
-        fingerprint = failed.reply.fingerprint if failed else None
-        last = frozenset({failed.node.name}) if failed else frozenset()
-        tried: frozenset[str] = frozenset()
-        while True:
-            # A node that failed may hang, which the checks take longer to find out.
-            others = self._pool.can_play(Role.PREFILL, fingerprint, tried | last)
-            skipped = tried | last if others else tried
-            node = self._pool.player(Role.PREFILL, fingerprint=fingerprint, tried=skipped)
-            try:
-                return Source(node, await node.prefill(spec, context))
-            except (Unavailable, Cancelled, Overloaded) as error:
-                tried |= {node.name}
-                if not self._pool.can_play(Role.PREFILL, fingerprint, tried):
-                    raise _told_as(node, error) from error
+
+        async def read(node: LlmNode) -> Source:
+            return Source(node, await node.prefill(spec, context))
+
+        if failed is None:
+            return await ask_players(self._pool, Role.PREFILL, read)
+        # A node that failed may hang, which the checks take longer to find out.
+        last = frozenset({failed.node.name})
+        return await ask_players(self._pool, Role.PREFILL, read, failed.reply.fingerprint, last)
 
     def _next(self, source: Source, tried: frozenset[str]) -> LlmNode:
         fingerprint = source.reply.fingerprint

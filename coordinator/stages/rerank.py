@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coordinator.nodes.pool import NodePool
-from coordinator.nodes.watched import lost
+from coordinator.stages.another import ask_players
 from coordinator.stages.gate import Gate
 from coordinator.stages.prompt import titled_text
 from coordinator.types import Hit, SearchOutcome, SearchSpec
-from ragschema.errors import Cancelled, Overloaded, Unavailable
 from ragschema.refining import RerankConfig
 from ragschema.types import F32, CallContext, Role
 
@@ -60,18 +59,9 @@ class RerankStage:
         return replace(outcome, hits=_best(outcome.hits, scores, spec.k), timings=timings)
 
     async def _scores(self, query: str, texts: list[str], context: CallContext) -> F32:
-        tried: frozenset[str] = frozenset()
-        while True:
-            node = self.pool.player(Role.RERANK, fingerprint=None, tried=tried)
-            try:
-                return await node.rerank(query, texts, context)
-            except (Unavailable, Cancelled, Overloaded) as error:
-                tried |= {node.name}
-                if self.pool.can_play(Role.RERANK, None, tried):
-                    continue
-                if isinstance(error, Overloaded):
-                    raise
-                raise lost(node, error) from error
+        return await ask_players(
+            self.pool, Role.RERANK, lambda node: node.rerank(query, texts, context)
+        )
 
 
 def _best(hits: tuple[Hit, ...], scores: F32, k: int) -> tuple[Hit, ...]:

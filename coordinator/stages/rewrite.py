@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from coordinator.metrics import Metrics
 from coordinator.nodes.pool import NodePool
-from coordinator.nodes.watched import lost
+from coordinator.stages.another import ask_players
 from coordinator.stages.gate import Gate
 from coordinator.types import QuerySpec
-from ragschema.errors import Cancelled, Overloaded, Unavailable
 from ragschema.refining import RewriteConfig
 from ragschema.types import CallContext, Role
 from ragschema.wire.llm_pb2 import ChatMessage, RewriteReply, RewriteRequest
@@ -67,15 +66,6 @@ class RewriteStage:
         return Rewritten(queries[: self.config.max_queries], queued_s, ran_s)
 
     async def _ask(self, request: RewriteRequest, context: CallContext) -> RewriteReply:
-        tried: frozenset[str] = frozenset()
-        while True:
-            node = self.pool.player(Role.REWRITE, fingerprint=None, tried=tried)
-            try:
-                return await node.rewrite(request, context)
-            except (Unavailable, Cancelled, Overloaded) as error:
-                tried |= {node.name}
-                if self.pool.can_play(Role.REWRITE, None, tried):
-                    continue
-                if isinstance(error, Overloaded):
-                    raise
-                raise lost(node, error) from error
+        return await ask_players(
+            self.pool, Role.REWRITE, lambda node: node.rewrite(request, context)
+        )

@@ -13,6 +13,7 @@ import torch
 
 from llm_node.engine import paged_kernels
 from llm_node.engine.attention import AttentionParams
+from llm_node.engine.graphs import power_of_two
 from llm_node.engine.packed import PackedBatch
 
 #: Programs that keep a large GPU busy (an H200 has 132 multiprocessors).
@@ -94,11 +95,7 @@ def tiles_of(query_lens: tuple[int, ...], first: int, queries: int) -> list[tupl
 
 
 def _rows(group: int, least: int) -> int:
-    return max(least, _power_of_two(group))
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+    return max(least, power_of_two(group))
 
 
 def _run(
@@ -177,4 +174,4 @@ def _attend(
 
 def _lanes(dim: int) -> int:
     """A power of two, and no less than a matrix unit takes."""
-    return max(16, _power_of_two(dim))
+    return max(16, power_of_two(dim))

@@ -65,12 +65,8 @@ class DecodeGraphs:
         if batch.decodes != count or len(batch.sample_rows) != count:
             return None
         key = (power_of_two(count), power_of_two(max(width, self._least_blocks)))
-        recorded = self._recorded.get(key)
-        if recorded is None:
-            recorded = self._make(batch, *key)
-            self._recorded[key] = recorded
-        else:
-            recorded.staging.fill(batch)
+        recorded = self._recorded.get(key) or self._make(*key)
+        recorded.staging.fill(batch)
         logits, hidden, best = recorded.replay()
         return logits[:count], hidden[:count], best[:count]
 
@@ -85,37 +81,22 @@ class DecodeGraphs:
         for exponent in range(power_of_two(most).bit_length()):
             count = 1 << exponent
             started_s = time.monotonic()
-            self._recorded[count, width] = self._make(padding_only(), count, width)
+            self._make(count, width)
             took_s = time.monotonic() - started_s
             _LOG.info("recorded a step of %d sequences in %.1f s", count, took_s)
 
-    def _make(self, batch: HostBatch, count: int, width: int) -> _Recorded:
+    def _make(self, count: int, width: int) -> _Recorded:
+        """Records a step of nothing but padding."""
         staging = Staging(self._kv, count, width)
-        staging.fill(batch)
         static = staging.batch
 
         def forward() -> Outputs:
             static.plans.clear()
             return self._forward(static)
 
-        return _Recorded(staging, self._record(forward, count))
-
-
-def padding_only() -> HostBatch:
-    """A step of no sequences."""
-    tokens, sequences = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
-    return HostBatch(
-        token_ids=tokens,
-        positions=tokens,
-        slots=tokens,
-        query_starts=np.zeros(1, dtype=np.int32),
-        context_lens=sequences,
-        block_tables=np.zeros((0, 1), dtype=np.int32),
-        sample_rows=tokens,
-        decodes=0,
-        query_lens=(),
-        contexts=(),
-    )
+        recorded = _Recorded(staging, self._record(forward, count))
+        self._recorded[count, width] = recorded
+        return recorded
 
 
 def power_of_two(number: int) -> int:
@@ -125,6 +106,8 @@ def power_of_two(number: int) -> int:
 
 class Staging:
     """A padded batch on the device whose changing parts lie side by side, and their host copy.
+
+    Nothing but padding until it is filled.
 
     The host copy may be filled again once something of the step before has been read:
     by then it has been copied.
@@ -156,6 +139,8 @@ class Staging:
             query_lens=(1,) * count,
             contexts=(),
         )
+        self._pad(0)
+        self._device.copy_(self._host)
 
     def fill(self, batch: HostBatch) -> None:
         """Copies a batch to the device; what is left over is padding."""
@@ -164,11 +149,15 @@ class Staging:
             self._ids[row, :count] = values
         self._contexts[:count] = batch.context_lens
         self._tables[:count, :width] = batch.block_tables
+        self._pad(count)
+        self._device.copy_(self._host, non_blocking=True)
+
+    def _pad(self, count: int) -> None:
+        """Makes padding of the rows behind the first ``count``."""
         self._ids[1, count:] = 0
         self._ids[2, count:] = self._scratch_slot
         self._contexts[count:] = 1
         self._tables[count:] = self._scratch_slot // self._block_tokens
-        self._device.copy_(self._host, non_blocking=True)
 
 
 def record_cuda(forward: Callable[[], Outputs], _count: int) -> Callable[[], Outputs]:

@@ -81,4 +81,6 @@ def _triton(device: torch.device, layout: KvLayout) -> Backend | None:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"
+    """Compilers quote their input first and say at the end what is wrong with it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"

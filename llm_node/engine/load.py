@@ -220,7 +220,9 @@ def _check_numbers(module: Any, tensors: Mapping[str, LazyTensor]) -> None:
     """transformers makes floats of any numbers; those of a quantised weight mean something else."""
     for name, parameter in module.named_parameters():
         stored = tensors.get(name)
-        if stored is not None and parameter.is_floating_point() > stored.dtype.is_floating_point:
+        if stored is None or stored.dtype.is_floating_point:
+            continue
+        if parameter.is_floating_point():
             raise CorruptData(
                 f"{stored.file.path} holds {name} as {stored.dtype}, not as floats",
                 field=_FIELD,

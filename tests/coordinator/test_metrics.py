@@ -22,6 +22,12 @@ def samples(metrics: Metrics) -> dict[str, float]:
     }
 
 
+def node_errors(metrics: Metrics) -> float:
+    """Calls that failed, at whichever node."""
+    found = samples(metrics)
+    return sum(value for name, value in found.items() if "node_errors_total" in name)
+
+
 def test_two_coordinators_do_not_mix() -> None:
     one, two = Metrics(), Metrics()
     one.observe_coverage(Coverage(0.5))

@@ -21,7 +21,7 @@ from tests.coordinator.making import (
     unit_vectors,
     write_collection,
 )
-from tests.coordinator.test_metrics import samples
+from tests.coordinator.test_metrics import node_errors
 from tests.coordinator.waiting import until
 
 ROWS = 40
@@ -108,16 +108,11 @@ async def test_a_full_node_is_passed_over_and_each_is_asked_once(stage: Stage) -
         await stage.runtime.pipeline.search(spec, context())
     assert len(stage.llms[1].reranked) == 4
     stage.llms[1].rerank_failure = Overloaded("the queue is full", retry_after_s=7)
-    before = await _refusals(stage)
+    before = node_errors(stage.runtime.metrics)
     with pytest.raises(Overloaded, match="queue is full") as caught:
         await stage.runtime.pipeline.search(spec, context())
     assert caught.value.retry_after_s == 7
-    assert await _refusals(stage) == before + 2
-
-
-async def _refusals(stage: Stage) -> float:
-    counted = samples(stage.runtime.metrics)
-    return sum(value for name, value in counted.items() if "node_errors_total" in name)
+    assert node_errors(stage.runtime.metrics) == before + 2
 
 
 async def test_a_lost_node_and_a_full_one_are_both_tried(stage: Stage) -> None:

@@ -22,7 +22,7 @@ from tests.coordinator.making import (
     unit_vectors,
     write_collection,
 )
-from tests.coordinator.test_metrics import samples
+from tests.coordinator.test_metrics import node_errors, samples
 from tests.coordinator.waiting import until
 
 ROWS = 40
@@ -154,16 +154,11 @@ async def test_a_full_node_is_passed_over_and_each_is_asked_once(stage: Stage) -
         await _ask(stage)
     assert len(stage.llms[1].rewritten) == 4
     stage.llms[1].rewrite_failure = Overloaded("the queue is full", retry_after_s=7)
-    before = await _refusals(stage)
+    before = node_errors(stage.runtime.metrics)
     with pytest.raises(Overloaded, match="queue is full") as caught:
         await _ask(stage)
     assert caught.value.retry_after_s == 7
-    assert await _refusals(stage) == before + 2
-
-
-async def _refusals(stage: Stage) -> float:
-    counted = samples(stage.runtime.metrics)
-    return sum(value for name, value in counted.items() if "node_errors_total" in name)
+    assert node_errors(stage.runtime.metrics) == before + 2
 
 
 async def test_a_lost_node_and_a_full_one_are_both_tried(stage: Stage) -> None:
